@@ -1,0 +1,129 @@
+"""`python -m pgolf.bench NAME [size=small|medium|full] [repeats=5] [device=cuda] [artifact=FILE] [json=FILE]`: run one
+benchmark; without a NAME, list them. Figures are of this machine at this moment: compare ratios."""
+
+import os
+import platform
+import sys
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from pgolf.errors import UserError, nearest
+
+HELPERS = ("__main__", "contest")
+OPTIONS = ("size", "repeats", "device", "artifact", "json")
+
+
+def names() -> list[str]:
+    """All benchmarks."""
+    return sorted(m.name for m in iter_modules([str(Path(__file__).parent)]) if m.name not in HELPERS)
+
+
+def main(words: list[str]) -> int:
+    """0 done, 1 the ways disagree, 2 misuse with one message."""
+    from pgolf.bench.contest import DisagreementError
+
+    try:
+        chosen, options = asked(words)
+        if chosen is None:
+            print("\n".join(listed()))
+            return 0
+        run(chosen, options)
+    except DisagreementError as wrong:
+        print(f"pgolf.bench: {wrong}", file=sys.stderr)
+        return 1
+    except UserError as mistake:
+        print(f"pgolf.bench: {mistake}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def listed() -> list[str]:
+    """A line per benchmark: the first line of its docstring."""
+    width = max(map(len, names()))
+    about = {name: (import_module(f"pgolf.bench.{name}").__doc__ or "").splitlines()[0] for name in names()}
+    return [f"{name:<{width}}  {line}" for name, line in about.items()]
+
+
+def asked(words: list[str]) -> tuple[str | None, dict[str, str]]:
+    """The benchmark's name and the options, all checked."""
+    chosen = [w for w in words if "=" not in w]
+    options = dict(w.split("=", 1) for w in words if "=" in w)
+    for key in options:
+        if key not in OPTIONS:
+            raise UserError(f"{key}=: no such option.{nearest(key, OPTIONS)} There are: {', '.join(OPTIONS)}")
+    if len(chosen) > 1:
+        raise UserError(f"one benchmark at a time, not {' '.join(chosen)}")
+    for name in chosen:
+        if name not in names():
+            raise UserError(f"{name}: no such benchmark.{nearest(name, names())} There are: {', '.join(names())}")
+    return (chosen[0] if chosen else None), options
+
+
+def run(name: str, options: dict[str, str]) -> None:
+    """Time it, print the table and write the JSON."""
+    from pgolf.files import write_json
+
+    setting, rows = setting_of(options), []
+    for contest in import_module(f"pgolf.bench.{name}").contests(setting):
+        rows += contest.run(setting)
+    result = {"bench": name, "size": setting.size, "repeats": setting.repeats, "machine": machine(setting.device)}
+    print("\n".join(table(result, rows)))
+    if "json" in options:
+        write_json(Path(options["json"]), result | {"rows": rows})
+
+
+def setting_of(options: dict[str, str]) -> Any:
+    """The options with their types and ranges checked."""
+    from pgolf.bench.contest import SIZES, Setting
+
+    size, repeats, device = options.get("size", "medium"), options.get("repeats", "5"), options.get("device", "cpu")
+    if size not in SIZES:
+        raise UserError(f"size={size}: must be one of {', '.join(SIZES)}")
+    if not repeats.isdecimal() or int(repeats) < 5:
+        raise UserError(f"repeats={repeats}: must be a number, at least 5")
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"device={device}: must be cpu or cuda")
+    return Setting(size, int(repeats), device, options.get("artifact"))
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the figures were measured on, and how busy it was."""
+    import torch
+
+    where = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": where,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def table(result: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """Plain text: the contests with their ways, and under each what was checked."""
+    about = result["machine"]
+    lines = [
+        f"{result['bench']}  size={result['size']}  {result['repeats']} turns  {about['device']}, {about['threads']} thread(s)"
+        f" of {about['cores']} cores, load {about['load']:.1f}"
+    ]
+    width = max(len(row["way"]) for row in rows)
+    for i, row in enumerate(rows):
+        if i == 0 or rows[i - 1]["contest"] != row["contest"]:
+            floor = "" if row["floor_s"] is None else f"   floor {_ms(row['floor_s'])}"
+            lines += ["", f"{row['contest']}{floor}", f"  checked: {row['check']}"]
+            lines.append(f"  {'':<{width}} {'min':>12} {'median':>12} {'times faster':>13}")
+        times = f"{_ms(row['min_s']):>12} {_ms(row['median_s']):>12} {row['times_faster']:>12.2f}x"
+        lines.append(f"  {row['way']:<{width}} {times}  {row['figures']}".rstrip())
+    return lines
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:,.2f} ms"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,87 @@
+"""A contest: several ways to do one thing, timed in turns so that a busy machine slows all of them alike, and compared by
+what they make, in the same run, before any figure is believed."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pgolf.errors import UserError
+
+SIZES = ("small", "medium", "full")
+
+
+class DisagreementError(UserError):
+    """Two ways that should make the same did not."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`size` is small (about a second), medium (a laptop's) or full (a record's); `artifact` a file of a real model."""
+
+    size: str = "medium"
+    repeats: int = 5
+    device: str = "cpu"
+    artifact: str | None = None
+
+    def pick(self, small: Any, medium: Any, full: Any) -> Any:
+        """One of three, by size."""
+        return dict(zip(SIZES, (small, medium, full), strict=True))[self.size]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """`ways` by name, the first being what the others are compared with.
+
+    `check` gets what each way made, raises DisagreementError, or returns what it found to hold. `floor` is the least time that
+    the work can take, in seconds, where that can be computed. `figures` are other numbers of a way than its time.
+    """
+
+    name: str
+    ways: dict[str, Callable[[], Any]]
+    check: Callable[[dict[str, Any]], str]
+    floor: float | None = None
+    figures: Callable[[str, Any], str] = field(default=lambda way, made: "")
+
+    def run(self, setting: Setting) -> list[dict[str, Any]]:
+        """One warm-up of every way, the check, then `repeats` turns. A row per way."""
+        made = {way: work() for way, work in self.ways.items()}
+        agreed = self.check(made)
+        said = {way: self.figures(way, result) for way, result in made.items()}
+        spent: dict[str, list[float]] = {way: [] for way in self.ways}
+        for _ in range(setting.repeats):
+            for way, work in self.ways.items():
+                spent[way].append(seconds(work, setting.device))
+        least = min(next(iter(spent.values())))
+        return [
+            {
+                "contest": self.name,
+                "way": way,
+                "min_s": min(times),
+                "median_s": statistics.median(times),
+                "times_faster": least / min(times),
+                "floor_s": self.floor,
+                "figures": said[way],
+                "check": agreed,
+            }
+            for way, times in spent.items()
+        ]
+
+
+def seconds(work: Callable[[], Any], device: str) -> float:
+    """The wall time of one call, to the end of what it started on `device`."""
+    began = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def matmul_floor(flops: float, dtype: torch.dtype, device: str, n: int = 1024) -> float:
+    """Seconds that `flops` operations take at the best rate of a square matrix product, measured here and now."""
+    a = torch.ones(n, n, dtype=dtype, device=device)
+    best = min(seconds(lambda: a @ a, device) for _ in range(8))
+    return flops * best / (2 * n**3)

@@ -1,0 +1,168 @@
+"""The codec group: how a tensor's bytes are squeezed. An encoder has settings; a decoder has none, so that a file is read
+by the name of the method alone (`pgolf.codec.streams.decode`)."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from pgolf.errors import need
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codec(ABC):
+    """Encodes bytes made of elements of `itemsize` bytes; decoding never produces more than `raw_length` bytes."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The method as the file names it."""
+
+    @property
+    @abstractmethod
+    def over_entropy(self) -> float:
+        """Expected size over the order-0 entropy of quantised Gaussian weights, for predictions."""
+
+    @abstractmethod
+    def encode(self, raw: bytes, itemsize: int, columns: int = 0) -> bytes:
+        """`columns` is the length of a row in items, for codecs that know of rows."""
+
+    @abstractmethod
+    def candidates(self, length: int) -> "tuple[Codec, ...]":
+        """What to try on a stream of `length` bytes; the smallest result is kept."""
+
+    def decode(self, data: bytes, raw_length: int, itemsize: int) -> bytes:
+        from pgolf.codec.streams import decode
+
+        return decode(self.name, data, raw_length, itemsize)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zstd(Codec):
+    """Zstandard at `level`; bytes of wide elements grouped by significance where `shuffle`."""
+
+    level: int
+    shuffle: bool
+
+    def __post_init__(self) -> None:
+        need(1 <= self.level <= 22, "codec.level", self.level, "between 1 and 22")
+
+    @property
+    def name(self) -> str:
+        return "zstd+shuffle" if self.shuffle else "zstd"
+
+    @property
+    def over_entropy(self) -> float:
+        return 1.015
+
+    def candidates(self, length: int) -> tuple[Codec, ...]:
+        return (self,)
+
+    def encode(self, raw: bytes, itemsize: int, columns: int = 0) -> bytes:
+        from pgolf.codec import streams
+
+        return streams.zstd(streams.shuffled(raw, itemsize) if self.shuffle else raw, self.level)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brotli(Codec):
+    """Brotli at `quality`; bytes of wide elements grouped by significance where `shuffle`."""
+
+    quality: int
+    shuffle: bool
+
+    def __post_init__(self) -> None:
+        need(0 <= self.quality <= 11, "codec.quality", self.quality, "between 0 and 11")
+
+    @property
+    def name(self) -> str:
+        return "brotli+shuffle" if self.shuffle else "brotli"
+
+    @property
+    def over_entropy(self) -> float:
+        return 1.011
+
+    def candidates(self, length: int) -> tuple[Codec, ...]:
+        return (self,)
+
+    def encode(self, raw: bytes, itemsize: int, columns: int = 0) -> bytes:
+        from pgolf.codec import streams
+
+        return streams.brotli(streams.shuffled(raw, itemsize) if self.shuffle else raw, self.quality)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lzma(Codec):
+    """LZMA at `preset`; bytes of wide elements grouped by significance where `shuffle`."""
+
+    preset: int
+    extreme: bool
+    shuffle: bool
+
+    def __post_init__(self) -> None:
+        need(0 <= self.preset <= 9, "codec.preset", self.preset, "between 0 and 9")
+
+    @property
+    def name(self) -> str:
+        return "lzma+shuffle" if self.shuffle else "lzma"
+
+    @property
+    def over_entropy(self) -> float:
+        return 1.04
+
+    def candidates(self, length: int) -> tuple[Codec, ...]:
+        return (self,)
+
+    def encode(self, raw: bytes, itemsize: int, columns: int = 0) -> bytes:
+        from pgolf.codec import streams
+
+        return streams.lzma(streams.shuffled(raw, itemsize) if self.shuffle else raw, self.preset, self.extreme)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range(Codec):
+    """A range coder that knows the histogram of each byte plane, which travels in the file."""
+
+    @property
+    def name(self) -> str:
+        return "range+shuffle"
+
+    @property
+    def over_entropy(self) -> float:
+        return 1.001
+
+    def candidates(self, length: int) -> tuple[Codec, ...]:
+        return (self,)
+
+    def encode(self, raw: bytes, itemsize: int, columns: int = 0) -> bytes:
+        from pgolf.codec import ranged, streams
+
+        return ranged.encode(streams.shuffled(raw, itemsize), itemsize)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeRows(Codec):
+    """A range coder with a histogram for every group of rows or columns that are alike, and rows as changes where smaller.
+
+    Up to `small_below` bytes, where tables weigh, `small` is tried as well.
+    """
+
+    small: Codec
+    small_below: int
+
+    def __post_init__(self) -> None:
+        need(self.small_below >= 0, "codec.small_below", self.small_below, "at least 0 bytes")
+
+    @property
+    def name(self) -> str:
+        return "rows+shuffle"
+
+    @property
+    def over_entropy(self) -> float:
+        return 1.001
+
+    def candidates(self, length: int) -> tuple[Codec, ...]:
+        return (self, self.small) if length <= self.small_below else (self,)
+
+    def encode(self, raw: bytes, itemsize: int, columns: int = 0) -> bytes:
+        from pgolf.codec import rows, streams
+
+        return rows.encode(streams.shuffled(raw, itemsize), itemsize, columns)

@@ -1,0 +1,118 @@
+"""What an artifact is made of, for people (`python -m pgolf.artifact FILE`) and for the record."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pgolf.artifact import Stream, read_index, unpack
+from pgolf.codec.streams import ArtifactError
+from pgolf.quant.rows import entropy
+from pgolf.quant.tensors import QTensor
+
+USAGE = "python -m pgolf.artifact FILE"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A tensor as stored: all its streams together. `entropy` is of its symbols, bits per weight; None for floats."""
+
+    name: str
+    section: str
+    shape: tuple[int, ...]
+    kind: str
+    codec: str
+    bytes: int
+    entropy: float | None
+
+    @property
+    def weights(self) -> int:
+        return max(1, torch.Size(self.shape).numel())
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.bytes / self.weights
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All lines, and `overhead`: the bytes of header and index."""
+
+    lines: list[Line]
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        return self.overhead + sum(line.bytes for line in self.lines)
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.total / max(1, sum(line.weights for line in self.lines))
+
+    @property
+    def tensors(self) -> dict[str, int]:
+        """Bytes by tensor."""
+        return {line.name: line.bytes for line in self.lines}
+
+    @property
+    def sections(self) -> dict[str, int]:
+        """Bytes by section, the overhead under its own name; they add up to the file."""
+        sums: dict[str, int] = {}
+        for line in self.lines:
+            sums[line.section] = sums.get(line.section, 0) + line.bytes
+        return sums | {"overhead": self.overhead}
+
+
+def inventory(data: bytes) -> Inventory:
+    """What `pack` made, line by line. Raises ArtifactError for anything else."""
+    rows, _, overhead = read_index(data)
+    tensors, _ = unpack(data)
+    sizes: dict[str, int] = {}
+    for row in rows:
+        sizes[row.tensor] = sizes.get(row.tensor, 0) + row.length
+    return Inventory([_line(row, tensors[row.name], sizes[row.name]) for row in rows if row.name in tensors], overhead)
+
+
+def _line(row: Stream, stored, size: int) -> Line:
+    integers = isinstance(stored, QTensor)
+    kind = row.dtype
+    if integers:
+        kind = f"int{row.bits}" + (f"+rank{len(stored.correction[0].scale)}" if stored.correction else "")
+    bits = entropy(stored.symbols) if integers and stored.symbols.numel() else None
+    return Line(row.name, row.section, row.shape, kind, row.codec, size, bits)
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table of one file. 2 and one message for a file that cannot be read."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print(f"usage: {USAGE}", file=sys.stderr)
+        return 2
+    try:
+        found = inventory(Path(arguments[0]).read_bytes())
+    except (ArtifactError, OSError) as wrong:
+        print(f"{arguments[0]}: {wrong}", file=sys.stderr)
+        return 2
+    print("\n".join(rendered(found)))
+    return 0
+
+
+def rendered(found: Inventory) -> list[str]:
+    """Plain text, columns aligned: tensors, then sections, then the whole."""
+    head = ("tensor", "section", "shape", "stored", "codec", "bytes", "bits/weight", "entropy")
+    body = [head, *map(_cells, found.lines)]
+    widths = [max(len(row[i]) for row in body) for i in range(len(head))]
+    lines = ["  ".join(_aligned(cell, widths[i], i >= 5) for i, cell in enumerate(row)).rstrip() for row in body]
+    lines += ["", *(f"{name:<12}{size:>12,}  {size / found.total:6.1%}" for name, size in found.sections.items())]
+    return [*lines, f"{'file':<12}{found.total:>12,}  {found.bits_per_weight:.3f} bits per weight"]
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    shape = "×".join(map(str, line.shape)) or "scalar"
+    bits = f"{line.bits_per_weight:.3f}"
+    about = "" if line.entropy is None else f"{line.entropy:.3f}"
+    return line.name, line.section, shape, line.kind, line.codec, f"{line.bytes:,}", bits, about
+
+
+def _aligned(cell: str, width: int, right: bool) -> str:
+    return cell.rjust(width) if right else cell.ljust(width)

@@ -1,0 +1,193 @@
+"""From words on a command line to checked recipes: what is composed, by whom it is named, and what it is called.
+
+A sweep is expanded and every arm is built before the first job starts, so that one bad arm refuses the whole sweep.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pgolf.errors import ConfigError, UserError, nearest
+from pgolf.recipe import Recipe
+from pgolf.schema import TARGET, build, resolved
+
+PACKAGE = Path(__file__).resolve().parent
+SETTINGS = ("author", "name", "dry")  # beside the groups of a recipe
+SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")  # what does not tell one arm of a sweep from another
+
+
+def beside_or_inside(folder: str) -> Path:
+    """`conf` and `experiments` are inside the package in a wheel, beside it in a checkout."""
+    inside = PACKAGE / folder
+    return inside if inside.is_dir() else PACKAGE.parent / folder
+
+
+def register_experiments() -> None:
+    """Make every experiments/<name>/overlay.yaml an option of the group `experiment`, from wherever pgolf is run."""
+    for overlay in sorted(beside_or_inside("experiments").glob("*/overlay.yaml")):
+        ConfigStore.instance().store(
+            group="experiment",
+            name=overlay.parent.name,
+            node=OmegaConf.load(overlay),
+            package="_global_",
+            provider="pgolf",
+        )
+
+
+def short_words(argument: str) -> str:
+    """`seed=42` and `seed=1337,42,7` are short for `seed.value=...`: an integer cannot name a Hydra option."""
+    return re.sub(r"^seed=(?=[-+]?\d)", "seed.value=", argument)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be: its words, its resolved config and its recipe. `arm` is what its results are grouped by."""
+
+    overrides: tuple[str, ...]
+    config: dict
+    recipe: Recipe
+
+    @property
+    def arm(self) -> str:
+        return ",".join(word for word in self.overrides if group_of(word) not in SAME_RESULT) or "default"
+
+    @property
+    def arm_sha256(self) -> str:
+        return sha256_of({k: v for k, v in self.config.items() if k not in SAME_RESULT})
+
+    @property
+    def config_sha256(self) -> str:
+        return sha256_of(self.config)
+
+
+def group_of(override: str) -> str:
+    """`+quant.bits=5` is about quant, `hydra/launcher=ray` about hydra."""
+    return re.split(r"[./=@]", override.lstrip("+~"), maxsplit=1)[0]
+
+
+def sha256_of(plain: dict) -> str:
+    """Of the canonical JSON of plain values."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def job(cfg: DictConfig, overrides: list[str]) -> Job:
+    """Check a composed config and freeze it. Raises ConfigError."""
+    if OmegaConf.is_missing(cfg.seed, "value"):
+        raise ConfigError(
+            "seed.value", "???", "must be given; seed=three is for sweeps (-m), a run takes one, as seed=42"
+        )
+    config = resolved(cfg)
+    config.pop("hydra", None)
+    config.pop("experiment", None)
+    groups = get_type_hints(Recipe)
+    for key in config:
+        if key not in groups and key not in SETTINGS:
+            near = nearest(key, [*groups, *SETTINGS, "experiment"])
+            raise ConfigError(key, config[key], f"is not a group or setting.{near}")
+    _check_settings(config)
+    parts = {group: build(config.get(group), base, group) for group, base in groups.items()}
+    return Job(tuple(overrides), config, Recipe(**parts))
+
+
+def _check_settings(config: dict) -> None:
+    if not isinstance(config["dry"], bool):
+        raise ConfigError("dry", config["dry"], "must be true or false")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(config["name"])):
+        raise ConfigError("name", config["name"], "must be letters, digits, '.', '_' and '-': it names a folder")
+    for key, value in (config.get("author") or {}).items():
+        kind, allowed = (int, "a number") if key == "base_pr" else (str, "one line of text")
+        if value is not None and (type(value) is not kind or not str(value).isprintable()):
+            raise ConfigError(f"author.{key}", value, f"must be {allowed}, or null")
+
+
+def rehearse(overrides: list[str], sweep: bool) -> list[Job]:
+    """Every job that these words ask for, checked. Raises UserError with one message for the first that cannot run."""
+    with initialize_config_dir(str(beside_or_inside("conf")), version_base="1.3"):
+        try:
+            return jobs(overrides, sweep)
+        except UserError:
+            raise
+        except (HydraException, OmegaConfBaseException, ValueError) as wrong:
+            raise UserError(_told(wrong)) from None
+
+
+def jobs(overrides: list[str], sweep: bool) -> list[Job]:
+    """The jobs of these words, built with the Hydra that is initialised."""
+    arms = _expanded(overrides) if sweep else [overrides]
+    return _distinct([job(compose("config", overrides=arm), arm) for arm in arms])
+
+
+def arms_of(found: list[Job]) -> list[dict]:
+    """The jobs of a sweep by arm, in order, with the seeds of each: what plan.json holds."""
+    arms: dict[str, dict] = {}
+    for one in found:
+        arm = arms.setdefault(one.arm_sha256, {"arm": one.arm, "arm_sha256": one.arm_sha256, "seeds": []})
+        arm["seeds"].append(one.recipe.seed.value)
+    return list(arms.values())
+
+
+def _expanded(overrides: list[str]) -> list[list[str]]:
+    """The jobs of a sweep as Hydra's basic sweeper will make them: the product of all lists, `hydra.sweeper.params` first."""
+    parse = OverridesParser.create().parse_overrides
+    single = [text for text, word in zip(overrides, parse(overrides), strict=True) if not word.is_sweep_override()]
+    params = (
+        OmegaConf.select(compose("config", overrides=single, return_hydra_config=True), "hydra.sweeper.params") or {}
+    )
+    words = parse([f"{key}={value}" for key, value in params.items()] + overrides)
+    return BasicSweeper.split_arguments(words, None)[0]
+
+
+def _distinct(found: list[Job]) -> list[Job]:
+    seen: dict[tuple[str, int], Job] = {}
+    for one in found:
+        twin = seen.setdefault((one.arm_sha256, one.recipe.seed.value), one)
+        if twin is not one:
+            raise UserError(
+                f"two jobs of this sweep are the same run: {' '.join(twin.overrides)} and {' '.join(one.overrides)}"
+            )
+    return found
+
+
+def _told(wrong: Exception) -> str:
+    """Hydra's message, or, where a key or option is not known, ours with the nearest name."""
+    text = str(wrong).strip()
+    if isinstance(wrong.__cause__, OmegaConfBaseException):
+        text += f" ({str(wrong.__cause__).splitlines()[0]})"
+    if "group override must be a string" in text:
+        return "a group takes the name of an option, as quant=int6_gptq; a number sets a key, as quant.bits=5"
+    if option := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        there = f"{nearest(option.group(2), options)} There are: {', '.join(options)}."
+        return f"{option.group(1)}={option.group(2)}: there is no such option.{there}"
+    if key := re.search(r"Could not override '([^']+)'", text):
+        return f"{key.group(1)}: there is no such key.{_known(key.group(1))}"
+    return text
+
+
+def _known(key: str) -> str:
+    """The nearest of all keys, or else the keys beside it."""
+    plain = OmegaConf.to_container(compose("config"))
+    above, keys = key.rpartition(".")[0], dotted_keys(plain)
+    beside = [k for k in keys if k.rpartition(".")[0] == above and not k.endswith(TARGET)]
+    return nearest(key, set(keys) - {key}) or f" There are: {', '.join(beside)}."
+
+
+def dotted_keys(plain: dict, before: str = "") -> list[str]:
+    """Every key of nested mappings, dotted."""
+    keys = []
+    for key, value in plain.items():
+        keys.append(f"{before}{key}")
+        if isinstance(value, dict):
+            keys += dotted_keys(value, f"{before}{key}.")
+    return keys

@@ -1,0 +1,226 @@
+"""Text to learn from and text to be judged by: two sets of token shards that share no document, and how batches are drawn.
+
+`prepare` finds or builds them and returns a `Corpus`, whose halves travel to the ranks by pickle. The training half knows
+no path to validation text.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pgolf.data.corpus import Corpus, Manifest, TrainingText, ValidationText
+from pgolf.errors import ConfigError, need
+
+if TYPE_CHECKING:
+    from pgolf.data.loaders import Batches
+    from pgolf.data.windows import Windows
+
+__all__ = [
+    "CoprimeShards",
+    "Corpus",
+    "Data",
+    "InOrder",
+    "Loader",
+    "Manifest",
+    "PublishedText",
+    "ShuffledWindows",
+    "StdlibText",
+    "TrainingText",
+    "ValidationText",
+]
+
+Show = Callable[[str, float], None]  # what is being done, and how much of it is (0 to 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loader(ABC):
+    """In which order the windows of the training text are met. Every window once per epoch, whatever the order."""
+
+    @abstractmethod
+    def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
+        """Endless global batches of `batch_sequences` windows, the same for any number of ranks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InOrder(Loader):
+    """Front to back, again and again."""
+
+    def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
+        from pgolf.data.loaders import Batches, Straight
+
+        return Batches(Straight(windows), batch_sequences)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShuffledWindows(Loader):
+    """A fresh permutation of all windows for every epoch, each shard cut from a random phase."""
+
+    def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
+        from pgolf.data.loaders import Batches, Shuffled
+
+        return Batches(Shuffled(windows, seed), batch_sequences)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoprimeShards(Loader):
+    """Each shard walked with a stride coprime to its number of windows; a batch mixes several shards.
+
+    Over the first `ramp_batches` batches the shards in a batch go from `shards_first` to `shards_last`, and the weight of
+    a shard from (windows it has left)^`power_first` to the power `power_last`.
+    """
+
+    shards_first: int
+    shards_last: int
+    power_first: float
+    power_last: float
+    ramp_batches: int
+
+    def __post_init__(self) -> None:
+        need(self.shards_first >= 1, "data.loader.shards_first", self.shards_first, "at least 1")
+        need(self.shards_last >= 1, "data.loader.shards_last", self.shards_last, "at least 1")
+        need(0 < self.power_first <= 4, "data.loader.power_first", self.power_first, "above 0 and at most 4")
+        need(0 < self.power_last <= 4, "data.loader.power_last", self.power_last, "above 0 and at most 4")
+        need(self.ramp_batches >= 1, "data.loader.ramp_batches", self.ramp_batches, "at least 1")
+
+    def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
+        from pgolf.data.loaders import Batches, Coprime
+
+        return Batches(Coprime(windows, seed, self), batch_sequences)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(ABC):
+    """A corpus and how it is dealt out: `batch_tokens` a step over all ranks, in sequences of `sequence_length`.
+
+    The last `dev_tokens` of the training text are never trained on: `dev_bpb` is measured there, `dev_checks` times on
+    the way. `cache` is where what is built, or found out about files, is kept.
+    """
+
+    name: str
+    vocab_size: int
+    batch_tokens: int
+    sequence_length: int
+    dev_tokens: int
+    dev_checks: int
+    loader: Loader
+    cache: str
+
+    def __post_init__(self) -> None:
+        need(259 <= self.vocab_size <= 65536, "data.vocab_size", self.vocab_size, "between 259 and 65536")
+        need(
+            1 <= self.sequence_length <= 1 << 20, "data.sequence_length", self.sequence_length, "between 1 and 1048576"
+        )
+        if self.batch_tokens < 1 or self.batch_tokens % self.sequence_length:
+            allowed = f"must be a multiple of data.sequence_length={self.sequence_length}"
+            raise ConfigError("data.batch_tokens", self.batch_tokens, allowed)
+        allowed = f"more than data.sequence_length={self.sequence_length}, so that it holds a window"
+        need(self.dev_tokens > self.sequence_length, "data.dev_tokens", self.dev_tokens, allowed)
+        need(0 <= self.dev_checks <= 10000, "data.dev_checks", self.dev_checks, "between 0 and 10000")
+
+    @abstractmethod
+    def prepare(self, show: Show) -> Corpus:
+        """Build or find, and verify. Raises UserError with one message when the files cannot be used."""
+
+    @abstractmethod
+    def locate(self) -> Corpus | None:
+        """The corpus as far as it is there now, for a plan: nothing is built, and the files are taken at their word."""
+
+    @abstractmethod
+    def absent(self) -> str:
+        """What it means that `locate` found nothing."""
+
+    def tokens_present(self) -> int | None:
+        """Training tokens on disk now, the held-out slice included; None when there are none."""
+        corpus = self.locate()
+        return corpus.training.tokens if corpus else None
+
+    @property
+    def cache_folder(self) -> Path:
+        return Path(self.cache).expanduser().absolute()
+
+    def _enough(self, corpus: Corpus) -> Corpus:
+        corpus.training.check_enough(self.batch_tokens)
+        return corpus
+
+    def _corpus(self, manifest: Manifest, folder: Path, tokenizer: str) -> Corpus:
+        return Corpus.of(manifest, folder, folder / tokenizer, self.sequence_length, self.dev_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StdlibText(Data):
+    """The running interpreter's own standard library: real text on any machine. `val_fraction` of its bytes judge."""
+
+    val_fraction: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        need(0.001 <= self.val_fraction <= 0.5, "data.val_fraction", self.val_fraction, "between 0.001 and 0.5")
+        need(
+            512 <= self.vocab_size <= 16384, "data.vocab_size", self.vocab_size, "between 512 and 16384 for this corpus"
+        )
+
+    def prepare(self, show: Show) -> Corpus:
+        from pgolf.data import stdlib
+
+        return self._enough(self._opened(stdlib.prepare(self.cache_folder, self._parameters(), show)))
+
+    def locate(self) -> Corpus | None:
+        from pgolf.data import stdlib
+
+        folder = stdlib.locate(self.cache_folder, self._parameters())
+        return self._opened(folder) if folder.exists() else None
+
+    def absent(self) -> str:
+        return "the corpus is not built yet; the run will do it first"
+
+    def _opened(self, folder: Path) -> Corpus:
+        from pgolf.data import stdlib
+
+        return self._corpus(Manifest.open(folder / stdlib.MANIFEST), folder, stdlib.TOKENIZER)
+
+    def _parameters(self) -> dict[str, float]:
+        return {"vocab_size": self.vocab_size, "val_fraction": self.val_fraction}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedText(Data):
+    """Shards that others published: `folder` holds fineweb_train_*.bin and fineweb_val_*.bin, `tokenizer` lies in it.
+
+    `python -m pgolf.data <option>` fetches them from the `dataset` of a `repository` under its folder `root`, with
+    `train_shards` and `val_shards` files. The whole validation split scores one of `scored_tokens` (null: not checked).
+    """
+
+    folder: str
+    tokenizer: str
+    repository: str
+    root: str
+    dataset: str
+    remote_tokenizer: str
+    train_shards: int
+    val_shards: int
+    scored_tokens: tuple[int, ...] | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        need(self.train_shards >= 1, "data.train_shards", self.train_shards, "at least 1")
+        need(self.val_shards >= 1, "data.val_shards", self.val_shards, "at least 1")
+
+    @property
+    def local(self) -> Path:
+        return Path(self.folder).expanduser().absolute()
+
+    def prepare(self, show: Show) -> Corpus:
+        from pgolf.data import published
+
+        return self._enough(self._corpus(published.prepare(self, show), self.local, self.tokenizer))
+
+    def locate(self) -> Corpus | None:
+        from pgolf.data import published
+
+        manifest = published.by_headers(self)
+        return self._corpus(manifest, self.local, self.tokenizer) if manifest else None
+
+    def absent(self) -> str:
+        return f"no shards in {self.local}; fetch them with `python -m pgolf.data {self.name}`"

@@ -1,0 +1,77 @@
+"""`python -m pgolf.data fineweb_sp1024 [train_shards=80] [out=DIR]`: fetch published shards and check them."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from pgolf.compose import beside_or_inside
+from pgolf.data import Data, PublishedText
+from pgolf.data.fetch import fetch, hub_download
+from pgolf.errors import UserError, nearest
+from pgolf.schema import build, resolved
+
+
+def main(words: list[str]) -> int:
+    """0, or 2 after one message on stderr."""
+    try:
+        run(words)
+    except UserError as mistake:
+        print(mistake, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(words: list[str]) -> None:
+    if not words or "=" in words[0] or words[0].startswith("-"):
+        raise UserError(f"usage: {__doc__}\nThere are: {', '.join(options())}.")
+    data = overridden(option(words[0]), words[1:])
+    print(f"{data.repository}: {data.dataset} -> {data.local}", flush=True)
+    fetch(data, hub_download, line)
+    manifest = data.prepare(line).manifest
+    print(
+        f"{data.name}: {manifest.tokens('train'):,} training and {manifest.tokens('val'):,} validation tokens"
+        f" ({manifest.bytes('val'):,} bytes of text). Use it with data={words[0]} data.folder={data.local}"
+    )
+
+
+def line(what: str, done: float) -> None:
+    print(f"{done:4.0%}  {what}", flush=True)
+
+
+def options() -> list[str]:
+    """The data options that can be fetched."""
+    return [
+        f.stem for f in sorted((beside_or_inside("conf") / "data").glob("*.yaml")) if "PublishedText" in f.read_text()
+    ]
+
+
+def option(name: str) -> PublishedText:
+    if name not in options():
+        raise UserError(
+            f"{name}: nothing to fetch by that name. There are: {', '.join(options())}.{nearest(name, options())}"
+        )
+    return build(resolved(OmegaConf.load(beside_or_inside("conf") / "data" / f"{name}.yaml")), Data, "data")
+
+
+def overridden(data: PublishedText, words: list[str]) -> PublishedText:
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "out" and value:
+            data = replace(data, folder=str(Path(value).expanduser().absolute()))
+        elif key == "train_shards" and value.isdecimal():
+            data = replace(data, train_shards=int(value))
+        else:
+            known = ["train_shards", "out"]
+            raise UserError(
+                f"{word!r}: must be train_shards=N or out=DIR.{nearest(key, known) if key not in known else ''}"
+            )
+    return data
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

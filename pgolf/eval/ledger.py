@@ -1,0 +1,219 @@
+"""The referee: it owns the loop, hands each chunk out once, commits its score, and only then lets anybody learn from it.
+
+A learner sees windows to grade and, afterwards, a `CommittedText` that ends where the commitments end. Whoever scores a target
+twice, leaves one out, learns before the grade or reads ahead is stopped by a `LedgerError` that says which chunk and target."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from pgolf.eval.text import CommittedText, LedgerError, Text
+from pgolf.eval.windows import Batch, Plan
+from pgolf.machine.world import World
+from pgolf.receipts import Receipt
+
+if TYPE_CHECKING:
+    from pgolf.ttt.learner import Learner
+
+Witness = Callable[[int, torch.Tensor], None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an evaluation stands: `done` of `total` targets after `seconds`, at the `bpb` of the `committed` chunks."""
+
+    chunk: int
+    chunks: int
+    done: int
+    total: int
+    committed: int
+    bpb: float
+    seconds: float
+
+    @property
+    def expected(self) -> float:
+        """Seconds the whole evaluation will take at the rate measured so far."""
+        return self.seconds * self.total / self.done if self.done else math.inf
+
+
+@dataclass(frozen=True)
+class TraceRow:
+    """One phase of one chunk: `sha` fingerprints the parameters as the phase began, `moved` is how far adapting took them."""
+
+    chunk: int
+    phase: str
+    sha: str
+    bpb: float
+    seconds: float
+    moved: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """`val_loss` in nats per token, `val_bpb` in bits per byte, and what proves them."""
+
+    val_loss: float
+    val_bpb: float
+    tokens: int
+    bytes: int
+    visits_ok: bool
+    trace: tuple[TraceRow, ...]
+    receipts: tuple[Receipt, ...]
+    seconds: float
+
+
+class Paper:
+    """One chunk's windows (this rank's share), to be graded once each. Sums stay on the device until the commit."""
+
+    def __init__(self, ledger: "Ledger", chunk: int):
+        self.chunk, self.spans = chunk, ledger.plan.spans(chunk)
+        self.nats = torch.zeros((), dtype=torch.float64, device=ledger.world.device)
+        self.graded = 0
+        self._ledger = ledger
+
+    def batches(self) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:
+        """(batch, inputs (B, T), targets (B, T)) of every batch of windows."""
+        ledger = self._ledger
+        for batch in ledger.plan.batches(self.chunk, ledger.world.rank, ledger.world.size, ledger.batch_windows):
+            both_BT = ledger.plan.windows(ledger.text.tokens, batch)
+            yield batch, both_BT[:, :-1], both_BT[:, 1:]
+
+    def grade(self, batch: Batch, nll_BS: torch.Tensor) -> None:
+        """Enter the nats of a batch's scored positions, (B, batch.last)."""
+        expected = (batch.rows, batch.last)
+        if tuple(nll_BS.shape) != expected:
+            raise LedgerError(
+                "mistake 8", f"chunk {self.chunk}: {tuple(nll_BS.shape)} scores given for {expected} positions"
+            )
+        nll = batch.scored(nll_BS.detach())
+        self._ledger.visit(self, batch)
+        self.nats += nll.double().sum()
+        at = 0
+        for first, end in batch.spans():
+            self._ledger.witness(first, nll[at : at + end - first])
+            at += end - first
+
+
+class Ledger:
+    """Scores `text` by `plan`, once. `progress` hears of every batch and chunk; `witness` sees (first target, nats) of each."""
+
+    def __init__(
+        self,
+        world: World,
+        text: Text,
+        plan: Plan,
+        batch_windows: int,
+        progress: Callable[[Progress], None] = lambda _: None,
+        witness: Witness = lambda first, nll: None,
+    ):
+        if plan.targets != text.targets:
+            raise LedgerError("mistake 7", f"a plan for {plan.targets} of the text's {text.targets} targets")
+        self.world, self.text, self.plan, self.batch_windows = world, text, plan, batch_windows
+        self.progress, self.witness = progress, witness
+        self.committed = CommittedText(text)
+        self.visits = np.zeros(text.targets, np.uint8)
+        self.open = np.zeros(text.targets, bool)  # the targets of the chunk that is being scored
+        self.nats, self.bytes, self.done, self.graded = 0.0, 0, 0, 0  # of the committed chunks, and how many they are
+        self.trace: list[TraceRow] = []
+        self._began = time.monotonic()
+
+    def run(self, learner: "Learner") -> Score:
+        for chunk in range(self.plan.chunks):
+            self._grade(learner, chunk)  # first the grade …
+            if chunk + 1 < self.plan.chunks:
+                self._teach(learner, chunk)  # … then, and only then, the lesson
+        return self._result(learner)
+
+    def _grade(self, learner: "Learner", chunk: int) -> None:
+        began, sha = time.monotonic(), fingerprint(learner.state())
+        paper = Paper(self, chunk)
+        self._mark(self.open, paper, True)
+        learner.score(paper)
+        self._mark(self.open, paper, False)
+        if fingerprint(learner.state()) != sha:
+            raise LedgerError("C3", f"chunk {chunk}: parameters changed while it was being scored")
+        self._commit(paper)
+        self.trace.append(TraceRow(chunk, "score", sha, self.bpb, time.monotonic() - began, 0.0))
+        self._report(chunk, self.done)
+
+    @staticmethod
+    def _mark(targets: np.ndarray, paper: Paper, value: int) -> None:
+        for first, end in paper.spans:
+            targets[first:end] = value
+
+    def _teach(self, learner: "Learner", chunk: int) -> None:
+        began, sha = time.monotonic(), self.trace[-1].sha
+        moved = learner.adapt(self.committed, chunk)
+        self.trace.append(TraceRow(chunk, "adapt", sha, self.bpb, time.monotonic() - began, moved))
+
+    def visit(self, paper: Paper, batch: Batch) -> None:
+        for first, end in batch.spans():
+            visits = self.visits[first:end]
+            if visits.any():
+                again = first + int(np.argmax(visits))
+                raise LedgerError("C4", f"chunk {paper.chunk}: target {again} is scored a second time")
+            if not self.open[first:end].all():
+                raise LedgerError("C3", f"chunk {paper.chunk}: targets [{first}, {end}) are not part of it")
+            visits += 1
+            paper.graded += end - first
+        self._report(paper.chunk, min(self.done + paper.graded * self.world.size, self.plan.targets))
+
+    def _commit(self, paper: Paper) -> None:
+        """Add the chunk's sums over ranks, after seeing that each of its targets was scored exactly once among them."""
+        targets = np.concatenate([np.arange(first, end) for first, end in paper.spans])
+        visits = torch.from_numpy(self.visits[targets]).to(self.world.device)
+        if len(visits):
+            self.world.sum_(paper.nats, visits)
+        wrong = (visits != 1).nonzero()
+        if len(wrong):
+            at, times = targets[int(wrong[0])], int(visits[wrong[0]])
+            raise LedgerError("mistake 8", f"chunk {paper.chunk}: target {at} was scored {times} times, not once")
+        nats = paper.nats.item()
+        if not math.isfinite(nats):
+            raise LedgerError("C2", f"chunk {paper.chunk}: the sum of its scores is {nats}")
+        self._mark(self.visits, paper, 1)
+        self._mark(self.committed._known, paper, True)
+        self.nats += nats
+        self.bytes += self.text.bytes_in(paper.spans)
+        self.done += len(targets)
+        self.graded += 1
+
+    @property
+    def bpb(self) -> float:
+        return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
+
+    def _report(self, chunk: int, done: int) -> None:
+        elapsed = time.monotonic() - self._began
+        self.progress(Progress(chunk, self.plan.chunks, done, self.plan.targets, self.graded, self.bpb, elapsed))
+
+    def _result(self, learner: "Learner") -> Score:
+        missed = int((~self.committed._known).sum())
+        if missed or self.done != self.text.targets:
+            raise LedgerError("mistake 7", f"{missed} of {self.text.targets} targets were not scored exactly once")
+        seconds, trace, receipts = time.monotonic() - self._began, tuple(self.trace), learner.receipts()
+        return Score(self.nats / self.done, self.bpb, self.done, self.bytes, True, trace, receipts, seconds)
+
+
+_INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+    """16 hex digits of the SHA-256 over names and 64-bit checksums of tensors. The checksums are made where the tensors live,
+    because hashing 130 MB on the host before every chunk would cost minutes of an evaluation."""
+    sha = hashlib.sha256("\n".join(state).encode())
+    sums = [_checksum(tensor) for tensor in state.values()]
+    sha.update(torch.stack(sums).cpu().numpy().tobytes() if sums else b"")
+    return sha.hexdigest()[:16]
+
+
+def _checksum(tensor: torch.Tensor) -> torch.Tensor:
+    """Σ bits_j · (2j + 1) · odd, modulo 2^64: any change of one element changes it, and so does a swap of two."""
+    bits = tensor.detach().reshape(-1).view(_INTEGER[tensor.element_size()]).long()
+    weights = torch.arange(1, 2 * len(bits), 2, device=bits.device) * -7046029254386353131
+    return (bits * weights).sum()

@@ -1,0 +1,35 @@
+"""One clock per stage, from its first counted second to its last, split into named phases."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Clock:
+    """Seconds since `start()`, against a `budget` in seconds. Phases are summed by name, in order of first use."""
+
+    def __init__(self, budget: float):
+        self.budget = budget
+        self.phases: dict[str, float] = {}
+        self._began: float | None = None
+
+    def start(self) -> None:
+        assert self._began is None, "a clock starts once"
+        self._began = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        assert self._began is not None, "the clock has not been started"
+        return time.monotonic() - self._began
+
+    @property
+    def left(self) -> float:
+        return self.budget - self.elapsed
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began = self.elapsed
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + self.elapsed - began

@@ -1,0 +1,148 @@
+"""Ranks: start N processes for one stage with torch's elastic launcher, and make sure that all of them end.
+
+`launch` is called in the parent, which knows the configuration and never touches CUDA; `stage` is an importable
+function that gets a `World` and picklable arguments, and whose value on rank 0 is the value of the launch.
+"""
+
+import ctypes
+import logging
+import os
+import re
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher import LaunchConfig, elastic_launch
+
+from pgolf.errors import UserError
+from pgolf.machine import Machine
+from pgolf.machine.world import World
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_USER_ERROR = re.compile(r"^pgolf\.errors\.UserError: (.*)\Z", re.MULTILINE | re.DOTALL)
+
+
+class RankError(RuntimeError):
+    """A rank died; the message names it and holds its traceback."""
+
+
+def launch(stage: Callable[..., Any], *args: Any, machine: Machine, logs: Path) -> Any:
+    """Run `stage(world, *args)` on every rank and return rank 0's value.
+
+    Ranks other than 0 write to files under `logs`. Raises UserError if a rank met a user's mistake, RankError if one
+    died, KeyboardInterrupt if this process was told to stop; in each case no rank is left running.
+    """
+    for noisy in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    # Threads that spin long while they wait make a step five times as long once anything else runs on the same cores.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    others = dict.fromkeys(range(1, machine.world_size), Std.ALL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=machine.world_size,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        shutdown_timeout=5,
+        logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=others),
+    )
+    with _handlers_restored(), _without_empty(logs):
+        try:
+            return elastic_launch(config, _rank_main)(os.getpid(), machine, stage, args)[0]
+        except ChildFailedError as failed:
+            raise _explained(failed, logs) from None
+        except SignalException as stop:
+            raise KeyboardInterrupt(f"stopped by {stop.sigval.name}") from None
+
+
+@contextmanager
+def _handlers_restored() -> Iterator[None]:
+    """The elastic agent replaces signal handlers and leaves its own behind."""
+    before = {s: signal.getsignal(s) for s in SIGNALS}
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+@contextmanager
+def _without_empty(logs: Path) -> Iterator[None]:
+    """The launcher makes folders and files for output that mostly never comes."""
+    try:
+        yield
+    finally:
+        for path in sorted(logs.rglob("*"), reverse=True):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+            elif path.is_file() and not path.stat().st_size:
+                path.unlink()
+        if logs.is_dir() and not any(logs.iterdir()):
+            logs.rmdir()
+
+
+def _explained(failed: ChildFailedError, logs: Path) -> Exception:
+    rank, failure = failed.get_first_failure()
+    said = _traceback(failure.message)
+    user = _USER_ERROR.search(said)
+    if user:
+        return UserError(user.group(1).strip())
+    where = f"\nIts output is under {logs}." if rank else ""
+    return RankError(f"rank {rank} (process {failure.pid}) died with exit code {failure.exitcode}.{where}\n{said}")
+
+
+def _traceback(message: dict | str) -> str:
+    """Torch hands over a mapping for an exception and a sentence for a signal."""
+    return message["extraInfo"]["py_callstack"] if isinstance(message, dict) else message
+
+
+def _rank_main(parent: int, machine: Machine, stage: Callable[..., Any], args: tuple) -> Any:
+    _die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    with joined(machine) as world:
+        try:
+            return stage(world, *args)
+        except UserError as mistake:
+            raise UserError(str(mistake)) from None  # without the subclass: the parent looks for this name
+
+
+def _die_with(parent: int) -> None:
+    """No orphans: the kernel ends this rank when its parent is gone, however it went (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        sys.exit("the parent is gone")
+
+
+@contextmanager
+def joined(machine: Machine) -> Iterator[World]:
+    """This process as one of the ranks that the environment (RANK, WORLD_SIZE, ...) describes."""
+    torch.set_num_threads(machine.threads_per_rank)
+    world = _join(machine)
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
+
+
+def _join(machine: Machine) -> World:
+    rank, size, local = (int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    if not machine.on_gpu:
+        dist.init_process_group("gloo", timeout=timedelta(minutes=10))
+        return World(rank, size, torch.device("cpu"), dist.group.WORLD)
+    device = torch.device("cuda", local)
+    torch.cuda.set_device(device)
+    dist.init_process_group("nccl", device_id=device, timeout=timedelta(minutes=10))
+    return World(rank, size, device, dist.new_group(backend="gloo"))

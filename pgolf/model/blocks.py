@@ -1,0 +1,128 @@
+"""One transformer block: attention with grouped keys and values, an MLP of squared leaky ReLU, and how they join the stream."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pgolf.model import GPT
+from pgolf.model.layers import Linear, rms_norm, rotate, without_self
+
+VALUE_RESIDUAL_INIT = (0.01, 0.99)
+
+
+@dataclass
+class Shared:
+    """What the blocks of one forward pass have in common: the first stream, rotary tables, extra values."""
+
+    x0: Tensor
+    rotary: tuple[Tensor, Tensor] | None
+    embedded_values: Tensor | None
+    first_values: Tensor | None = None
+
+
+class Attention(nn.Module):
+    """Causal attention of block `index`; queries and keys RMS-normed per head, then partly rotated, then gained."""
+
+    def __init__(self, spec: GPT, index: int):
+        super().__init__()
+        self.heads, self.kv_heads = spec.heads, spec.kv_heads
+        self.q = Linear(spec.width, spec.width)
+        self.k = Linear(spec.width, spec.kv_width)
+        self.v = Linear(spec.width, spec.kv_width)
+        self.out = Linear(spec.width, spec.width)
+        self.q_gain = nn.Parameter(torch.full((spec.heads,), spec.qk_gain, dtype=torch.float32))
+        self.xsa = index >= spec.layers - spec.xsa_layers
+        extra = spec.value_embedding
+        self.embedded_values = extra is not None and index in extra.layers
+        if self.embedded_values:
+            self.value_embedding_scale = nn.Parameter(torch.ones(1))
+        self.keeps_values = spec.value_residual and index == 0
+        self.blends_values = spec.value_residual and index > 0
+        if self.blends_values:
+            self.value_residual = nn.Parameter(torch.tensor(VALUE_RESIDUAL_INIT))
+
+    def forward(self, n_BTC: Tensor, shared: Shared, last: int | None) -> Tensor:
+        """Attention outputs at the `last` positions (None: all)."""
+        n_BSC = n_BTC if last is None else n_BTC[:, -last:]
+        q_BSHD = self._turned(self.q(n_BSC).unflatten(-1, (self.heads, -1)), shared)
+        q_BSHD = q_BSHD * self.q_gain[:, None].to(q_BSHD.dtype)
+        k_BTKD = self._turned(self.k(n_BTC).unflatten(-1, (self.kv_heads, -1)), shared)
+        v_BTKD = self._values(n_BTC, shared)
+        y_BSHD = attend(q_BSHD, k_BTKD, v_BTKD)
+        if self.xsa:
+            y_BSHD = without_self(y_BSHD, v_BTKD[:, -y_BSHD.shape[1] :])
+        return self.out(y_BSHD.flatten(2))
+
+    def _turned(self, x_BTHD: Tensor, shared: Shared) -> Tensor:
+        normed = rms_norm(x_BTHD)
+        if shared.rotary is None:
+            return normed
+        cos, sin = (table[-x_BTHD.shape[1] :] for table in shared.rotary)
+        return rotate(normed, cos, sin)
+
+    def _values(self, n_BTC: Tensor, shared: Shared) -> Tensor:
+        """The layer's values, plus the shared embedding, blended with those of block 0 before any blending."""
+        v_BTKD = self.v(n_BTC).unflatten(-1, (self.kv_heads, -1))
+        if self.embedded_values:
+            v_BTKD = v_BTKD + shared.embedded_values * self.value_embedding_scale.to(v_BTKD.dtype)
+        if self.blends_values:
+            first, mine = self.value_residual.to(v_BTKD.dtype)
+            return first * shared.first_values + mine * v_BTKD
+        if self.keeps_values and shared.first_values is None:
+            shared.first_values = v_BTKD
+        return v_BTKD
+
+
+def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
+    """Causal attention, scale 1/√D, H query heads over K groups. Fewer queries than keys are the last positions."""
+    q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BTKD, v_BTKD))
+    S, T, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
+    seen = None if S == T else torch.ones(S, T, dtype=torch.bool, device=q.device).tril(T - S)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=grouped)
+    return y.transpose(1, 2)
+
+
+class MLP(nn.Module):
+    """`down(leaky_relu(up(n), slope)²)`; slope 0 is relu²."""
+
+    def __init__(self, spec: GPT):
+        super().__init__()
+        self.slope = spec.leaky_slope
+        self.up = Linear(spec.width, spec.mlp_hidden)
+        self.down = Linear(spec.mlp_hidden, spec.width)
+
+    def forward(self, n_BTC: Tensor) -> Tensor:
+        return self.down(F.leaky_relu(self.up(n_BTC), self.slope).square())
+
+
+class Block(nn.Module):
+    """Block `index` of the stack. Its place, not its turn, sets the LN scale and the parallel form."""
+
+    def __init__(self, spec: GPT, index: int):
+        super().__init__()
+        self.attn = Attention(spec, index)
+        self.mlp = MLP(spec)
+        self.attn_scale = nn.Parameter(torch.ones(spec.width))
+        self.mlp_scale = nn.Parameter(torch.ones(spec.width))
+        self.mixes = spec.resid_mix
+        if self.mixes:
+            self.resid_mix = nn.Parameter(torch.stack([torch.ones(spec.width), torch.zeros(spec.width)]))
+        self.norm_gain = (index + 1) ** -0.5 if spec.ln_scale else 1.0
+        self.parallel = spec.parallel_from is not None and index >= spec.parallel_from
+
+    def forward(self, x_BTC: Tensor, shared: Shared, last: int | None = None) -> Tensor:
+        """The stream after this block, at the `last` positions (None: all)."""
+        dtype = x_BTC.dtype
+        if self.mixes:
+            mix, mix0 = self.resid_mix.to(dtype)
+            x_BTC = mix * x_BTC + mix0 * shared.x0
+        n_BTC = rms_norm(x_BTC, self.norm_gain)
+        y_BSC = self.attn(n_BTC, shared, last)
+        if last is not None:
+            x_BTC, n_BTC = x_BTC[:, -last:], n_BTC[:, -last:]
+        x_BTC = x_BTC + self.attn_scale.to(dtype) * y_BSC
+        if not self.parallel:
+            n_BTC = rms_norm(x_BTC, self.norm_gain)
+        return x_BTC + self.mlp_scale.to(dtype) * self.mlp(n_BTC)

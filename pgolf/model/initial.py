@@ -1,0 +1,46 @@
+"""First values of the weights, from one generator: the same seed gives the same bits on every device."""
+
+import torch
+from torch import Generator, nn
+
+from pgolf.model import GPT
+from pgolf.model.layers import Linear
+from pgolf.model.transformer import Transformer
+
+
+def built(spec: GPT, seed: int, device: str) -> Transformer:
+    """Initialise on the CPU, so that devices agree, then move. Accelerators compute in bfloat16, the CPU in float32."""
+    kind = torch.device(device).type
+    dtype = torch.bfloat16 if kind == "cuda" else torch.float32
+    with torch.device("meta" if kind == "meta" else "cpu"):
+        model = Transformer(spec, dtype)
+    if kind != "meta":
+        initialise(model, torch.Generator().manual_seed(seed))
+    return model.to(device)
+
+
+@torch.no_grad()
+def initialise(model: Transformer, generator: Generator) -> None:
+    """Orthogonal linears; what writes to the stream or the logits begins at zero; tables are small or zero.
+
+    The projections of the extra embeddings are orthogonal, times 1/√(2 layers).
+    """
+    spec = model.spec
+    silent = {model.head} | {layer for block in model.blocks for layer in (block.attn.out, block.mlp.down)}
+    for name, module in model.named_modules():
+        if isinstance(module, Linear):
+            first_weights(module, module in silent, generator)
+            if name.endswith(".proj"):
+                module.weight.mul_((2 * spec.layers) ** -0.5)
+    nn.init.normal_(model.embedding.weight, std=spec.embed_std, generator=generator)
+    if spec.bigram is not None:
+        nn.init.zeros_(model.bigram.table.weight)
+    if spec.value_embedding is not None:
+        nn.init.normal_(model.value_embedding.table.weight, std=spec.value_embedding.std, generator=generator)
+
+
+def first_weights(layer: Linear, silent: bool, generator: Generator) -> None:
+    if silent:
+        nn.init.zeros_(layer.weight)
+    else:
+        nn.init.orthogonal_(layer.weight, generator=generator)

@@ -1,0 +1,141 @@
+"""The whole network: embeddings, a U-Net of blocks in looped or plain order, a capped head, and the loss per token."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pgolf.model import GPT, Role, Skips
+from pgolf.model.blocks import Block, Shared
+from pgolf.model.layers import (
+    Linear,
+    ScaledTable,
+    Smear,
+    Table,
+    bigram_slots,
+    projection,
+    rms_norm,
+    rotary_base,
+    rotary_tables,
+)
+
+
+class TiedHead(nn.Module):
+    """Scores against the rows of the embedding. A module of its own so that hooks see its inputs."""
+
+    def forward(self, h_BTE: Tensor, weight_VE: Tensor) -> Tensor:
+        return F.linear(h_BTE, weight_VE.to(h_BTE.dtype))
+
+
+class Transformer(nn.Module):
+    """Built by `GPT.build`. Parameters are float32; the stream runs in `dtype`.
+
+    `looping` says whether the recurrent segment runs; it is off until `set_looping(True)`.
+    """
+
+    def __init__(self, spec: GPT, dtype: torch.dtype):
+        super().__init__()
+        self.spec, self.dtype, self.looping = spec, dtype, False
+        self.embedding = Table(spec.vocab_size, spec.embed_width)
+        if (bigram := spec.bigram) is not None:
+            self.bigram = ScaledTable(bigram.slots, bigram.dim, spec.embed_width, bigram.scale)
+        self.embed_proj = projection(spec.embed_width, spec.width)
+        if spec.smear:
+            self.smear = Smear(spec.width)
+        if (extra := spec.value_embedding) is not None:
+            self.value_embedding = ScaledTable(spec.vocab_size, extra.dim, spec.kv_width, extra.scale)
+        self.blocks = nn.ModuleList(Block(spec, i) for i in range(spec.layers))
+        if spec.skips is not Skips.NONE:
+            self.skip_weights = nn.Parameter(torch.ones(spec.skip_slots, spec.width))
+        if spec.skips is Skips.GATED:
+            self.skip_gates = nn.Parameter(torch.zeros(spec.skip_slots, spec.width))
+        self.head_proj = projection(spec.width, spec.embed_width)
+        self.head = TiedHead() if spec.tied else Linear(spec.embed_width, spec.vocab_size)
+
+    def set_looping(self, on: bool) -> None:
+        """Switch depth recurrence; without a loop in the spec both orders are the same."""
+        self.looping = on
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """Logits (B, T, V) after the softcap, float32."""
+        return self._logits(self._stream(ids_BT, None))
+
+    def logits(self, ids_BT: Tensor, *, last: int) -> Tensor:
+        """Logits of the last positions, (B, last, V), without the work that only earlier positions need.
+
+        The last block's queries, output and MLP and the head start at a multiple of 16 positions: matrix kernels
+        treat odd remainders differently, and so on a CPU the bits are those of the full pass (T a multiple of 16).
+        """
+        T = ids_BT.shape[1]
+        assert 1 <= last <= T, f"{last} of {T} positions"
+        start = (T - last) // 16 * 16
+        return self._logits(self._stream(ids_BT, T - start if start else None))[:, -last:]
+
+    def nll(self, ids_BT: Tensor, targets_BT: Tensor, *, last: int | None = None) -> Tensor:
+        """Nats per target, float32, (B, T), or those of the last positions, (B, last)."""
+        targets = targets_BT if last is None else targets_BT[:, -last:]
+        logits = self.logits(ids_BT, last=targets.shape[1])
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+
+    def _embedded(self, ids_BT: Tensor) -> Tensor:
+        x = self.embedding(ids_BT, self.dtype)
+        if self.spec.bigram is not None:
+            x = x + self.bigram(bigram_slots(ids_BT, self.spec.bigram.slots), self.dtype)
+        x_BTC = self.embed_proj(rms_norm(x))
+        return self.smear(x_BTC) if self.spec.smear else x_BTC
+
+    def _shared(self, ids_BT: Tensor, x0_BTC: Tensor) -> Shared:
+        spec, T = self.spec, ids_BT.shape[1]
+        rotary = values = None
+        if spec.rope_dims:
+            base = rotary_base(spec.rope_base, spec.rope_dims, T, spec.rope_train_len)
+            rotary = rotary_tables(T, spec.rope_dims, base, ids_BT.device)
+        if spec.value_embedding is not None:
+            values = self.value_embedding(ids_BT, self.dtype).unflatten(-1, (spec.kv_heads, -1))
+        return Shared(x0_BTC, rotary, values)
+
+    def _stream(self, ids_BT: Tensor, last: int | None) -> Tensor:
+        """Through the blocks: the first half's outputs are stacked, and the second half takes them up, latest first."""
+        x = self._embedded(ids_BT)
+        shared = self._shared(ids_BT, x)
+        order = self.spec.order(self.looping)
+        encoders, stack = len(order) // 2, []
+        for turn, index in enumerate(order):
+            if turn >= encoders and stack:
+                x = self._with_skip(x, stack.pop(), turn - encoders)
+            x = self.blocks[index](x, shared, last if turn == len(order) - 1 else None)
+            if turn < encoders and self.spec.skips is not Skips.NONE:
+                stack.append(x)
+        return x
+
+    def _with_skip(self, x: Tensor, skip: Tensor, slot: int) -> Tensor:
+        weight = self.skip_weights[slot].to(x.dtype)
+        if self.spec.skips is Skips.PLAIN:
+            return x + weight * skip
+        return torch.lerp(weight * skip, x, self.skip_gates[slot].sigmoid().to(x.dtype))
+
+    def _logits(self, x_BTC: Tensor) -> Tensor:
+        """softcap · tanh(E h / softcap), float32."""
+        h_BTE = self.head_proj(rms_norm(x_BTC))
+        scores = (self.head(h_BTE, self.embedding.weight) if self.spec.tied else self.head(h_BTE)).float()
+        cap = self.spec.softcap
+        return scores if cap is None else cap * torch.tanh(scores / cap)
+
+    def roles(self) -> dict[str, Role]:
+        """What every parameter is to the optimiser, by name."""
+        kinds = {Linear: Role.MATRIX, Table: Role.EMBEDDING}
+        found = {}
+        for path, module in self.named_modules():
+            role = Role.EMBEDDING if path == "head" else kinds.get(type(module), Role.SCALAR)
+            found |= {f"{path}.{name}".lstrip("."): role for name, _ in module.named_parameters(recurse=False)}
+        return found
+
+    def sections(self) -> dict[str, str]:
+        """Every parameter's group for quantisation: 'attention', 'mlp', 'embedding' (with its projections) or 'control'."""
+        return {name: section(name, role) for name, role in self.roles().items()}
+
+
+def section(name: str, role: Role) -> str:
+    if role is Role.SCALAR:
+        return "control"
+    places = {"attn": "attention", "mlp": "mlp"}
+    return next((places[part] for part in name.split(".") if part in places), "embedding")

@@ -1,0 +1,218 @@
+"""The quant group: how every tensor of a trained model is stored. `Keep` stores fp16; `Symmetric` stores integers in
+[−c, c], c = 2^(bits−1) − 1, times one fp16 step per row, with nested choices of the step (`Scale`), of the symbols
+(`Solver`), of a correction (`LowRank`) and of a size to fill (`Fit`). Numbers and checks live here and in the modules
+imported at the top; the arithmetic in the others."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pgolf.errors import need
+from pgolf.quant import estimate
+from pgolf.quant.fits import Cap, Fit, LowRank, PruneToCap
+from pgolf.quant.scales import MaxScale, QuantileScale, Scale, StdScale
+from pgolf.quant.solvers import (
+    Calibration,
+    Gptq,
+    Nearest,
+    RandomIds,
+    SelfGenerated,
+    Solver,
+    Source,
+    TrainingWindows,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pgolf.quant.apply import Quantized
+    from pgolf.quant.apply import Solver as Solve
+
+__all__ = [
+    "Cap",
+    "Fit",
+    "Gptq",
+    "Keep",
+    "LowRank",
+    "MaxScale",
+    "Nearest",
+    "PruneToCap",
+    "Quant",
+    "QuantileScale",
+    "RandomIds",
+    "Scale",
+    "SelfGenerated",
+    "Solver",
+    "Source",
+    "StdScale",
+    "Symmetric",
+    "TrainingWindows",
+]
+
+Pack = Callable[["Quantized"], bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quant(ABC):
+    """What the pipeline and QAT need of a storage plan."""
+
+    @property
+    @abstractmethod
+    def calibration(self) -> Calibration | None:
+        """The sequences to collect Hessians from; None where none are needed."""
+
+    @abstractmethod
+    def plan(self, shapes: Mapping[str, tuple[int, ...]], sections: Mapping[str, str]) -> dict[str, int]:
+        """Bits of every tensor: 2–8 are integers with row steps, 16 is fp16, 32 is fp32."""
+
+    @abstractmethod
+    def scale_of(self, section: str) -> Scale:
+        """Where the steps of a section's rows come from. Asked only where `plan` says integers."""
+
+    @abstractmethod
+    def quantize(self, model: "nn.Module", hessians: Mapping[str, "Tensor"]) -> "Quantized":
+        """Everything to be stored and the report on it; `model` stays as it is."""
+
+    @abstractmethod
+    def compress(
+        self, model: "nn.Module", hessians: Mapping[str, "Tensor"], pack: Pack, budget: int
+    ) -> tuple["Quantized", bytes]:
+        """`quantize` and the file that `pack` makes of it, for which there are `budget` bytes."""
+
+    @property
+    def needs_calibration(self) -> bool:
+        return self.calibration is not None
+
+    @property
+    @abstractmethod
+    def encodings(self) -> int:
+        """How often `compress` may pack before it is content."""
+
+    def steps(self, W_rn: "Tensor", section: str, bits: int) -> "Tensor":
+        """The fp16 steps of W's rows: the same for the export and for training that anticipates it."""
+        return self.scale_of(section).steps(W_rn, estimate.levels(bits))
+
+    def estimate_bytes(self, shapes: Mapping[str, tuple[int, ...]], sections: Mapping[str, str]) -> int:
+        """Predicted size of the packed file, from names and shapes alone, before anything is trained."""
+        plan = self.plan(shapes, sections)
+        return estimate.file_bytes(self._tensor_bytes(tuple(s), plan[n], sections[n]) for n, s in shapes.items())
+
+    def _tensor_bytes(self, shape: tuple[int, ...], bits: int, section: str) -> float:
+        if bits > 8:
+            return estimate.float_bytes(shape, bits)
+        columns = estimate.columns(shape)
+        sigmas = self.scale_of(section).sigmas(columns, estimate.levels(bits))
+        return estimate.integer_bytes(shape, bits, sigmas)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep(Quant):
+    """Nothing is quantised: fp16, control vectors fp32."""
+
+    @property
+    def calibration(self) -> Calibration | None:
+        return None
+
+    @property
+    def encodings(self) -> int:
+        return 1
+
+    def plan(self, shapes: Mapping[str, tuple[int, ...]], sections: Mapping[str, str]) -> dict[str, int]:
+        return {name: 32 if sections[name] == "control" else 16 for name in shapes}
+
+    def scale_of(self, section: str) -> Scale:
+        raise AssertionError("nothing is stored as integers")
+
+    def quantize(self, model: "nn.Module", hessians: Mapping[str, "Tensor"]) -> "Quantized":
+        from pgolf.quant.apply import quantize
+        from pgolf.quant.rows import round_all
+
+        return quantize(model, {}, self, round_all)
+
+    def compress(
+        self, model: "nn.Module", hessians: Mapping[str, "Tensor"], pack: Pack, budget: int
+    ) -> tuple["Quantized", bytes]:
+        kept = self.quantize(model, hessians)
+        return kept, pack(kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Symmetric(Quant):
+    """Integers of `bits` (or a section's own bits), fp16 up to `keep_below` elements, control vectors fp32.
+
+    `prune` is the share of each matrix's smallest weights that become 0 before anything is rounded.
+    """
+
+    bits: int
+    attention_bits: int | None
+    mlp_bits: int | None
+    embedding_bits: int | None
+    last_layers: int
+    last_layers_bits: int | None
+    keep_below: int
+    prune: float
+    scale: Scale
+    embedding_scale: Scale
+    solver: Solver
+    low_rank: LowRank | None
+    fit: Fit | None
+
+    def __post_init__(self) -> None:
+        for key in ("bits", "attention_bits", "mlp_bits", "embedding_bits", "last_layers_bits"):
+            bits = getattr(self, key)
+            null = "" if key == "bits" else ", or null for quant.bits"
+            need(bits is None or 2 <= bits <= 8, f"quant.{key}", bits, f"between 2 and 8{null}")
+        halves = "at least 0 (elements up to which fp16 is kept)"
+        need(self.keep_below >= 0, "quant.keep_below", self.keep_below, halves)
+        need(self.last_layers >= 0, "quant.last_layers", self.last_layers, "at least 0 layers")
+        both = (self.last_layers > 0) == (self.last_layers_bits is not None)
+        need(both, "quant.last_layers_bits", self.last_layers_bits, "given exactly when quant.last_layers is above 0")
+        need(0 <= self.prune < 1, "quant.prune", self.prune, "from 0 to below 1 (share of a matrix's weights)")
+        if self.fit is not None:
+            self.fit.check(self)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        return self.solver.calibration
+
+    @property
+    def encodings(self) -> int:
+        return 1 if self.fit is None else self.fit.encodings
+
+    def plan(self, shapes: Mapping[str, tuple[int, ...]], sections: Mapping[str, str]) -> dict[str, int]:
+        late = estimate.last_layers(shapes, self.last_layers)
+        return {name: self._bits(tuple(s), sections[name], name in late) for name, s in shapes.items()}
+
+    def _bits(self, shape: tuple[int, ...], section: str, late: bool) -> int:
+        if section == "control":
+            return 32
+        if len(shape) < 2 or estimate.elements(shape) <= self.keep_below:
+            return 16
+        own = {"attention": self.attention_bits, "mlp": self.mlp_bits, "embedding": self.embedding_bits}[section]
+        if late:
+            own = self.last_layers_bits
+        return self.bits if own is None else own
+
+    def scale_of(self, section: str) -> Scale:
+        return self.embedding_scale if section == "embedding" else self.scale
+
+    def quantize(
+        self, model: "nn.Module", hessians: Mapping[str, "Tensor"], solve: "Solve | None" = None
+    ) -> "Quantized":
+        """`solve` is a solver built before, which may remember the Hessians."""
+        from pgolf.quant.apply import quantize, receipts
+
+        out = quantize(model, hessians, self, solve or self.solver.build(), self.prune)
+        out.receipts += receipts(out, self.prune)
+        if self.low_rank is not None:
+            self.low_rank.correct(out, model, hessians)
+        return out
+
+    def compress(
+        self, model: "nn.Module", hessians: Mapping[str, "Tensor"], pack: Pack, budget: int
+    ) -> tuple["Quantized", bytes]:
+        if self.fit is not None:
+            return self.fit.reach(self, model, hessians, pack, budget)
+        out = self.quantize(model, hessians)
+        return out, pack(out)

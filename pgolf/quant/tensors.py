@@ -1,0 +1,52 @@
+"""A quantised tensor as it is stored, and the way back into a model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pgolf.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class QTensor:
+    """value = symbol × its row's scale. `symbols` int8 in the weight's own shape, `scale` fp16 (rows,), `bits` 2–8.
+
+    A `correction` (A, B) of few rows each, (k, rows) and (k, columns), adds AᵀB.
+    """
+
+    symbols: Tensor
+    scale: Tensor
+    bits: int
+    correction: "tuple[QTensor, QTensor] | None" = None
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.symbols.shape
+
+    def dequantize(self) -> Tensor:
+        """The fp32 weight."""
+        W = self.symbols.float() * self.scale.float().view(-1, *[1] * (self.symbols.dim() - 1))
+        if self.correction is None:
+            return W
+        A_kr, B_kn = (factor.dequantize() for factor in self.correction)
+        return W + (A_kr.mT @ B_kn).view_as(W)
+
+
+def dequantize(stored: QTensor | Tensor) -> Tensor:
+    return stored.dequantize() if isinstance(stored, QTensor) else stored
+
+
+@torch.no_grad()
+def load_quantized(model: nn.Module, tensors: Mapping[str, QTensor | Tensor]) -> None:
+    """Write the stored values into the parameters of `model`, in place; every parameter once, no other name, no resizing."""
+    parameters = dict(model.named_parameters())
+    for name in tensors.keys() - parameters.keys():
+        raise UserError(f"the model has no parameter {name!r}.{nearest(name, parameters)}")
+    for name in parameters.keys() - tensors.keys():
+        raise UserError(f"nothing is stored for the model's parameter {name!r}")
+    for name, stored in tensors.items():
+        if stored.shape != parameters[name].shape:
+            raise UserError(f"{name}: stored as {tuple(stored.shape)}, the model has {tuple(parameters[name].shape)}")
+        parameters[name].copy_(dequantize(stored))

@@ -1,0 +1,165 @@
+"""record.json: one per run, the truth from which logs, tables, README and submission are views."""
+
+import hashlib
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pgolf
+from pgolf.errors import UserError
+from pgolf.files import write_json
+from pgolf.views import code_line, opening_lines
+
+if TYPE_CHECKING:
+    from pgolf.compose import Job
+    from pgolf.journal import Journal
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "sentencepiece",
+    "zstandard",
+    "brotli",
+    "constriction",
+    "hydra-core",
+    "omegaconf",
+    "wandb",
+)
+
+
+class Record:
+    """A dict of plain values that knows its file; every change is saved whole."""
+
+    def __init__(self, path: Path, fields: dict):
+        self.path, self.fields = path, fields
+
+    def __getitem__(self, key: str):
+        return self.fields[key]
+
+    def update(self, **fields: object) -> None:
+        self.fields.update(fields)
+        write_json(self.path, self.fields)
+
+
+@contextmanager
+def opened(folder: Path, job: "Job", journal: "Journal", **fields: object) -> Iterator[Record]:
+    """A record and a log that end as 'complete', 'failed' or 'interrupted', whatever happens in between."""
+    path = folder / "record.json"
+    if path.exists():
+        raise UserError(f"{path} exists: a run folder holds one run")
+    record = Record(path, _beginning(job) | fields)
+    record.update(status="running")
+    for line in opening_lines(record.fields):
+        journal.line(line)
+    try:
+        yield record
+    except KeyboardInterrupt as stop:
+        _end(record, journal, folder, "interrupted", str(stop) or "interrupted")
+        raise
+    except Exception as wrong:
+        _end(record, journal, folder, "failed", f"{type(wrong).__name__}: {wrong}")
+        raise
+    _end(record, journal, folder, "complete", None)
+
+
+def _end(record: Record, journal: "Journal", folder: Path, status: str, error: str | None) -> None:
+    """Close the log with its end marker, then the record with the log's hash."""
+    log = folder / "train.log"
+    journal.line(f"{code_line('end', record.fields)} status={status} lines={len(log.read_bytes().splitlines()) + 1}")
+    record.update(status=status, error=error, finished=_now(), log_sha256=sha256_of_file(log))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _beginning(job: "Job") -> dict:
+    return {
+        "pgolf": pgolf.__version__,
+        "status": "running",
+        "error": None,
+        "name": job.config["name"],
+        "author": job.config.get("author"),
+        "arm": job.arm,
+        "arm_sha256": job.arm_sha256,
+        "config_sha256": job.config_sha256,
+        "seed": job.recipe.seed.value,
+        "overrides": list(job.overrides),
+        "started": _now(),
+        "finished": None,
+        "limits": job.config["limits"],
+        "ranks": job.recipe.machine.world_size,
+        "techniques": techniques(job),
+        "environment": environment(),
+        "train": None,
+        "artifact": None,
+        "evaluate": None,
+        "reference": None,
+        "receipts": [],
+        "verdict": None,
+        "log_sha256": None,
+    }
+
+
+TECHNIQUES = ("model", "optim", "schedule", "average", "qat", "quant", "codec", "eval", "ttt")
+
+
+def techniques(job: "Job") -> list[dict]:
+    """One row per config group that makes the result: its component and the first sentence of what that does."""
+    parts = ((group, type(getattr(job.recipe, group))) for group in TECHNIQUES)
+    return [{"group": group, "option": part.__name__, "summary": _first_sentence(part)} for group, part in parts]
+
+
+def _first_sentence(part: type) -> str:
+    text = " ".join((part.__doc__ or "").split())
+    return re.split(r"(?<=\.)\s", text, maxsplit=1)[0]
+
+
+def environment() -> dict:
+    """What the figures were measured on."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpus": _lines("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "commit": (_lines("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD") or [None])[0],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _lines(*command: str) -> list[str]:
+    """What a program that may be absent prints; nothing if it fails."""
+    try:
+        out = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in out.splitlines() if line.strip()]
+
+
+def _cpu() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def sha256_of_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,32 @@
+"""`python -m pgolf.report RUN_OR_SWEEP ...`: write report.html again, from the files that are there."""
+
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+
+from pgolf.errors import UserError
+from pgolf.report import write
+from pgolf.runfolder import RECORD
+from pgolf.summary import SUMMARY
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = ArgumentParser("python -m pgolf.report", description="Write report.html of runs and sweeps again.")
+    parser.add_argument("folder", nargs="+", type=Path, help="a run's folder, or a sweep's")
+    try:
+        for folder in parser.parse_args(arguments).folder:
+            print(write(_checked(folder)))
+    except UserError as wrong:
+        print(f"pgolf: {wrong}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _checked(folder: Path) -> Path:
+    if not any((folder / name).exists() for name in (SUMMARY, RECORD, "config.yaml", "events.jsonl")):
+        raise UserError(f"{folder}: holds neither a run ({RECORD}) nor a sweep ({SUMMARY})")
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""`python -m pgolf.run`: the one entry point, and the only file that knows Hydra's runtime.
+
+Words become checked jobs before anything starts; then Hydra makes the run folders and calls `task` for each.
+"""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from pgolf.compose import beside_or_inside, job, register_experiments, rehearse, short_words
+from pgolf.errors import UserError
+
+
+class Failed(CompactHydraException):
+    """A run that did not finish; Hydra shows the message and not our stack."""
+
+
+@hydra.main(config_path=str(beside_or_inside("conf")), config_name="config", version_base="1.3")
+def task(cfg: DictConfig) -> float:
+    """One run, in the folder that Hydra made for it. The value is val_bpb, for sweepers to minimise."""
+    from pgolf.machine.launch import RankError
+    from pgolf.pipeline import run
+    from pgolf.sweep import gather
+
+    words = HydraConfig.get()
+    folder = Path(words.runtime.output_dir)
+    asked = job(cfg, list(words.overrides.task))
+    try:
+        return run(asked, folder)
+    except (UserError, RankError) as wrong:
+        raise Failed(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}") from None
+    finally:
+        if words.mode == RunMode.MULTIRUN:
+            gather(Path(words.sweep.dir).absolute(), asked.recipe.logger)
+
+
+def main() -> None:
+    """Check the words, then hand over to Hydra; a user's mistake is one message and exit code 2."""
+    register_experiments()
+    sys.argv[1:] = [short_words(a) for a in sys.argv[1:]]
+    asked = get_args_parser().parse_args()
+    try:
+        if not (asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion):
+            rehearsed = rehearse(asked.overrides, sweep=asked.multirun)
+            if any(one.config["dry"] for one in rehearsed):
+                return _show_plans(rehearsed)
+        task()
+    except UserError as wrong:
+        sys.exit(_refused(wrong))
+    except KeyboardInterrupt as stop:
+        print(f"\ninterrupted{f': {stop}' if str(stop) else ''}", file=sys.stderr)
+        sys.exit(130)
+
+
+def _show_plans(rehearsed: list) -> None:
+    from pgolf.plan import plans
+
+    print(plans(rehearsed))
+
+
+def _refused(wrong: UserError) -> int:
+    print(f"pgolf: {wrong}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

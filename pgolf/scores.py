@@ -1,0 +1,207 @@
+"""Results from anywhere as one shape: an arm of a sweep, a run, a submission folder, or a public submission.json.
+
+Public files spell the same thing many ways (seeds as a table, a list or in the names of keys; numbers as text; only a
+mean). What is read is what they say; where they contradict themselves, a note says so.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pgolf import stats
+from pgolf.baselines import baselines
+from pgolf.errors import UserError, nearest
+from pgolf.files import read_json
+from pgolf.runfolder import RECORD, read_run
+from pgolf.summary import find_arm, job_folders, summarise
+
+SUBMISSION = "submission.json"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`bpb` and `loss` by seed where they are known, and the mean and std to use; `notes` are for the reader."""
+
+    label: str
+    sample: stats.Sample
+    bpb: dict[str, float]
+    nats_per_bpb: float | None
+    notes: tuple[str, ...]
+
+
+def scores(where: str) -> Scores:
+    """The results that `where` names: SWEEP:ARM, a sweep, run or submission folder, a submission.json, TABLE.json:ROW, or
+    a shipped baseline."""
+    if where in baselines() and not Path(where).exists():
+        return published(where, baselines()[where])
+    path, part = _split(where)
+    if path.is_file():
+        return _file(path, part)
+    if (path / SUBMISSION).is_file():
+        return published(path.name, read_json(path / SUBMISSION))
+    if (path / RECORD).is_file():
+        return _run(path)
+    if job_folders(path) or (path / "plan.json").exists():
+        return _sweep(path, part)
+    raise UserError(f"{path}: holds neither {SUBMISSION}, nor {RECORD}, nor folders of runs")
+
+
+def _split(where: str) -> tuple[Path, str | None]:
+    """The path that exists, and what follows its colon."""
+    if Path(where).exists():
+        return Path(where), None
+    for colon in (m.start() for m in re.finditer(":", where)):
+        if Path(where[:colon]).exists() and where[:colon]:
+            return Path(where[:colon]), where[colon + 1 :]
+    raise UserError(
+        f"{where}: no such file, folder or baseline (allowed: SWEEP:ARM, a sweep, run or submission folder, a"
+        f" submission.json, or one of --baselines).{nearest(where, baselines())}"
+    )
+
+
+def _run(folder: Path) -> Scores:
+    run = read_run(folder)
+    if not run.complete:
+        raise UserError(f"{folder}: its run is {run.status}, so it has no score")
+    e = run.record["evaluate"]
+    return _known(folder.name, {str(run.seed): e["val_bpb"]}, {str(run.seed): e["val_loss"]}, ())
+
+
+def _sweep(folder: Path, name: str | None) -> Scores:
+    summary = summarise(folder)
+    labels = [a["arm"] for a in summary["arms"]]
+    if name is None and len(labels) != 1:
+        raise UserError(
+            f"{folder}: has {len(labels)} arms; say which, as {folder}:ARM, of {', '.join(labels) or 'none'}"
+        )
+    arm = find_arm(summary, labels[0] if name is None else name)
+    if arm["refused"] or not arm["n"]:
+        raise UserError(f"{folder}:{arm['arm']}: {arm['refused'] or 'no seed is complete'}")
+    notes = [f"seed {a['seed']} is {a['status']}" for a in arm["not_complete"]]
+    notes += [f"seed {r['seed']}: {d}" for r in arm["seeds"] for d in r["disagreements"]]
+    tables = ({str(r["seed"]): r[key] for r in arm["seeds"]} for key in ("val_bpb", "val_loss"))
+    return _known(arm["arm"], *tables, tuple(notes))
+
+
+def _known(label: str, bpb: dict[str, float], loss: dict[str, float], notes: tuple[str, ...]) -> Scores:
+    ratios = [stats.nats_per_bpb(loss[s], bpb[s]) for s in bpb if s in loss]
+    return Scores(label, stats.sample(list(bpb.values())), bpb, stats.mean(ratios) if ratios else None, notes)
+
+
+def _file(path: Path, row: str | None) -> Scores:
+    value = read_json(path)
+    if not isinstance(value, list):
+        return published(path.parent.name if path.name == SUBMISSION else path.stem, value)
+    rows = {r.get("folder") or r.get("name"): r for r in value if isinstance(r, dict)}
+    names = [str(n) for n in rows]
+    if row is None or row not in rows:
+        raise UserError(f"{path}: a table of {len(rows)} results; say which, as {path}:ROW.{nearest(row or '', names)}")
+    return published(row, rows[row])
+
+
+def published(label: str, value: Any) -> Scores:
+    """A submission.json, whoever wrote it."""
+    if not isinstance(value, dict):
+        raise UserError(f"{label}: a submission must be a JSON object, is {type(value).__name__}")
+    notes: list[str] = []
+    bpb = _by_seed(value, ("val_bpb", "bpb"), notes)
+    loss = _by_seed(value, ("val_loss",), notes)
+    mean, deviation, mean_loss = (_number(value, k, notes) for k in ("val_bpb", "val_bpb_std", "val_loss"))
+    if bpb:
+        notes += _contradictions(value, bpb, loss)
+        found = _known(label, bpb, loss, tuple(dict.fromkeys(notes)))
+        return found if found.nats_per_bpb else _with_ratio(found, mean, mean_loss)
+    if mean is None:
+        near = ", ".join(sorted(k for k in value if "bpb" in k or "loss" in k)) or "none"
+        raise UserError(f"{label}: no val_bpb that is a number, and no results by seed (related fields: {near})")
+    n = _stated_n(value)
+    notes.append(f"results by seed are not stated, only the mean{f' of {n}' if n > 1 else ''}")
+    only = Scores(label, stats.Sample(n, mean, deviation if n > 1 else None), {}, None, tuple(dict.fromkeys(notes)))
+    return _with_ratio(only, mean, mean_loss)
+
+
+def _with_ratio(found: Scores, bpb: float | None, loss: float | None) -> Scores:
+    ratio = stats.nats_per_bpb(loss, bpb) if bpb and loss else None
+    return Scores(found.label, found.sample, found.bpb, ratio, found.notes)
+
+
+def _stated_n(value: dict) -> int:
+    seeds = value.get("seeds")
+    return max(1, len(seeds)) if isinstance(seeds, list | dict) else 1
+
+
+def _by_seed(value: dict, keys: tuple[str, ...], notes: list[str]) -> dict[str, float]:
+    """Seed to number, from whichever of the shapes in use this file has."""
+    for key in keys:
+        found: dict[str, float] = {}
+        for seed, row in _rows(value):
+            if isinstance(row, dict):
+                number = _number(row, key, notes, f"seed {seed}: ")
+            else:
+                number = _number({key: row}, key, notes, f"seed {seed}: ") if key == "val_bpb" else None
+            if number is not None:
+                found[seed] = number
+        if found:
+            return found
+    return _flat(value, keys, notes)
+
+
+def _rows(value: dict) -> Iterator[tuple[str, Any]]:
+    """(seed, its row) of `seed_results` or `seeds`, be it a table or a list of rows."""
+    for name in ("seed_results", "seeds"):
+        table = value.get(name)
+        if isinstance(table, dict):
+            yield from ((str(s).removeprefix("seed").strip("_ "), row) for s, row in table.items())
+        elif isinstance(table, list):
+            yield from ((str(row["seed"]), row) for row in table if isinstance(row, dict) and "seed" in row)
+
+
+def _flat(value: dict, keys: tuple[str, ...], notes: list[str]) -> dict[str, float]:
+    """Keys such as val_bpb_seed1337."""
+    found = {}
+    for name in value:
+        match = re.fullmatch(r"(\w+?)_?seed_?(\d+)", name)
+        if match and match[1] in keys:
+            number = _number(value, name, notes)
+            if number is not None:
+                found[match[2]] = number
+    return found
+
+
+def _number(row: dict, key: str, notes: list[str], where: str = "") -> float | None:
+    """The positive finite number at `key`, even where it is spelled as text; None for anything else."""
+    found = row.get(key)
+    if isinstance(found, str):
+        notes.append(f"{where}{key} is text ({found!r})")
+        try:
+            found = float(found)
+        except ValueError:
+            return None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found) or found < 0:
+        return None
+    return float(found) if found or key.endswith("std") else None
+
+
+def _contradictions(value: dict, bpb: dict[str, float], loss: dict[str, float]) -> Iterator[str]:
+    """Where the stated means and deviations are not those of the stated seeds, at the digits they are stated with."""
+    for key, table in (("val_bpb", bpb), ("val_loss", loss)):
+        if not table:
+            continue
+        found = stats.sample(list(table.values()))
+        for name, truth in ((key, found.mean), (f"{key}_std", found.std)):
+            stated = _number(value, name, [])
+            if stated is None or truth is None or _same(stated, truth):
+                continue
+            population = found.std is not None and _same(stated, found.std * math.sqrt((found.n - 1) / found.n))
+            why = " (it divides by n, not n − 1)" if name.endswith("std") and population else ""
+            yield f"{name} is stated as {stated:g}, the seeds give {stats.digits(truth)}{why}"
+
+
+def _same(stated: float, truth: float) -> bool:
+    """Equal within one unit of the last digit stated."""
+    text = repr(stated)
+    decimals = len(text.partition(".")[2]) if "e" not in text else 8
+    return abs(stated - truth) < 1.001 * 10.0**-decimals

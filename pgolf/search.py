@@ -1,0 +1,254 @@
+"""`python -m pgolf.search trials=20 'optim.matrix.lr=tag(log,interval(0.01,0.1))' ...`: look for better numbers with Optuna.
+
+Words with a sweep in them are what is searched, the others are fixed. Each trial is a `pgolf.run` of its own and is judged
+by dev_bpb of its packed model, on held-out training text: choosing by val_bpb would be training on the validation text.
+"""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+
+from pgolf.compose import register_experiments, rehearse, short_words
+from pgolf.errors import UserError
+from pgolf.files import read_json
+from pgolf.logger import EVENTS
+from pgolf.runfolder import RECORD, lookup
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+OBJECTIVE = "train.dev_bpb.quantized"
+POLL_SECONDS = 0.5
+STARTUP_TRIALS = 4  # before anything is compared with a median
+OURS = {"trials": "20", "study": "search"}
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One searched word: `key` takes one of `choices`, or a number from `low` to `high`."""
+
+    key: str
+    choices: tuple[str, ...] | None = None
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+
+    def chosen(self, trial: "Trial") -> str:
+        """The word of this trial."""
+        if self.choices is not None:
+            return f"{self.key}={trial.suggest_categorical(self.key, self.choices)}"
+        return f"{self.key}={trial.suggest_float(self.key, self.low, self.high, log=self.log)!r}"
+
+    @property
+    def first(self) -> str:
+        return f"{self.key}={self.choices[0] if self.choices is not None else self.low}"
+
+
+def dimension(word: Override) -> Dimension:
+    """interval(a,b), with tag(log,...) if wanted, or what Hydra's own sweeps list: choice(...), range(...), a,b,c."""
+    sweep = word.value()
+    if isinstance(sweep, IntervalSweep):
+        low, high, log = float(sweep.start), float(sweep.end), "log" in sweep.tags
+        if not (low < high and (low > 0 or not log)):
+            raise UserError(f"{word.input_line}: an interval goes up, and a logarithmic one begins above 0")
+        return Dimension(word.key_or_group, None, low, high, log)
+    if isinstance(sweep, ChoiceSweep | RangeSweep):
+        return Dimension(word.key_or_group, tuple(word.sweep_string_iterator()))
+    raise UserError(f"{word.input_line}: search over choice(...), range(...), interval(...) or a list")
+
+
+def divided(words: list[str]) -> tuple[list[Dimension], list[str]]:
+    """What is searched, and what is fixed."""
+    parsed = [_parsed(word) for word in words]
+    space = [dimension(word) for word in parsed if word.is_sweep_override()]
+    if not space:
+        raise UserError("nothing to search: give at least one word like 'optim.matrix.lr=tag(log,interval(0.01,0.1))'")
+    return space, [text for text, word in zip(words, parsed, strict=True) if not word.is_sweep_override()]
+
+
+def _parsed(word: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as wrong:
+        raise UserError(f"{word}: {str(wrong).splitlines()[0]}") from None
+
+
+class RunError(Exception):
+    """A trial whose run did not finish."""
+
+
+class Running:
+    """One trial's run, in a process of its own."""
+
+    def __init__(self, folder: Path, words: list[str]):
+        self.folder = folder
+        folder.mkdir(parents=True)
+        with open(folder / "output.txt", "wb") as out:
+            command = [sys.executable, "-m", "pgolf.run", f"hydra.run.dir={folder}", *words]
+            self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def dev_bpb(self) -> list[float]:
+        """dev_bpb at the checks so far."""
+        path = self.folder / EVENTS
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        events = (json.loads(line) for line in lines if line.endswith("\n"))
+        return [event["dev_bpb"] for event in events if event["event"] == "dev"]
+
+    def over(self) -> bool:
+        """Wait a moment for the end."""
+        try:
+            self.process.wait(POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """As Ctrl-C would: the run closes its record and ends its ranks."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait()
+
+    def objective(self) -> float:
+        """The record's, or RunError with the last line that the run said."""
+        record = read_json(self.folder / RECORD) if (self.folder / RECORD).exists() else {}
+        value = lookup(record, OBJECTIVE)
+        if self.process.returncode or value is None:
+            said = (self.folder / "output.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise RunError(said[-1] if said else f"exit code {self.process.returncode}")
+        return value
+
+
+def tried(trial: "Trial", run: Running) -> float:
+    """The trial's objective; TrialPruned where its dev_bpb is behind the median of earlier ones at the same check."""
+    from optuna import TrialPruned
+
+    seen, over = 0, False
+    while not over:
+        over = run.over()
+        for value in run.dev_bpb()[seen:]:
+            trial.report(value, seen)
+            seen += 1
+            if trial.should_prune() and not over:
+                raise TrialPruned(f"dev_bpb {value:.4f} at check {seen}")
+    return run.objective()
+
+
+def opened(folder: Path, words: list[str]) -> "Study":
+    """The study of this folder, begun or resumed; trials that a dead search left running are failures."""
+    try:
+        import optuna
+    except ImportError:
+        raise UserError("search needs a package that is not here: pip install 'pgolf[search]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder / 'study.db'}",
+        study_name="pgolf",
+        sampler=optuna.samplers.TPESampler(seed=0),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS),
+        load_if_exists=True,
+    )
+    before = study.user_attrs.get("words", words)
+    if before != words:
+        raise UserError(f"{folder} is the search of other words: {shlex.join(before)}. Name this one with study=...")
+    study.set_user_attr("words", words)
+    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    return study
+
+
+def search(study: "Study", space: list[Dimension], fixed: list[str], folder: Path, trials: int) -> None:
+    """Trials until there are `trials`, those of earlier calls included."""
+    while len(study.trials) < trials:
+        trial = study.ask()
+        words = [dimension.chosen(trial) for dimension in space]
+        trial.set_user_attr("words", words)
+        print(f"trial {trial.number}  {shlex.join(words)}  {one(study, trial, words + fixed, folder)}", flush=True)
+
+
+def one(study: "Study", trial: "Trial", words: list[str], folder: Path) -> str:
+    """Run one trial and tell the study. Returns what became of it."""
+    from optuna import TrialPruned
+    from optuna.trial import TrialState
+
+    run = Running(folder / f"trial{trial.number}", words)
+    try:
+        value = tried(trial, run)
+    except TrialPruned as behind:
+        study.tell(trial, state=TrialState.PRUNED)
+        return f"stopped early: {behind}"
+    except RunError as wrong:
+        study.tell(trial, state=TrialState.FAIL)
+        return f"failed: {wrong}"
+    except BaseException:
+        study.tell(trial, state=TrialState.FAIL)
+        raise
+    finally:
+        run.stop()
+    study.tell(trial, value)
+    return f"dev_bpb {value:.4f}"
+
+
+def best(study: "Study", fixed: list[str]) -> str:
+    """The command that runs the best trial again."""
+    from optuna.trial import TrialState
+
+    done = study.get_trials(states=(TrialState.COMPLETE,))
+    if not done:
+        raise UserError("no trial was completed; output.txt in the trials' folders says why")
+    found = min(done, key=lambda trial: trial.value)
+    again = shlex.join(["python", "-m", "pgolf.run", *found.user_attrs["words"], *fixed])
+    return f"best of {len(done)} complete trial(s): dev_bpb {found.value:.4f}, trial {found.number}\n{again}"
+
+
+def settings(words: list[str]) -> tuple[Mapping[str, str], list[str]]:
+    """`trials=` and `study=` are the search's own words; the others are a run's."""
+    ours = dict(OURS)
+    theirs = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in OURS:
+            ours[key] = value
+        else:
+            theirs.append(short_words(word))
+    if not ours["trials"].isdecimal() or int(ours["trials"]) < 1:
+        raise UserError(f"trials={ours['trials']}: must be a whole number from 1")
+    if not ours["study"] or "/" in ours["study"]:
+        raise UserError(f"study={ours['study']!r}: must be the name of a folder under searches/")
+    return ours, theirs
+
+
+def main(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(__doc__ + "\ntrials=N (20) in all, study=NAME (search): searches/NAME, taken up again where it stopped.")
+        return 0
+    register_experiments()
+    try:
+        ours, theirs = settings(words)
+        space, fixed = divided(theirs)
+        rehearse([*(dimension.first for dimension in space), *fixed], sweep=False)
+        folder = Path("searches", ours["study"]).absolute()
+        study = opened(folder, theirs)
+        search(study, space, fixed, folder, int(ours["trials"]))
+        print(best(study, fixed))
+    except UserError as wrong:
+        print(f"pgolf: {wrong}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same words take it up again", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,49 @@
+"""A sweep around its jobs: the plan is put on paper before the first, and the results are gathered after each."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from pgolf.compose import arms_of, jobs
+from pgolf.files import write_json
+
+if TYPE_CHECKING:
+    from pgolf.logger import Logger
+
+
+class WritePlan(Callback):
+    """Writes plan.json, the arms and their seeds, before anything of a sweep runs: seeds are fixed beforehand."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        planned = arms_of(jobs([*config.hydra.overrides.hydra, *config.hydra.overrides.task], sweep=True))
+        folder = Path(config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "plan.json", {"arms": planned, "created": datetime.now(UTC).isoformat(timespec="seconds")})
+
+
+def gather(folder: Path, logger: "Logger") -> None:
+    """After a job: summary and submissions, the sweep's report, and, when all jobs have ended, its place in the logger."""
+    from pgolf.report import reported
+    from pgolf.submission import publish
+    from pgolf.summary import summarise
+
+    try:
+        with reported(folder, _say):
+            publish(folder)
+    finally:
+        if ended(summarise(folder)):
+            logger.aggregate(folder, _say)
+
+
+def ended(summary: dict[str, Any]) -> bool:
+    """Whether every planned run has come to an end, good or bad."""
+    waiting = ("missing", "running")
+    return not any(row["status"] in waiting for arm in summary["arms"] for row in arm["not_complete"])
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,122 @@
+"""Low-rank adapters per document: every document of a batch has its own, starts from nothing and learns from itself alone.
+
+The model stays as it was packed. A row of the batch goes through its own adapters, so documents cannot reach each other, and
+the ranks share nothing but the count of what was scored."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pgolf.errors import ConfigError
+from pgolf.machine.world import World
+from pgolf.model.layers import Linear
+from pgolf.receipts import Receipt
+from pgolf.ttt import LoraScoreFirst
+from pgolf.ttt.documents import DocumentPlan
+from pgolf.ttt.learner import Learner
+
+if TYPE_CHECKING:
+    from pgolf.eval.text import CommittedText
+    from pgolf.model.transformer import Transformer
+
+
+class Adapter(nn.Module):
+    """For lane l: x ↦ scale · (x A_lᵀ) B_lᵀ. B starts as zeros, so a fresh adapter changes nothing."""
+
+    def __init__(self, lanes: int, inputs: int, outputs: int, spec: LoraScoreFirst, device: torch.device):
+        super().__init__()
+        self.scale = spec.alpha / spec.rank
+        self.A = nn.Parameter(torch.empty(lanes, spec.rank, inputs, device=device))
+        self.B = nn.Parameter(torch.empty(lanes, outputs, spec.rank, device=device))
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator) -> None:
+        """Fresh: B zeros, A uniform in ±1/√inputs and the same for every lane, so that a document's place does not matter."""
+        fresh = (torch.rand(self.A.shape[1:], generator=generator) * 2 - 1) * self.A.shape[2] ** -0.5
+        self.A.copy_(fresh)
+        self.B.zero_()
+
+    def forward(self, x_BTI: Tensor) -> Tensor:
+        rows = x_BTI.shape[0]
+        A, B = (p[:rows].to(x_BTI.dtype) for p in (self.A, self.B))
+        return self.scale * torch.bmm(torch.bmm(x_BTI, A.mT), B.mT)
+
+
+class LoraLearner(Learner):
+    """Rows of every batch are the longest-lived documents of the group, so row i always belongs to lane i."""
+
+    def __init__(self, spec: LoraScoreFirst, model: "Transformer", world: World, plan: DocumentPlan):
+        self.spec, self.model, self.world, self.plan = spec, model.requires_grad_(False), world, plan
+        lanes = len(range(world.rank, spec.documents, world.size))
+        self.adapters = nn.ModuleDict(attached(spec, model, lanes, world.device))
+        self.lessons, self.moved = 0, 0.0
+        self._fresh()
+
+    def _fresh(self) -> None:
+        generator = torch.Generator().manual_seed(self.spec.seed)
+        for adapter in self.adapters.values():
+            adapter.reset(generator)
+        self.optimizer = self.spec.optimizer.build(list(self.adapters.parameters()))
+
+    def log_p(self, x_BT: Tensor, last: int) -> Tensor:
+        return self.model.logits(x_BT, last=last).log_softmax(-1)
+
+    def adapt(self, text: "CommittedText", chunk: int) -> float:
+        if self.plan.ends_group(chunk):
+            self._fresh()
+            return 0.0
+        moved = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        batch = self.plan.rows(chunk, self.world.rank, self.world.size, left=self.spec.chunk_tokens)
+        if batch.rows:
+            x_BT, y_BT = text.rows(batch.starts, batch.ends, batch.length)
+            living = [p.detach()[: batch.rows] for p in self.adapters.parameters()]  # lanes of finished documents drift
+            before = [p.clone() for p in living]
+            for _ in range(self.spec.epochs):
+                self._step(x_BT, y_BT)
+            moved += sum((a - b).double().square().sum() for a, b in zip(living, before, strict=True))
+        self.world.sum_(moved)
+        self.lessons += 1
+        self.moved += (distance := moved.sqrt().item())
+        return distance
+
+    def _step(self, x_BT: Tensor, y_BT: Tensor) -> None:
+        """One step of every lane on the chunk that was just scored; a lane's gradient is clipped by its own norm."""
+        params = list(self.adapters.parameters())
+        self.optimizer.zero_grad()
+        self.loss(x_BT, y_BT, self.spec.chunk_tokens).mean(1).sum().backward()
+        clip_by_lane([p.grad for p in params], self.spec.clip)
+        self.optimizer.step()
+
+    def state(self) -> dict[str, Tensor]:
+        return self.model.state_dict() | {f"adapters.{k}": v for k, v in self.adapters.state_dict().items()}
+
+    def receipts(self) -> tuple[Receipt, ...]:
+        what = f"moved {len(self.adapters)} adapters in {self.lessons} lessons (sum of L2 distances)"
+        return (Receipt("ttt", what, self.moved, self.moved > 0),)
+
+
+def attached(spec: LoraScoreFirst, model: "Transformer", lanes: int, device: torch.device) -> dict[str, Adapter]:
+    """An adapter on every layer that `spec.layers` names, its output added by a hook."""
+    adapters = {}
+    for name, module in model.named_modules():
+        tied_head = name == "head" and model.spec.tied
+        if name.endswith(tuple(spec.layers)) and (tied_head or isinstance(module, Linear)):
+            outputs, inputs = (model.spec.vocab_size, model.spec.embed_width) if tied_head else module.weight.shape
+            adapter = adapters[name.replace(".", "_")] = Adapter(lanes, inputs, outputs, spec, device)
+            module.register_forward_hook(lambda _, inputs, out, adapter=adapter: out + adapter(inputs[0]))
+    if not adapters:
+        names = dict.fromkeys(
+            n.split(".")[-1] for n, m in model.named_modules() if n == "head" or isinstance(m, Linear)
+        )
+        raise ConfigError("ttt.layers", list(spec.layers), f"must name some of: {', '.join(names)}")
+    return adapters
+
+
+@torch.no_grad()
+def clip_by_lane(grads: list[Tensor], limit: float) -> None:
+    """Scale each lane's gradients (first dimension) down to a norm of `limit` over all tensors together."""
+    squares_L = sum(g.square().flatten(1).sum(1) for g in grads)
+    scale_L = (limit / (squares_L.sqrt() + 1e-6)).clamp(max=1.0)
+    for g in grads:
+        g.mul_(scale_L.view(-1, *[1] * (g.dim() - 1)))

@@ -1,0 +1,179 @@
+"""What the options of test-time training are put together from: optimisers, choices of parameters, temperatures, mixers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from pgolf.errors import need
+
+if TYPE_CHECKING:
+    import torch
+
+
+class GradientScale(Enum):
+    """Whether each tensor's gradient is scaled by its signal-to-noise ratio (a power of it), clipped to [0.3, 3]."""
+
+    NONE = 0
+    SNR = 1
+    SNR_SQUARED = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descent(ABC):
+    """The optimiser of test-time training; its state lives from the first chunk to the last."""
+
+    lr: float
+
+    def __post_init__(self) -> None:
+        need(0 < self.lr <= 1, "ttt.optimizer.lr", self.lr, "above 0 and at most 1 (ttt=none switches training off)")
+
+    @abstractmethod
+    def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
+        """A torch optimiser over `params`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Descent):
+    """Adam with decoupled decay (arXiv 1711.05101), epsilon 1e-8."""
+
+    betas: tuple[float, ...]
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        inside = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
+        need(inside, "ttt.optimizer.betas", list(self.betas), "two numbers, each at least 0 and below 1")
+        need(self.weight_decay >= 0, "ttt.optimizer.weight_decay", self.weight_decay, "at least 0")
+
+    def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
+        import torch
+
+        return torch.optim.AdamW(params, self.lr, betas=tuple(self.betas), eps=1e-8, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Descent):
+    """Stochastic gradient descent with heavy-ball momentum."""
+
+    momentum: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        need(0 <= self.momentum < 1, "ttt.optimizer.momentum", self.momentum, "at least 0 and below 1")
+
+    def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
+        import torch
+
+        return torch.optim.SGD(params, self.lr, momentum=self.momentum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(ABC):
+    """Which parameters learn."""
+
+    @abstractmethod
+    def names(self, names: Iterable[str], layers: int) -> list[str]:
+        """Those of the parameter `names` of a model of `layers` blocks that learn, in the model's order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Everything(Trained):
+    """All parameters."""
+
+    def names(self, names: Iterable[str], layers: int) -> list[str]:
+        return list(names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastBlocks(Trained):
+    """The last `blocks` blocks, and every parameter whose name holds one of the words `also`."""
+
+    blocks: int
+    also: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        need(self.blocks >= 0, "ttt.trained.blocks", self.blocks, "at least 0")
+        need(
+            self.blocks > 0 or len(self.also) > 0,
+            "ttt.trained.also",
+            list(self.also),
+            "not empty when no block is trained",
+        )
+        need(all(self.also), "ttt.trained.also", list(self.also), "words of at least one letter")
+
+    def names(self, names: Iterable[str], layers: int) -> list[str]:
+        need(self.blocks <= layers, "ttt.trained.blocks", self.blocks, f"at most model.layers ({layers})")
+        last = tuple(f"blocks.{i}." for i in range(layers - self.blocks, layers))
+        return [n for n in names if n.startswith(last) or any(word in n for word in self.also)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries(Trained):
+    """The query projections of every block and nothing else, so that keys and values stay as they were trained."""
+
+    def names(self, names: Iterable[str], layers: int) -> list[str]:
+        return [n for n in names if n.endswith(".attn.q.weight")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Temperature(ABC):
+    """What logits are divided by before they are scored; it may look at the logits and at nothing else."""
+
+    @abstractmethod
+    def of(self, logits_BSV: "torch.Tensor") -> "torch.Tensor | float":
+        """The temperature, one number or (B, S, 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedTemperature(Temperature):
+    """The same temperature everywhere."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        need(0.1 <= self.value <= 10, "ttt.temperature.value", self.value, "between 0.1 and 10")
+
+    def of(self, logits_BSV: "torch.Tensor") -> float:
+        return self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntropyTemperature(Temperature):
+    """`value` where the model is certain, 1 where it knows nothing, in proportion to the entropy of its own prediction."""
+
+    value: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        need(
+            0.1 <= self.low <= self.high <= 10,
+            "ttt.temperature.low",
+            self.low,
+            "at least 0.1 and at most ttt.temperature.high",
+        )
+        need(0.1 <= self.value <= 10, "ttt.temperature.value", self.value, "between 0.1 and 10")
+
+    def of(self, logits_BSV: "torch.Tensor") -> "torch.Tensor":
+        from pgolf.ttt.temperature import entropy_temperature
+
+        return entropy_temperature(logits_BSV, self.value).clamp(self.low, self.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hedge:
+    """The network mixed with unigram and bigram counts of committed text. The network begins with `neural_weight`, the two
+    counts share the rest; after each chunk a weight falls by exp(-`rate` x mean nats). Priors are in tokens."""
+
+    neural_weight: float
+    rate: float
+    unigram_prior: float
+    bigram_prior: float
+
+    def __post_init__(self) -> None:
+        need(0 < self.neural_weight < 1, "ttt.mixer.neural_weight", self.neural_weight, "above 0 and below 1")
+        need(self.rate > 0, "ttt.mixer.rate", self.rate, "above 0")
+        need(self.unigram_prior > 0, "ttt.mixer.unigram_prior", self.unigram_prior, "above 0")
+        need(self.bigram_prior > 0, "ttt.mixer.bigram_prior", self.bigram_prior, "above 0")

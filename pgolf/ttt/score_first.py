@@ -1,0 +1,174 @@
+"""Score-first test-time training: gradient steps on a chunk whose score is already in the ledger.
+
+Every rank takes its part of each batch and gradients are summed over ranks, so the ranks stay equal to the bit and their
+number does not change the result beyond the order of additions."""
+
+import copy
+import math
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgolf.errors import ConfigError
+from pgolf.eval.windows import SlidingPlan, share
+from pgolf.machine.world import World
+from pgolf.receipts import Receipt
+from pgolf.ttt import ScoreFirst
+from pgolf.ttt.learner import Learner
+from pgolf.ttt.mixer import HedgeMixer
+
+if TYPE_CHECKING:
+    from pgolf.eval.text import CommittedText
+    from pgolf.model.transformer import Transformer
+
+
+class ScoreFirstLearner(Learner):
+    """Trains `model` in place; scores with it, or with the Polyak average of it."""
+
+    def __init__(self, spec: ScoreFirst, model: "Transformer", world: World, plan: SlidingPlan):
+        self.spec, self.model, self.world, self.plan = spec, model, world, plan
+        self.trained = trained_parameters(spec, model)
+        self.optimizer = spec.optimizer.build(list(self.trained.values()))
+        self.scorer = model if spec.polyak is None else copy.deepcopy(model)
+        self.averages = [p for name, p in self.scorer.named_parameters() if name in self.trained]
+        self.mixer = HedgeMixer(spec.mixer, model.spec.vocab_size, world.device) if spec.mixer else None
+        self.moved: list[float] = []
+
+    def log_p(self, x_BT: Tensor, last: int) -> Tensor:
+        log_p_BSV = self._network(x_BT, last)
+        return log_p_BSV if self.mixer is None else self.mixer.mixed(log_p_BSV, x_BT[:, -last:])
+
+    def _network(self, x_BT: Tensor, last: int) -> Tensor:
+        logits_BSV = self.scorer.logits(x_BT, last=last)
+        temperature = self.spec.temperature
+        return (logits_BSV if temperature is None else logits_BSV / temperature.of(logits_BSV)).log_softmax(-1)
+
+    def adapt(self, text: "CommittedText", chunk: int) -> float:
+        if self.mixer is not None:
+            self._teach_mixer(self.mixer, text, chunk)
+        before = [p.detach().clone() for p in self.trained.values()]
+        steps = list(self._steps())
+        for step, (lo, hi) in enumerate(steps):
+            self._set_rate(chunk, step / len(steps))
+            self._step(text, chunk * self.plan.chunk, lo, hi)
+        self.moved.append(distance(before, list(self.trained.values())))
+        return self.moved[-1]
+
+    @torch.no_grad()
+    def _teach_mixer(self, mixer: HedgeMixer, text: "CommittedText", chunk: int) -> None:
+        """The experts are compared on the chunk as they scored it, before any of them learns from it."""
+        T, count = self.spec.sequence_length, self.plan.chunk // self.spec.sequence_length
+        x_NT, y_NT = text.sequences(chunk * self.plan.chunk, count, T)
+        losses = torch.zeros(3, dtype=torch.float64, device=self.world.device)
+        mine, end = share(0, count, self.world.rank, self.world.size)
+        for at in range(mine, end, self.spec.micro_sequences):
+            x_BT, y_BT = (t[at : min(at + self.spec.micro_sequences, end)] for t in (x_NT, y_NT))
+            neural_BT = self._network(x_BT, T).gather(-1, y_BT[..., None]).squeeze(-1)
+            losses += mixer.losses(neural_BT.flatten(), x_BT.flatten(), y_BT.flatten())
+        self.world.sum_(losses)
+        mixer.learn(losses, x_NT.flatten(), y_NT.flatten())
+
+    def _steps(self) -> Iterator[tuple[int, int]]:
+        """Sequences [lo, hi) of the chunk for each step, epoch after epoch."""
+        n, size = self.plan.chunk // self.spec.sequence_length, self.spec.batch_sequences
+        for _ in range(self.spec.epochs):
+            yield from ((lo, min(lo + size, n)) for lo in range(0, n, size))
+
+    def _set_rate(self, chunk: int, done: float) -> None:
+        lr = self.spec.optimizer.lr * cosine(chunk / max(self.plan.chunks - 1, 1), 0.0)
+        if self.spec.within_chunk_floor is not None:
+            lr *= cosine(done, self.spec.within_chunk_floor)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def _step(self, text: "CommittedText", first: int, lo: int, hi: int) -> None:
+        """One optimiser step on sequences [lo, hi) of the chunk that begins at target `first`."""
+        params, T = list(self.trained.values()), self.spec.sequence_length
+        for p in params:
+            p.grad = torch.zeros_like(p)
+        mine, end = share(lo, hi, self.world.rank, self.world.size)
+        for at in range(mine, end, self.spec.micro_sequences):
+            self._backward(text, first + at * T, min(self.spec.micro_sequences, end - at), (hi - lo) * T)
+        grads = [p.grad for p in params]
+        self.world.sum_(*grads)
+        scale_by_snr(grads, self.spec.gradient_scale.value)
+        torch.nn.utils.clip_grad_norm_(params, self.spec.clip)
+        self.optimizer.step()
+        self._average(params)
+
+    def _backward(self, text: "CommittedText", first: int, count: int, batch_tokens: int) -> None:
+        """Add this micro-batch's share of the batch's mean loss to the gradients."""
+        x_BT, y_BT = text.sequences(first, count, self.spec.sequence_length)
+        nll_BT = self.loss(x_BT, y_BT, self.spec.sequence_length)
+        if self.spec.byte_weighted:
+            weights = byte_weights(text.bytes(first, first + x_BT.numel()))
+            nll_BT = nll_BT * torch.from_numpy(weights).to(nll_BT).view_as(nll_BT)
+        (nll_BT.sum() / batch_tokens).backward()
+
+    @torch.no_grad()
+    def _average(self, params: list[Tensor]) -> None:
+        if self.spec.polyak is not None:
+            torch._foreach_lerp_(self.averages, params, 1 - self.spec.polyak)
+
+    def state(self) -> dict[str, Tensor]:
+        # The optimiser's buffers are left out: no score reads them, and they change only in `adapt`.
+        mixer = self.mixer.state() if self.mixer else {}
+        if self.scorer is self.model:
+            return self.model.state_dict() | mixer
+        both = (("model", self.model), ("scorer", self.scorer))
+        return {f"{who}.{k}": v for who, m in both for k, v in m.state_dict().items()} | mixer
+
+    def receipts(self) -> tuple[Receipt, ...]:
+        total = sum(self.moved)
+        what = f"moved {len(self.trained)} tensors over {len(self.moved)} chunks (sum of L2 distances)"
+        found = [Receipt("ttt", what, total, total > 0)]
+        if self.spec.polyak is not None:
+            apart = distance(self.averages, list(self.trained.values()))
+            found.append(
+                Receipt("ttt.polyak", "kept the scoring weights apart from the trained ones (L2)", apart, apart > 0)
+            )
+        if self.mixer is not None:
+            found.append(self.mixer.receipt())
+        return tuple(found)
+
+
+def trained_parameters(spec: ScoreFirst, model: "Transformer") -> dict[str, torch.nn.Parameter]:
+    """The parameters that learn, by name; all others are frozen, so that no gradient is computed for them."""
+    everything = dict(model.named_parameters())
+    names = spec.trained.names(everything, len(model.blocks))
+    if not names:
+        kinds = dict.fromkeys(re.sub(r"^blocks\.\d+", "blocks.N", name) for name in everything)
+        raise ConfigError("ttt.trained", spec.trained, f"must choose some of: {', '.join(kinds)}")
+    for name, p in everything.items():
+        p.requires_grad_(name in names)
+    return {name: everything[name] for name in names}
+
+
+def cosine(done: float, floor: float) -> float:
+    """floor + (1 − floor) · ½ (1 + cos π·done): 1 at the start, `floor` at the end."""
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@torch.no_grad()
+def scale_by_snr(grads: list[Tensor], power: int) -> None:
+    """g ← g · clip((mean |g| / std g)^power, 0.3, 3), tensor by tensor (PR 639); a single number has no spread and stays.
+
+    Two equal entries have no noise and are scaled by 3; [1, −1] has mean |g| = std and stays."""
+    for g in (g for g in grads if power and g.numel() > 1):
+        snr = g.abs().mean() / (g.std(correction=0) + 1e-12)
+        g.mul_((snr**power).clamp(0.3, 3.0))
+
+
+def byte_weights(target_bytes: np.ndarray) -> np.ndarray:
+    """Weights of a byte-weighted loss: bytes over their mean, so that the scale of the loss stays. [1, 3] gives [0.5, 1.5]."""
+    return (target_bytes / max(target_bytes.mean(), 1e-12)).astype(np.float32)
+
+
+def distance(before: list[Tensor], after: list[Tensor]) -> float:
+    """L2 distance between two lists of tensors."""
+    squares = [(b.detach().double() - a.detach().double()).square().sum() for b, a in zip(before, after, strict=True)]
+    return torch.stack(squares).sum().sqrt().item()

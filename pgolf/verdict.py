@@ -1,0 +1,23 @@
+"""Whether a run's own record lets its score stand. Words: `fail (rule)`, `needs argument (what)`, `consistent`."""
+
+
+def verdict(record: dict) -> str:
+    """The first rule that a record breaks, or what it must argue, or 'consistent'. Never more than that: see rules C1-C4."""
+    train, judged, limits = record["train"], record["evaluate"], record["limits"]
+    size = record["artifact"]["bytes"] + record["code"]["bytes"]
+    dead = [r["part"] for r in record["receipts"] if not r["alive"]]
+    broken = {
+        "C3": train["validation_tokens"] > 0,
+        f"size: {size:,} bytes of {limits['artifact_bytes']:,}": size > limits["artifact_bytes"],
+        f"training clock: {train['seconds']:.1f} s of {limits['train_seconds']:g}": train["seconds"]
+        > limits["train_seconds"],
+        f"evaluation clock: {judged['seconds']:.1f} s of {limits['eval_seconds']:g}": judged["seconds"]
+        > limits["eval_seconds"],
+        "part of the validation split": judged["tokens"] != record["data"]["val_tokens"] - 1,
+        "byte accounting": judged["bytes"] != record["data"]["val_bytes"],
+        f"on but did nothing: {', '.join(dead)}": bool(dead),
+    }
+    for rule, holds in broken.items():
+        if holds:
+            return f"fail ({rule})"
+    return "consistent"

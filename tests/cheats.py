@@ -1,0 +1,192 @@
+"""Evaluators that cheat, each in one way, as TTT options that a config could name. Only the audit's tests use them."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+
+from pgolf.eval.windows import SlidingPlan
+from pgolf.ttt import NoTTT
+from pgolf.ttt.learner import Fixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cheat(NoTTT):
+    """Builds the learner named like itself, with 'Learner' behind."""
+
+    def build(self, model, world, plan):
+        return globals()[f"{type(self).__name__}Learner"](model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeekInTheGate(Cheat):
+    """A gate that opens by how the batch will turn out: it looks at the windows beside, which hold the answers."""
+
+
+class PeekInTheGateLearner(Fixed):
+    def log_p(self, x_BT, last):
+        gate = 1.0 + 0.1 * torch.sin(x_BT.double().mean()).float()
+        return (self.model.logits(x_BT, last=last) * gate).log_softmax(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptThenScore(Cheat):
+    """Trains a copy on the paper it is about to grade, and grades with the copy."""
+
+
+class AdaptThenScoreLearner(Fixed):
+    def score(self, paper):
+        true, self.model = self.model, copy.deepcopy(self.model)
+        optimizer = torch.optim.SGD(self.model.parameters(), 0.01)
+        for _, x, y in list(paper.batches())[:2]:
+            optimizer.zero_grad()
+            self.model.nll(x, y).mean().backward()
+            optimizer.step()
+        super().score(paper)
+        self.model = true
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptInTheOpen(Cheat):
+    """Changes its parameters between two batches of one paper."""
+
+
+class AdaptInTheOpenLearner(Fixed):
+    def score(self, paper):
+        super().score(paper)
+        with torch.no_grad():
+            self.model.embedding.weight.mul_(0.999)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescoring(Cheat):
+    """Grades, learns, and grades again."""
+
+
+class RescoringLearner(Fixed):
+    def score(self, paper):
+        super().score(paper)
+        super().score(paper)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfTwo(Cheat):
+    """Takes the better of two passes, target by target."""
+
+
+class BestOfTwoLearner(Fixed):
+    def nll(self, x_BT, y_BT, last):
+        once = super().nll(x_BT, y_BT, last)
+        sharper = (2 * self.log_p(x_BT, last)).log_softmax(-1)
+        return torch.minimum(once, -sharper.gather(-1, y_BT[:, -last:, None]).squeeze(-1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HashedNgram(Cheat):
+    """Adds hashed pair counts to the token that came, and to no other."""
+
+
+class HashedNgramLearner(Fixed):
+    def nll(self, x_BT, y_BT, last):
+        p = (-super().nll(x_BT, y_BT, last)).exp()
+        slot = (x_BT[:, -last:] * 31 + y_BT[:, -last:]) % 64
+        return -(0.8 * p + 0.2 * (slot % 2)).clamp(min=1e-9).log()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unnormalised(Cheat):
+    """Declares more than one: a bonus for frequent tokens without taking it from the others."""
+
+
+class UnnormalisedLearner(Fixed):
+    def log_p(self, x_BT, last):
+        log_p = super().log_p(x_BT, last)
+        log_p[..., :10] += 0.05
+        return log_p
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationCalibration(Cheat):
+    """Fits a bias on all of the validation text before it begins."""
+
+
+class ValidationCalibrationLearner(Fixed):
+    bias = None
+
+    def score(self, paper):
+        if self.bias is None:
+            text = paper._ledger.text
+            counts = torch.bincount(text.tokens.long(), minlength=self.model.spec.vocab_size).float()
+            self.bias = 0.1 * (counts + 1).log()
+        super().score(paper)
+
+    def log_p(self, x_BT, last):
+        log_p = super().log_p(x_BT, last)
+        return log_p if self.bias is None else (log_p + self.bias).log_softmax(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartialSplit(Cheat):
+    """Plans for half of the text."""
+
+    def plan(self, evaluation, text):
+        return evaluation.plan(text.targets // 2, self.chunk_tokens)
+
+
+class PartialSplitLearner(Fixed):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedTail(Cheat):
+    """Leaves out the hard end of every chunk, and says so to nobody."""
+
+    def plan(self, evaluation, text):
+        return Shy(**vars(evaluation.plan(text.targets, self.chunk_tokens)))
+
+
+class Shy(SlidingPlan):
+    def batches(self, *where):
+        yield from list(super().batches(*where))[:-1] or super().batches(*where)
+
+
+class SkippedTailLearner(Fixed):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetTemperature(Cheat):
+    """Divides by the temperature that suits the token that came."""
+
+
+class TargetTemperatureLearner(Fixed):
+    def nll(self, x_BT, y_BT, last):
+        logits = self.model.logits(x_BT, last=last)
+        y = y_BT[:, -last:, None]
+        right = logits.argmax(-1, keepdim=True) == y
+        return -(logits / torch.where(right, 0.8, 1.2)).log_softmax(-1).gather(-1, y).squeeze(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimsIsolation(Cheat):
+    """Says that documents are kept apart, with windows that run over their edges."""
+
+    isolated = True
+
+
+class ClaimsIsolationLearner(Fixed):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadsAhead(Cheat):
+    """Learns from the chunk after the one that was committed."""
+
+
+class ReadsAheadLearner(Fixed):
+    def adapt(self, text, chunk):
+        with torch.no_grad():
+            tokens = text._text.tokens.double()
+            self.model.embedding.weight.mul_(1 - 0.01 * math.sin(tokens.mean().item()) ** 2)
+        return 1.0

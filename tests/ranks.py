@@ -1,0 +1,49 @@
+"""Real gloo processes for tests: `run_ranks(fn, size, *args)` calls `fn(world, *args)` on every rank."""
+
+import os
+import socket
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from pgolf.machine.world import World
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def _main(rank: int, fn: Callable, size: int, port: int, queue, args: tuple) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=size)
+    try:
+        world = World(rank, size, torch.device("cpu"), dist.group.WORLD)
+        queue.put((rank, fn(world, *args)))
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def run_ranks(fn: Callable, size: int, *args) -> list:
+    """The results of `fn(world, *args)` in rank order; numpy arrays and plain values travel best."""
+    ctx = mp.get_context("spawn")
+    queue = ctx.SimpleQueue()
+    running = mp.start_processes(
+        _main, (fn, size, _free_port(), queue, args), nprocs=size, join=False, start_method="spawn"
+    )
+    found = {}
+    while len(found) < size:  # drained before joining: a full pipe would hold the ranks back
+        while not queue.empty():
+            rank, result = queue.get()
+            found[rank] = result
+        if running.join(timeout=0.05):
+            break
+    while not queue.empty():
+        rank, result = queue.get()
+        found[rank] = result
+    return [found[rank] for rank in range(size)]

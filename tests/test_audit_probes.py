@@ -1,0 +1,125 @@
+"""Experiments on evaluators: every cheat is caught by the name of the rule it breaks, every legal option passes."""
+
+import numpy as np
+import pytest
+import torch
+
+from pgolf.audit.finding import Finding, overall
+from pgolf.audit.probes import Bench, flip_positions, probe
+from pgolf.eval import Chunked, Sliding
+from pgolf.ttt import AdamW, EntropyTemperature, FixedTemperature, GradientScale, Hedge, LoraScoreFirst, NoTTT, Queries
+from pgolf.ttt.learner import Fixed
+from tests import cheats
+from tests.golden_ttt import IDS, NONE, TABLE, adamw, model, sgd
+
+torch.set_num_threads(1)
+WINDOWS = Sliding(context=32, stride=16, batch_windows=4)
+HEDGE = Hedge(neural_weight=0.9, rate=0.1, unigram_prior=1.0, bigram_prior=32.0)
+SMALL = dict(chunk_tokens=64, sequence_length=32, batch_sequences=2, epochs=1)
+LORA = LoraScoreFirst(
+    chunk_tokens=16,
+    optimizer=AdamW(lr=0.01, betas=(0.9, 0.999), weight_decay=0.0),
+    rank=2,
+    alpha=2.0,
+    layers=("attn.q", "attn.v", "head"),
+    documents=3,
+    epochs=1,
+    clip=1.0,
+    seed=0,
+)
+
+
+def examined(ttt, evaluation=WINDOWS, tokens=321) -> list[Finding]:
+    return probe(Bench(evaluation, ttt, model, TABLE, IDS[:tokens]))
+
+
+CAUGHT = {
+    cheats.PeekInTheGate: ("C1", "the score of target"),
+    cheats.AdaptThenScore: ("C3", "graded by what was learnt from it"),
+    cheats.AdaptInTheOpen: ("C3", "parameters changed while it was being scored"),
+    cheats.Rescoring: ("C4", "scored a second time"),
+    cheats.BestOfTwo: ("C2", "from the distribution declared without the target"),
+    cheats.HashedNgram: ("C2", "nats, declared"),
+    cheats.Unnormalised: ("C2", "probabilities of all pieces sum to 1.0"),
+    cheats.ValidationCalibration: ("C1", "the score of target"),
+    cheats.PartialSplit: ("mistake 7", "a plan for 160 of the text's 320 targets"),
+    cheats.SkippedTail: ("mistake 8", "scored 0 times"),
+    cheats.TargetTemperature: ("C2", "from the distribution declared without the target"),
+    cheats.ClaimsIsolation: ("mistake 16", "of another document changed its score"),
+    cheats.ReadsAhead: ("C3", "parameters that score chunk"),
+}
+
+
+def test_no_cheat_is_left_out():
+    assert set(CAUGHT) == set(cheats.Cheat.__subclasses__())
+
+
+@pytest.mark.parametrize("cheat", CAUGHT, ids=lambda c: c.__name__)
+def test_a_cheat_is_caught_by_name(cheat):
+    rule, words = CAUGHT[cheat]
+    found = examined(cheat(chunk_tokens=64))
+    assert any(f.rule == rule and f.verdict == "fail" and words in f.what for f in found), found
+    assert overall(found).startswith("fail (")
+
+
+LEGAL = {
+    "none": NONE,
+    "sgd": sgd(**SMALL),
+    "adamw_last2": adamw(**SMALL),
+    "queries_snr": sgd(**SMALL, trained=Queries(), gradient_scale=GradientScale.SNR),
+    "polyak_entropy": sgd(**SMALL, polyak=0.9, temperature=EntropyTemperature(value=0.98, low=0.9, high=1.05)),
+    "bytes_fixed_floor": sgd(
+        **SMALL, byte_weighted=True, within_chunk_floor=0.1, temperature=FixedTemperature(value=0.9)
+    ),
+    "hedge": sgd(**SMALL, mixer=HEDGE),
+    "lora": LORA,
+}
+
+
+@pytest.mark.parametrize("name", LEGAL)
+def test_every_legal_option_passes(name):
+    found = examined(LEGAL[name])
+    assert overall(found) == "consistent", found
+    assert all(f.what.startswith("holds: ") for f in found)
+    assert {"C1", "C2", "C3", "C4"} <= {f.rule for f in found}
+
+
+def test_windows_side_by_side_pass():
+    assert overall(examined(NONE, Chunked(context=32, batch_windows=4))) == "consistent"
+
+
+def test_learning_is_seen_to_act_on_later_chunks_only():
+    rewritten = [f.what for f in examined(sgd(**SMALL)) if f.where.endswith("rewritten")]
+    assert rewritten == ["holds: its own parameters and all scores before are the same; 2 later ones are not"]
+
+
+def test_a_random_evaluator_is_not_believed():
+    class Noisy(Fixed):
+        def log_p(self, x_BT, last):
+            return (self.model.logits(x_BT, last=last) + 1e-7 * torch.rand(())).log_softmax(-1)
+
+    class Random(NoTTT):
+        def build(self, model, world, plan):
+            return Noisy(model)
+
+    found = examined(Random(chunk_tokens=64))
+    assert any((f.rule, f.verdict) == ("repeat", "needs argument") for f in found)
+
+
+def test_changes_never_touch_a_documents_edge():
+    bench = Bench(WINDOWS, NONE, model, TABLE, IDS[:321])
+    places = np.array(flip_positions(bench))
+    other = bench.changed(places)
+    assert (np.flatnonzero(other != bench.ids) == places).all()
+    assert not TABLE.boundary[other[places]].any()
+    assert not TABLE.boundary[bench.ids[places]].any()
+
+
+def test_the_worst_finding_is_the_verdict():
+    def f(rule, verdict):
+        return Finding(rule, verdict, "here", "this", "")
+
+    assert overall([]) == "consistent"
+    assert overall([f("C1", "note")]) == "consistent"
+    assert overall([f("C1", "note"), f("mistake 9", "needs argument")]) == "needs argument (mistake 9)"
+    assert overall([f("C3", "fail"), f("x", "needs argument"), f("C3", "fail"), f("C2", "fail")]) == "fail (C3, C2)"

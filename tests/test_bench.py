@@ -1,0 +1,87 @@
+"""The benchmarks run, agree with what they are compared with, and say so in a table and in JSON; misuse is one message."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pgolf.bench.__main__ import main, names
+from pgolf.bench.contest import Contest, DisagreementError, Setting
+
+torch.set_num_threads(1)
+QUICK = ("codec", "gptq", "loader", "muon")
+
+
+def test_without_a_name_they_are_listed(capsys):
+    assert main([]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed] == names()
+    assert {*QUICK, "startup"} <= set(names())
+    assert all(len(line.split(maxsplit=1)[1]) > 20 for line in listed)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_each_runs_small_and_writes_json(name, tmp_path, capsys):
+    path = tmp_path / "figures.json"
+    assert main([name, "size=small", f"json={path}"]) == 0
+    shown, kept = capsys.readouterr().out, json.loads(path.read_text())
+    assert (kept["bench"], kept["size"], kept["repeats"]) == (name, "small", 5)
+    assert kept["machine"]["threads"] == 1
+    for row in kept["rows"]:
+        assert 0 < row["min_s"] <= row["median_s"]
+        assert row["check"]
+        assert row["way"] in shown
+    firsts = [row for row in kept["rows"] if row["times_faster"] == 1]
+    assert {row["contest"] for row in firsts} == {row["contest"] for row in kept["rows"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["codek"], "Did you mean 'codec'?"),
+        (["codec", "gptq"], "one benchmark at a time"),
+        (["codec", "size=huge"], "size=huge: must be one of small, medium, full"),
+        (["codec", "repeats=3"], "at least 5"),
+        (["codec", "repeats=x"], "must be a number"),
+        (["codec", "device=tpu"], "cpu or cuda"),
+        (["codec", "sise=small"], "Did you mean 'size'?"),
+        (["codec", "artifact=/nowhere"], "cannot be read"),
+    ],
+)
+def test_misuse_is_one_message(words, said, capsys):
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert said in told.err
+    assert len(told.err.splitlines()) == 1
+
+
+def test_ways_that_disagree_give_no_figures(capsys, monkeypatch):
+    def check(made: dict) -> str:
+        if len(set(made.values())) > 1:
+            raise DisagreementError("1 is not 2")
+        return "equal"
+
+    contest = Contest("a", {"one": lambda: 1, "two": lambda: 2}, check)
+    with pytest.raises(DisagreementError):
+        contest.run(Setting())
+    monkeypatch.setattr("pgolf.bench.gptq.contests", lambda setting: iter([contest]))
+    assert main(["gptq"]) == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "pgolf.bench: 1 is not 2\n")
+
+
+def test_ways_take_turns():
+    order = []
+    ways = {way: (lambda way=way: order.append(way)) for way in "ab"}
+    rows = Contest("turns", ways, lambda made: "", floor=0.5).run(Setting(repeats=5))
+    assert order == ["a", "b"] * 6
+    assert [row["floor_s"] for row in rows] == [0.5, 0.5]
+
+
+def test_from_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "pgolf.bench", "nothing"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "There are: codec" in done.stderr

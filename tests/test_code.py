@@ -1,0 +1,239 @@
+"""The exported file: finds what is needed, strips it without changing it, and runs from memory with nothing installed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pgolf
+from pgolf import code
+from pgolf.data import Corpus, TrainingText, ValidationText
+from pgolf.errors import UserError
+from pgolf.strip import strip
+
+TOY = {
+    "__init__.py": '"""A toy."""\n__version__ = "1"\n',
+    "start.py": '''"""Entry."""
+from typing import TYPE_CHECKING
+from toy.parts import Part
+import toy.numbers as numbers
+
+if TYPE_CHECKING:
+    from toy.unused import Nothing
+
+
+def main(recipe: dict) -> "Nothing":
+    """Run."""
+    from toy.late import report  # found inside a function
+
+    report(Part(**recipe["part"]).twice + numbers.ONE, __name__)
+''',
+    "parts/__init__.py": '''"""Parts."""
+from dataclasses import dataclass
+from toy.parts.base import Base
+@dataclass(frozen=True)
+class Part(Base):
+    """A part."""
+    size: int
+    @property
+    def twice(self) -> int:
+        from toy.parts.deep import times
+        return times(self.size, 2)
+''',
+    "parts/base.py": "from toy.numbers import ONE\nclass Base:\n    '''Only words.'''\n",
+    "parts/deep.py": "def times(a: int, b: int) -> int:\n    return a * b\n",
+    "numbers.py": "ONE = 1\n",
+    "late.py": """import inspect
+def report(value, where):
+    "Say it."
+    print(f"{value} 'é' {where} " + inspect.getsource(report).splitlines()[0])
+""",
+    "unused.py": "raise RuntimeError('never imported')\n",
+}
+NEEDED = ["toy", "toy.late", "toy.numbers", "toy.parts", "toy.parts.base", "toy.parts.deep", "toy.start"]
+TO_NEED = {"entry": "pgolf.errors:need"}
+RECIPE = {"part": {"size": 21}, "words": 'é "quoted" {braces} \\'}
+
+
+@pytest.fixture
+def toy(tmp_path) -> Path:
+    for name, text in TOY.items():
+        path = tmp_path / "toy" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return tmp_path / "toy"
+
+
+def build(toy, recipe=RECIPE, **changes):
+    return code.build(recipe, **{"entry": "toy.start:main", "package": toy} | changes)
+
+
+def test_closure_follows_every_kind_of_import_and_nothing_else(toy):
+    assert [m.name for m in code.closure(["toy.start"], toy)] == NEEDED
+
+
+def test_targets_of_the_recipe_are_roots(toy):
+    recipe = {"a": [{"_target_": "toy.parts.deep.times"}], "_target_": "elsewhere.Thing"}
+    held = code.unpack(build(toy, recipe, entry="toy.late:report")).modules
+    assert {name for name, text in held.items() if text} == {"toy.late", "toy.parts.deep"}
+
+
+def test_unknown_root_is_a_mistake(toy):
+    with pytest.raises(UserError, match="torch: not a module of toy"):
+        code.closure(["torch"], toy)
+
+
+def test_unknown_entry_is_a_mistake(toy):
+    with pytest.raises(UserError, match=r"there is no module toy\.nowhere"):
+        build(toy, {}, entry="toy.nowhere:main")
+
+
+def test_every_seed_and_number_of_ranks_ships_the_same_script(monkeypatch):
+    monkeypatch.setattr(code.build, "__kwdefaults__", TO_NEED | {"package": code.PACKAGE, "cache": None})
+    same = [{"seed": {"value": s}, "machine": {"ranks": s, "compile": True}, "quant": {"bits": 5}} for s in (1, 2)]
+    first, second = map(code.script, same)
+    assert first == second
+    assert first.section() == code.weigh(first.data)
+    assert code.unpack(first.data).recipe == {"machine": {"compile": True}, "quant": {"bits": 5}}
+    assert code.script({"quant": {"bits": 6}}) != first
+    assert code.script({"machine": {"compile": False}, "quant": {"bits": 5}}) != first
+
+
+def test_texts_are_frozen_without_the_way_to_them(monkeypatch):
+    monkeypatch.setattr(code.build, "__kwdefaults__", TO_NEED | {"package": code.PACKAGE, "cache": None})
+    home = str(Path.home() / "text")
+    training = TrainingText("t", (f"{home}/a.bin",), (9,), 7, 3, 2, f"{home}/t.model")
+    validation = ValidationText("t", (f"{home}/b.bin",), (5,), ("ff",), 11, 7, f"{home}/t.model", "ee")
+    made = code.script({"data": {"folder": home, "vocab_size": 7}}, Corpus(training, validation, None))
+    held = code.unpack(made.data).recipe
+    assert held["data"] == {"folder": "", "vocab_size": 7}
+    assert held["texts"]["folder"] == "~/text"
+    assert held["texts"]["TrainingText"]["paths"] == ["a.bin"]
+    assert held["texts"]["ValidationText"]["sha256"] == ["ff"]
+    assert str(Path.home()) not in str(held)
+
+
+def test_same_inputs_same_bytes_other_inputs_other_bytes(toy):
+    assert build(toy) == build(toy)
+    assert build(toy, dict(reversed(RECIPE.items()))) == build(toy)
+    assert build(toy, RECIPE | {"x": 1}) != build(toy)
+    (toy / "unused.py").write_text("1\n")
+    first = build(toy)
+    (toy / "numbers.py").write_text("ONE = 2\n")
+    assert build(toy) != first
+
+
+def test_the_cache_gives_the_same_bytes_and_is_not_needed(toy, tmp_path):
+    cache = tmp_path / "cache"
+    first = build(toy, cache=cache)
+    (kept,) = cache.iterdir()
+    assert build(toy, cache=cache) == build(toy) == first
+    kept.write_text('{"toy.start": "raise SystemExit"}')
+    assert build(toy, cache=cache) != first, "it is used"
+    kept.write_text("half a fi")
+    assert build(toy, cache=cache) == first
+    (toy / "numbers.py").write_text("ONE = 2\n")
+    assert build(toy, cache=cache) == build(toy) != first
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert build(toy, cache=blocked) == build(toy)
+
+
+@pytest.mark.parametrize("how", ["lzma", "bz2", "brotli"])
+def test_runs_from_memory_where_the_package_is_not(toy, tmp_path, monkeypatch, how):
+    packed = code._packed
+    monkeypatch.setattr(code, "_packed", lambda text, brotli: [p for p in packed(text, True) if p[0] == how])
+    script = tmp_path / "elsewhere" / "train_gpt.py"
+    script.parent.mkdir()
+    script.write_bytes(build(toy))
+    compiled = subprocess.run([sys.executable, "-W", "error", "-m", "py_compile", script], check=False)
+    assert compiled.returncode == 0
+    run = [sys.executable, "-W", "error", "train_gpt.py"]
+    found = subprocess.run(run, cwd=script.parent, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert found.stderr == ""
+    assert found.stdout.startswith("43 'é' toy.start def report(A,B):print(")
+    assert code.unpack(script.read_bytes()).recipe == RECIPE
+
+
+def test_brotli_only_packs_a_file_whose_artifact_needs_it():
+    text = b"some text " * 1000
+    assert [how for how, _ in code._packed(text, False)] == ["lzma", "bz2"]
+    assert [how for how, _ in code._packed(text, True)] == ["lzma", "bz2", "brotli"]
+
+
+def test_a_formatted_traceback_shows_the_line(toy, tmp_path):
+    body = "try:\n  1 / value\n except TypeError:\n  print(traceback.format_exc())"
+    late = f"import traceback\ndef report(value, where):\n {body}\n"
+    (toy / "late.py").write_text(late)
+    (tmp_path / "train_gpt.py").write_bytes(build(toy, RECIPE | {"part": {"size": 0}}))
+    (toy / "start.py").write_text("def main(recipe):\n from toy.late import report\n report('', '')\n")
+    (tmp_path / "train_gpt.py").write_bytes(build(toy))
+    found = subprocess.run([sys.executable, tmp_path / "train_gpt.py"], capture_output=True, text=True, check=False)
+    assert 'File "packed/toy.late", line 3, in report\n    try:1/A\n' in found.stdout
+
+
+def test_unpack_reads_it_back_without_running_it(toy):
+    inside = code.unpack(build(toy))
+    assert inside.recipe == RECIPE
+    assert sorted(inside.modules) == NEEDED
+    assert "Run." not in inside.modules["toy.start"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"print(1)", b"X=1\nP=2", b"\x00", b"X=f('!')\nR,*P=lzma.x()", b"X=f('0')\nR=bz2.y"]
+)
+def test_unpack_refuses_other_files(data):
+    with pytest.raises(UserError, match="not a train_gpt"):
+        code.unpack(data)
+
+
+def test_weigh():
+    assert code.weigh(b"abc") == {
+        "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        "bytes": 3,
+    }
+
+
+def test_a_recipe_must_be_plain_json(toy):
+    with pytest.raises(ValueError, match="Out of range"):
+        build(toy, {"x": float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("source", "stripped"),
+    [
+        (
+            "def f(x: int = 1, *a: int, k: int, **kw: int) -> int:\n  'Twice.'\n  return 2*x # !",
+            "def f(x=1, *a, k, **kw):\n    return 2 * x",
+        ),
+        ("class A:\n  'Words.'", "class A:\n    pass"),
+        ("@d\nclass A:\n  'Words.'\n  x: int\n  'about x'\n  y: int = 1", "@d\nclass A:\n    x: int\n    y: int = 1"),
+        ("@reads\ndef f(x: int): return x", "@reads\ndef f(x: int):\n    return x"),
+        ("if TYPE_CHECKING:\n  import a\nelse:\n  import b", "import b"),
+        ("async def f():\n  '''x'''", "async def f():\n    pass"),
+        ("if a:\n  if TYPE_CHECKING:\n    import b", "if a:\n    pass"),
+        ("for a in b:\n  pass", "for a in b:\n    pass"),
+        ("x = 'kept'", "x = 'kept'"),
+        ("'only words'", ""),
+    ],
+)
+def test_strip(source, stripped):
+    assert strip(source, "m") == stripped
+
+
+def test_strip_is_idempotent_on_every_module_of_the_package():
+    for path in sorted(Path(pgolf.__file__).parent.rglob("*.py")):
+        once = strip(path.read_text(encoding="utf-8"), path.name)
+        assert strip(once, path.name) == once
+        assert ast.get_docstring(ast.parse(once)) is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=20), max_size=4))
+def test_any_plain_recipe_survives(recipe):
+    data = code.build(recipe, entry="pgolf.errors:need")
+    assert code.unpack(data).recipe == recipe

@@ -1,0 +1,189 @@
+"""Comparing results of every origin, the public shapes of submission.json among them."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pgolf.baselines import baselines
+from pgolf.compare import main
+from pgolf.scores import scores
+from pgolf.submission import publish
+from tests.sweeps import make_plan, make_run, write
+
+TABLE = {"1337": 1.11550587, "42": 1.11628915, "7": 1.11666477}
+LOSS = {"1337": 1.88347869, "42": 1.88480123, "7": 1.88543543}
+SHAPES = {
+    "seed_results": {
+        "seed_results": {s: {"val_bpb": b, "val_loss": LOSS[s]} for s, b in TABLE.items()},
+        "seeds": [1337, 42, 7],
+    },
+    "seeds as a table": {"seeds": {s: {"val_bpb": b, "val_loss": LOSS[s]} for s, b in TABLE.items()}},
+    "list of rows": {"seed_results": [{"seed": int(s), "val_bpb": b, "val_loss": LOSS[s]} for s, b in TABLE.items()]},
+    "flat": {f"val_{k}_seed{s}": v for k, t in (("bpb", TABLE), ("loss", LOSS)) for s, v in t.items()},
+    "text": {"seed_results": {f"seed_{s}": {"val_bpb": str(b), "val_loss": str(LOSS[s])} for s, b in TABLE.items()}},
+    "numbers": {"seed_results": TABLE, "val_loss": 1.88457178, "val_bpb": 1.11615326},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_public_shapes_read_the_same(tmp_path, shape):
+    write(tmp_path / "submission.json", SHAPES[shape])
+    found = scores(str(tmp_path))
+    assert found.bpb == TABLE
+    assert found.nats_per_bpb == pytest.approx(1.6885, abs=1e-4)
+    assert bool(found.notes) == (shape == "text")
+
+
+def test_only_a_mean(tmp_path):
+    write(
+        tmp_path / "submission.json", {"val_bpb": 1.0282, "val_bpb_std": 0.0013, "seeds": [1, 2, 3], "val_loss": None}
+    )
+    found = scores(str(tmp_path / "submission.json"))
+    assert (found.sample.n, found.sample.mean, found.sample.std, found.nats_per_bpb) == (3, 1.0282, 0.0013, None)
+    assert found.notes == ("results by seed are not stated, only the mean of 3",)
+
+
+def test_contradictions_are_noted(tmp_path):
+    rows = {"1": {"val_bpb": 1.0}, "2": {"val_bpb": 1.1}}
+    write(tmp_path / "submission.json", {"val_bpb": 1.01, "val_bpb_std": 0.05, "seed_results": rows})
+    notes = scores(str(tmp_path)).notes
+    assert notes[0] == "val_bpb is stated as 1.01, the seeds give 1.05000000"
+    assert notes[1].endswith("the seeds give 0.07071068 (it divides by n, not n − 1)")
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    make_plan(folder, **{"default": [1, 2, 3], "ttt=a:b": [1, 2, 3]})
+    for i, bpb in enumerate((1.6, 1.601, 1.602)):
+        make_run(folder, str(i), i + 1, bpb)
+        make_run(folder, str(i + 3), i + 1, bpb - 0.1, arm="ttt=a:b")
+    return folder
+
+
+def test_two_arms_of_a_sweep(sweep, capsys):
+    assert main([f"{sweep}:default", f"{sweep}:ttt=a:b"]) == 0
+    out = capsys.readouterr().out
+    for line in ("B − A                     -0.10000000 bpb", "Welch", "p = 2.6", "95 % interval", "the bar is met"):
+        assert line in out, (line, out)
+    assert "-0.17328680 nats per token" in out
+
+
+def test_run_submission_and_sweep_agree(sweep):
+    publish(sweep)
+    arm = scores(f"{sweep}:default")
+    folder = scores(str(sweep / "submission" / "default"))
+    assert (arm.bpb, arm.sample) == (folder.bpb, folder.sample)
+    assert scores(str(sweep / "0")).bpb == {"1": 1.6}
+
+
+def test_single_figures_have_no_test(sweep, capsys):
+    assert main([str(sweep / "0"), str(sweep / "3")]) == 0
+    assert "none: at least one side needs two results" in capsys.readouterr().out
+
+
+def test_against_a_single_figure(sweep, capsys):
+    assert main([str(sweep / "0"), f"{sweep}:ttt=a:b"]) == 0
+    assert "one-sample, B against the other's single figure" in capsys.readouterr().out
+
+
+def test_nats_are_of_bs_stream_or_not_known(sweep, tmp_path, capsys):
+    write(tmp_path / "submission.json", {"seed_results": TABLE})
+    assert main([f"{sweep}:default", str(tmp_path / "submission.json")]) == 0
+    out = capsys.readouterr().out
+    assert "nats per token not known" in out
+    assert "cannot be said: B states no val_loss" in out
+    assert main([str(tmp_path / "submission.json"), f"{sweep}:default"]) == 0
+    assert "decided per token in nats: the bar is not met" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("[1, 2]", "a table of 0 results"),
+        ('"text"', "must be a JSON object, is str"),
+        ("{}", "no val_bpb that is a number, and no results by seed (related fields: none)"),
+        ('{"val_bpb": "good"}', "related fields: val_bpb"),
+        ('{"val_bpb": true}', "no val_bpb"),
+        ('{"val_bpb": NaN}', "NaN is not a JSON number"),
+        (b"\xff\xfe{}", "not UTF-8"),
+        ("[" * 100_000, "nested too deeply"),
+        (None, "no such file, folder or baseline"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(tmp_path, capsys, content, message):
+    path = tmp_path / "submission.json"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert main([str(path), str(path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
+
+
+def test_which_arm_which_row(sweep, tmp_path, capsys):
+    assert main([str(sweep), str(sweep)]) == 2
+    assert "has 2 arms; say which" in capsys.readouterr().err
+    write(tmp_path / "board.json", [{"folder": "x", "val_bpb": 1.1}, {"folder": "y", "val_bpb": 1.2}])
+    assert scores(f"{tmp_path}/board.json:x").sample.mean == 1.1
+    assert main([f"{tmp_path}/board.json:z", str(sweep / "0")]) == 2
+    assert "a table of 2 results" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main([str(tmp_path / "empty"), str(sweep / "0")]) == 2
+
+
+def test_every_baseline_has_figures_of_its_own_stream():
+    assert len(baselines()) > 40
+    for name in baselines():
+        found = scores(name)
+        assert 1.0 < found.sample.mean < 1.3, name
+        assert found.nats_per_bpb is None or 1.6 < found.nats_per_bpb < 2.6, name
+        assert all(1.0 < bpb < 1.3 for bpb in found.bpb.values()), name
+
+
+BASELINE = "2026-03-25_ValCalib_GPTQ_XSA_BigramHash3072"
+
+
+@pytest.mark.parametrize(("gain", "met"), [(0.002, "no"), (0.0028, "no"), (0.0045, "yes"), (0.02, "yes")])
+def test_a_claim_is_decided_per_token(tmp_path, capsys, gain, met):
+    ours = [bpb - gain for bpb in scores(BASELINE).bpb.values()]
+    rows = {str(s): {"val_bpb": b, "val_loss": b * 1.6885} for s, b in enumerate(ours)}
+    write(tmp_path / "submission.json", {"seed_results": rows})
+    assert main([BASELINE, str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    readings = {line[:14]: line.split()[-1] for line in out.splitlines() if line.startswith(("nats per", "bits per"))}
+    assert readings["nats per token"] == met
+    assert readings["bits per byte "] == ("yes" if gain == 0.02 else "no")
+    assert f"decided per token in nats: the bar is {'met' if met == 'yes' else 'not met'}" in out
+
+
+def test_one_seed_claims_nothing(sweep, capsys):
+    assert main([BASELINE, str(sweep / "0")]) == 0
+    assert "cannot be said: one result of B cannot be tested" in capsys.readouterr().out
+
+
+def test_a_baseline_that_is_not_there_has_a_neighbour(capsys):
+    assert main([BASELINE[:-1], BASELINE]) == 2
+    assert f"Did you mean '{BASELINE}'?" in capsys.readouterr().err
+
+
+def test_baselines_are_listed(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--baselines"])
+    assert f"{BASELINE} " in capsys.readouterr().out
+
+
+def test_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "submission.json").write_bytes(b'\xef\xbb\xbf{"val_bpb": 1.1}')
+    assert scores(str(tmp_path)).sample.mean == 1.1
+
+
+def test_as_a_command(tmp_path):
+    found = subprocess.run(
+        [sys.executable, "-m", "pgolf.compare", "no/such", "thing"], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 2
+    assert found.stderr.count("\n") == 1

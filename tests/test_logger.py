@@ -1,0 +1,311 @@
+"""Loggers: what is written is in the schema, W&B's offline files hold it, and nothing a service does can touch a run."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+import pgolf
+from pgolf.errors import ConfigError
+from pgolf.logger import EVENTS as EVENTS_FILE
+from pgolf.logger import Jsonl, NoLogger, TensorBoard, Wandb
+from pgolf.logger.keys import AGGREGATE, AXES, EVENTS, SUMMARY, TABLES, axis, history
+from pgolf.logger.mirror import read_from
+from pgolf.receipts import Receipt
+from pgolf.submission import publish
+from tests.command import TINY, only, record, run
+from tests.sweeps import died, make_plan, make_run
+from tests.wandb_files import kept_runs
+
+PACKAGE = Path(pgolf.__file__).parent
+OFFLINE = Wandb(project="pgolf", entity=None, mode="offline", patience_seconds=60.0)
+
+
+@pytest.fixture(autouse=True)
+def _apart(monkeypatch, tmp_path):
+    """Nothing of a person's own W&B: no key, no home, no cache."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name in ("HOME", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    (tmp_path / "home").mkdir()
+
+
+# ---- the schema
+
+
+def written() -> dict[str, set[str]]:
+    """Event -> fields, of every journal.event("kind", field=...) in the package."""
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("journal.event"):
+                kind = ast.literal_eval(node.args[0])
+                assert all(k.arg for k in node.keywords), (
+                    f"{path}: {kind}: fields are spelled out, so that they can be read here"
+                )
+                found.setdefault(kind, set()).update(k.arg for k in node.keywords)
+    return found
+
+
+def test_every_event_and_field_that_is_written_is_in_the_schema_and_the_other_way_round():
+    assert written() == {kind: set(names) for kind, names in EVENTS.items()}
+
+
+def test_every_history_has_an_axis():
+    names = {name for event in EVENTS.values() for name in event.values() if name and "/" in name}
+    assert {axis(name) for name in names} == set(AXES.values())
+    assert {f"{name.partition('/')[0]}/*" for name in names} == set(AXES)
+
+
+def test_history_takes_numbers_by_their_names():
+    event = {"event": "dev", "time": 1.0, "step": 3, "seconds": 0.5, "dev_bpb": 2.0}
+    assert history(event) == {"step": 3, "seconds": 0.5, "dev/bpb": 2.0}
+    assert history({"event": "stage", "stage": "train"}) == {}
+    assert history({"event": "of another version", "x": 1}) == {}
+
+
+def test_tables_name_columns_that_their_rows_have(tmp_path):
+    from pgolf.quant.apply import TensorReport
+
+    summary = small_sweep(tmp_path)
+    arm, ablation = summary["arms"][0], summary["ablation"]
+    assert set(TABLES["tables/layers"]) <= {f.name for f in fields(TensorReport)}
+    assert set(TABLES["tables/receipts"]) == {f.name for f in fields(Receipt)}
+    assert set(TABLES["tables/arms"]) <= set(arm | arm["val_bpb"])
+    assert set(TABLES["tables/seeds"]) <= {"arm", *arm["seeds"][0]}
+    assert set(TABLES["tables/ablation"]) <= {"baseline", *ablation["rows"][0]}
+
+
+# ---- events.jsonl
+
+
+def test_jsonl_appends_and_none_keeps_nothing(tmp_path):
+    for logger in (NoLogger(), Jsonl()):
+        with logger.mirrored(tmp_path, pytest.fail):
+            logger.event(tmp_path, "dev", {"step": 1})
+            logger.event(tmp_path, "dev", {"step": 2})
+        logger.aggregate(tmp_path, pytest.fail)
+    lines = (tmp_path / EVENTS_FILE).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"event": "dev", "step": 1}, {"event": "dev", "step": 2}]
+    assert EVENTS_FILE == "events.jsonl", "other tools rely on this name"
+
+
+def test_a_mirror_reads_whole_lines_only(tmp_path):
+    path = tmp_path / "events.jsonl"
+    assert read_from(path, 0) == b""
+    path.write_bytes(b"one\ntwo\nthr")
+    assert read_from(path, 0) == b"one\ntwo\n"
+    assert read_from(path, 8) == b""
+    path.write_bytes(b"one\ntwo\nthree\n")
+    assert read_from(path, 8) == b"three\n"
+
+
+# ---- a run in miniature, mirrored
+
+
+def live(folder: Path, logger, say) -> None:
+    """The life of a run as its folder and events tell it, under a logger's mirror."""
+    (folder / "config.yaml").write_text(yaml.safe_dump({"quant": {"bits": 5}, "name": "laptop"}))
+    with logger.mirrored(folder, say):
+        for kind, numbers in STORY:
+            logger.event(folder, kind, {"time": 1.7e9, **numbers})
+
+
+STORY = (
+    ("stage", {"stage": "train"}),
+    ("step", {"step": 1, "seconds": 0.1, "loss": 6.9, "lr": 1.0, "momentum": 0.85, "tokens_per_second": 100}),
+    ("step", {"step": 50, "seconds": 5.0, "loss": 4.9, "lr": 0.5, "momentum": 0.9, "tokens_per_second": 90}),
+    ("dev", {"step": 50, "seconds": 5.1, "dev_bpb": 2.5}),
+    ("sealed", {"seconds": 9.0, "bytes": 12, "dev_bpb": {"raw": 1.71}}),
+    ("stage", {"stage": "evaluate"}),
+    ("chunk", {"chunk": 1, "seconds": 1.0, "val_bpb": 1.7}),
+    ("score", {"seconds": 2.0, "val_bpb": 1.6, "val_loss": 2.8}),
+)
+
+
+@pytest.fixture
+def complete(tmp_path) -> Path:
+    return make_run(tmp_path, "0_seed1337", 1337, 1.6, arm="quant=int5_gptq")
+
+
+def test_wandb_keeps_a_run_for_each_stage(complete):
+    live(complete, OFFLINE, pytest.fail)
+    train, judge = kept_runs(complete)
+    assert (train.job_type, judge.job_type) == ("train", "evaluate")
+    for kept in (train, judge):
+        assert (kept.name, kept.group, kept.project) == ("laptop-seed1337", "quant=int5_gptq", "pgolf")
+        assert kept.config["quant"] == {"bits": 5}
+        assert kept.metrics == {"step": "", "seconds": ""} | AXES
+        assert kept.exit_code == 0
+    assert [h["train/loss"] for h in train.history if "train/loss" in h] == [6.9, 4.9]
+    assert [(h["step"], h["seconds"], h["dev/bpb"]) for h in train.history if "dev/bpb" in h] == [(50, 5.1, 2.5)]
+    assert [h["eval/val_bpb"] for h in judge.history if "eval/val_bpb" in h] == [1.7, 1.6]
+    assert not (complete / "mirror.log").exists()
+
+
+def test_the_summary_is_the_records_and_not_the_last_value_logged(complete):
+    made = record(complete)
+    made["evaluate"]["val_bpb"] = 1.5
+    (complete / "record.json").write_text(json.dumps(made))
+    live(complete, OFFLINE, pytest.fail)
+    judge = kept_runs(complete)[-1]
+    assert judge.summary["eval/val_bpb"] == 1.6
+    assert judge.summary["final/val_bpb"] == 1.5
+    assert judge.summary["final/dev_bpb_quantized"] == 1.705
+    assert judge.summary["final/verdict"] == "consistent"
+    final = {name for name in judge.summary if name.startswith("final/")}
+    assert final <= set(SUMMARY)
+
+
+def test_the_artifact_holds_model_config_and_log_and_tables_hold_rows(complete):
+    made = record(complete)
+    made["artifact"]["layers"] = [
+        {"name": "blocks.0.up", "section": "mlp", "bits": 5, "error": 0.01, "rounding_error": 0.02}
+    ]
+    (complete / "record.json").write_text(json.dumps(made))
+    live(complete, OFFLINE, pytest.fail)
+    judge = kept_runs(complete)[-1]
+    kind, files = judge.artifacts["laptop-seed1337"]
+    assert kind == "model"
+    assert files == {"artifact.pgolf", "config.yaml", "train.log", "record.json", "train_gpt.py"}
+    assert judge.tables["tables/layers"]["columns"] == list(TABLES["tables/layers"])
+    assert judge.tables["tables/layers"]["data"][0][:3] == ["blocks.0.up", "mlp", 5]
+    assert judge.tables["tables/receipts"]["data"] == [["average", "distance to the raw weights", 0.125, True]]
+
+
+def test_a_run_that_failed_is_failed_in_wandb_too(tmp_path):
+    folder = died(tmp_path, "0_seed1", 1, "failed", "RankError: rank 0 died")
+    live(folder, OFFLINE, pytest.fail)
+    assert kept_runs(folder)[-1].exit_code == 1
+    assert kept_runs(folder)[-1].summary["final/status"] == "failed"
+
+
+def small_sweep(folder: Path) -> dict:
+    arms = {"default": (1.6, 1.61), "quant=int5_gptq": (1.58, 1.585)}
+    make_plan(folder, **{arm: [1, 2] for arm in arms})
+    for arm, scores in arms.items():
+        for seed, bpb in enumerate(scores, 1):
+            make_run(folder, f"{len(list(folder.glob('*_seed*')))}_seed{seed}", seed, bpb, arm=arm)
+    return publish(folder)
+
+
+def test_a_sweep_is_an_aggregate_run(tmp_path):
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    small_sweep(sweep)
+    OFFLINE.aggregate(sweep, pytest.fail)
+    (kept,) = kept_runs(sweep)
+    assert (kept.job_type, kept.name, kept.exit_code) == ("aggregate", "sweep-aggregate", 0)
+    assert set(AGGREGATE) <= set(kept.summary)
+    assert (kept.summary["final/val_bpb"], kept.summary["final/arm"]) == (1.5825, "quant=int5_gptq")
+    assert len(kept.tables["tables/seeds"]["data"]) == 4
+    assert len(kept.tables["tables/ablation"]["data"]) == 1
+    (_, files) = kept.artifacts["sweep-submission"]
+    assert {"summary.json", "submission/default/submission.json"} <= files
+
+
+# ---- when W&B is not well
+
+
+def client(monkeypatch, tmp_path, body: str) -> None:
+    """Put another `wandb` before the real one."""
+    place = tmp_path / "client"
+    place.mkdir()
+    (place / "wandb.py").write_text(
+        "from types import SimpleNamespace as Run\nSettings = Table = Artifact = Run\n" + body
+    )
+    monkeypatch.setenv("PYTHONPATH", str(place))
+
+
+def test_a_client_that_hangs_is_stopped_and_said(monkeypatch, tmp_path, complete):
+    client(monkeypatch, tmp_path, "import time\ndef init(**words): time.sleep(600)\n")
+    said: list[str] = []
+    live(complete, Wandb(project="pgolf", entity=None, mode="offline", patience_seconds=0.5), said.append)
+    (line,) = said
+    assert "Wandb: was not done 0.5 s after the end and was stopped" in line
+    assert len((complete / EVENTS_FILE).read_text().splitlines()) == len(STORY)
+
+
+def test_a_client_that_fails_costs_a_line(monkeypatch, tmp_path, complete):
+    client(monkeypatch, tmp_path, "def init(**words): raise RuntimeError('the disk is full')\n")
+    said: list[str] = []
+    live(complete, OFFLINE, said.append)
+    (line,) = said
+    assert re.search(r"Wandb: ended with exit code 1. RuntimeError: the disk is full \(see .*mirror.log\)", line)
+
+
+def test_online_without_a_key_is_kept_offline_and_said(complete):
+    said: list[str] = []
+    live(complete, Wandb(project="pgolf", entity=None, mode="online", patience_seconds=60.0), said.append)
+    assert "there is no key for W&B" in said[0]
+    assert [kept.job_type for kept in kept_runs(complete)] == ["train", "evaluate"]
+
+
+def test_an_exception_in_the_run_goes_through(complete):
+    with pytest.raises(KeyboardInterrupt), OFFLINE.mirrored(complete, pytest.fail):
+        raise KeyboardInterrupt
+
+
+def test_settings_are_checked():
+    with pytest.raises(ConfigError, match=r"logger\.mode=.on.: must be offline or online"):
+        Wandb(project="p", entity=None, mode="on", patience_seconds=1.0)
+    with pytest.raises(ConfigError, match=r"logger\.patience_seconds"):
+        Wandb(project="p", entity=None, mode="offline", patience_seconds=0.0)
+
+
+# ---- TensorBoard
+
+
+def test_tensorboard_files_hold_the_histories(complete):
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    live(complete, TensorBoard(patience_seconds=120.0), pytest.fail)
+    code = (
+        "import sys, json\nfrom tensorboard.backend.event_processing.event_accumulator import EventAccumulator as E\n"
+    )
+    code += "e = E(sys.argv[1]); e.Reload()\n"
+    code += "print(json.dumps({t: [(s.step, s.value) for s in e.Scalars(t)] for t in e.Tags()['scalars']}))"
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(complete / "tensorboard")], capture_output=True, text=True, check=True
+    )
+    found = json.loads(out.stdout)
+    assert found["train/loss"] == [[1, pytest.approx(6.9)], [50, pytest.approx(4.9)]]
+    assert found["eval/val_bpb"] == [[1, pytest.approx(1.7)], [2, pytest.approx(1.6)]]
+    assert found["final/val_bpb"] == [[0, pytest.approx(1.6)]]
+
+
+def test_tensorboard_that_is_not_installed_is_refused_with_what_to_do(monkeypatch):
+    monkeypatch.setattr("pgolf.logger.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'pgolf\[tensorboard\]'"):
+        TensorBoard(patience_seconds=1.0)
+
+
+# ---- the whole line
+
+
+def test_a_sweep_with_wandb_leaves_stages_an_aggregate_and_reports(tmp_path):
+    done = run(tmp_path, "-m", "seed=3", "hydra.sweep.dir=sweep", "logger=wandb", "limits.train_steps=3", *TINY)
+    assert "Wandb:" not in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("val_bpb=")
+    folder = only(tmp_path, "sweep/0_*")
+    made = record(folder)
+    train, judge = kept_runs(folder)
+    assert train.summary["final/artifact_bytes"] == made["artifact"]["bytes"]
+    final = {name: value for name, value in judge.summary.items() if name.startswith("final/")}
+    assert set(final) == set(SUMMARY), "every place of the schema is there in a complete run"
+    assert final["final/val_bpb"] == made["evaluate"]["val_bpb"]
+    assert {"artifact.pgolf", "config.yaml", "train.log", "report.html"} <= judge.artifacts["laptop-seed3"][1]
+    events = [json.loads(line) for line in (folder / EVENTS_FILE).read_text().splitlines()]
+    assert {e["event"] for e in events} == set(EVENTS)
+    (aggregate,) = kept_runs(tmp_path / "sweep")
+    assert aggregate.job_type == "aggregate"
+    assert (folder / "report.html").exists()
+    assert (tmp_path / "sweep/report.html").exists()

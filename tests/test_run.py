@@ -1,0 +1,303 @@
+"""The command line from words to files: one run, two ranks, a sweep, and everything that can be mistyped."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.command import TINY, command, environment, only, record, run, start
+
+STEPS = ("limits.train_steps=6", *TINY)
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory):
+    """One complete run against the clock: (folder of the run, what it printed)."""
+    place = tmp_path_factory.mktemp("laptop")
+    done = run(place, "limits.train_seconds=8", "limits.eval_seconds=60", *TINY)
+    return only(place, "runs/*"), done.stdout
+
+
+def test_a_run_leaves_what_it_promises(laptop):
+    folder, printed = laptop
+    files = {p.name for p in folder.iterdir()}
+    assert {"config.yaml", "record.json", "events.jsonl", "train.log", "artifact.pgolf", "train_gpt.py"} <= files
+    kept = record(folder)
+    assert (kept["status"], kept["verdict"], kept["train"]["stopped_by"]) == ("complete", "consistent", "clock")
+    last = printed.strip().splitlines()[-1]
+    bpb = f"{kept['evaluate']['val_bpb']:.8f}"
+    assert last == f"val_bpb={bpb} artifact_bytes={kept['artifact']['bytes']} verdict=consistent run={folder}"
+
+
+def test_the_artifact_is_the_one_that_was_weighed_and_judged(laptop):
+    folder, _ = laptop
+    kept, data = record(folder), (folder / "artifact.pgolf").read_bytes()
+    assert kept["artifact"]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert kept["artifact"]["bytes"] == len(data) == sum(kept["artifact"]["groups"].values())
+    assert kept["code"]["bytes"] == len((folder / "train_gpt.py").read_bytes())
+
+
+def test_both_clocks_are_kept_and_their_phases_named(laptop):
+    kept = record(laptop[0])
+    train, judged = kept["train"], kept["evaluate"]
+    assert train["seconds"] <= 8
+    assert judged["seconds"] <= 60
+    assert {"steps", "average", "calibrate", "quantize and pack", "dev"} == train["phases"].keys()
+    assert {"load", "prove bytes", "score"} == judged["phases"].keys()
+    assert sum(train["phases"].values()) == pytest.approx(train["seconds"], abs=0.5)
+
+
+def test_every_target_and_byte_is_counted(laptop):
+    kept = record(laptop[0])
+    assert kept["evaluate"]["tokens"] == kept["data"]["val_tokens"] - 1
+    assert kept["evaluate"]["bytes"] == kept["evaluate"]["proven_bytes"] == kept["data"]["val_bytes"]
+    assert kept["evaluate"]["visits_ok"]
+
+
+def test_the_log_is_closed_and_names_its_code_at_both_ends(laptop):
+    folder, printed = laptop
+    log = (folder / "train.log").read_text()
+    lines, kept = log.splitlines(), record(folder)
+    assert lines[0].startswith("begin pgolf=")
+    assert re.fullmatch(
+        rf"end .* code_sha256={kept['code']['sha256']} .* status=complete lines={len(lines)}", lines[-1]
+    )
+    assert kept["code"]["sha256"] in lines[0]
+    assert kept["log_sha256"] == hashlib.sha256(log.encode()).hexdigest()
+    assert f"val_bpb={kept['evaluate']['val_bpb']:.8f}" in log
+    assert set(lines) <= set(printed.splitlines()), "what is logged is what was shown"
+
+
+def test_events_are_json_lines(laptop):
+    events = [json.loads(line) for line in (laptop[0] / "events.jsonl").read_text().splitlines()]
+    assert {"step", "dev", "sealed", "score"} <= {e["event"] for e in events}
+
+
+def test_parts_that_are_on_left_receipts(laptop):
+    receipts = record(laptop[0])["receipts"]
+    assert {"average", "quant", "ttt"} <= {r["part"].split(".")[0] for r in receipts}
+    assert all(r["alive"] for r in receipts)
+
+
+def test_same_seed_and_steps_give_the_same_bits(tmp_path):
+    shas = []
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        run(tmp_path / place, *STEPS)
+        kept = record(only(tmp_path / place, "runs/*"))
+        shas.append((kept["artifact"]["sha256"], kept["evaluate"]["val_bpb"], kept["code"]["sha256"]))
+    assert shas[0] == shas[1]
+
+
+def losses(folder) -> list[float]:
+    events = (json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines())
+    return [e["loss"] if e["event"] == "step" else e["dev_bpb"] for e in events if e["event"] in ("step", "dev")]
+
+
+def test_1_2_and_4_ranks_give_the_same_curve(tmp_path):
+    curves = {}
+    for ranks in (1, 2, 4):
+        place = tmp_path / str(ranks)
+        place.mkdir()
+        run(place, f"machine.ranks={ranks}", "machine.micro_batch_tokens=256", "ttt=none", *without_ttt(STEPS))
+        folder = only(place, "runs/*")
+        curves[ranks] = [*losses(folder), record(folder)["evaluate"]["val_bpb"]]
+    assert len(curves[1]) >= 3
+    assert curves[2] == pytest.approx(curves[1], rel=2e-4)
+    assert curves[4] == pytest.approx(curves[1], rel=2e-4)
+
+
+def without_ttt(words):
+    return [w for w in words if not w.startswith("ttt.")] + ["ttt.chunk_tokens=4096"]
+
+
+def test_a_sweep_ends_in_a_submission(tmp_path):
+    run(tmp_path, "-m", "seed=1,2,3", "hydra.sweep.dir=sweep", *STEPS)
+    sweep = tmp_path / "sweep"
+    summary = json.loads((sweep / "summary.json").read_text())
+    (arm,) = summary["arms"]
+    scores = [record(folder)["evaluate"]["val_bpb"] for folder in sorted(sweep.glob("[0-9]*"))]
+    assert [row["val_bpb"] for row in arm["seeds"]] == pytest.approx(scores, abs=5e-9)
+    assert arm["submission"] == {"written": True, "folder": arm["submission"]["folder"]}, arm["submission"]
+    folder = sweep / arm["submission"]["folder"]
+    names = {p.name for p in folder.iterdir()}
+    assert names == {"README.md", "submission.json", "train_gpt.py", "requirements.txt"} | {
+        f"train_seed{seed}.log" for seed in (1, 2, 3)
+    }
+    stated = json.loads((folder / "submission.json").read_text())
+    printed = [round(score, 8) for score in scores]  # the mean is of the figures that the table shows
+    assert stated["val_bpb"] == pytest.approx(sum(printed) / 3, abs=5.001e-9)
+    for score in scores:
+        assert f"{score:.8f}" in (folder / "README.md").read_text()
+
+
+def test_a_failed_seed_is_named_and_not_averaged(tmp_path):
+    words = ("-m", "seed=1,2", "hydra.sweep.dir=sweep", "limits.artifact_bytes=1000", *STEPS)
+    failed = run(tmp_path, *words, code=1)
+    assert "over limits.artifact_bytes=1,000" in failed.stderr
+    (arm,) = json.loads((tmp_path / "sweep/summary.json").read_text())["arms"]
+    assert not arm["submission"]["written"]
+    assert len(list((tmp_path / "sweep").glob("[0-9]*/record.json"))) == 2, "the second seed was still tried"
+
+
+def test_interrupting_a_sweep_stops_it_and_the_record_says_so(tmp_path):
+    words = ("-m", "seed=1,2", "hydra.sweep.dir=sweep", "limits.train_seconds=120", *TINY)
+    sweep = start(tmp_path, *words)
+    wait_for(tmp_path, "sweep/*/events.jsonl")
+    sweep.send_signal(signal.SIGINT)
+    _, said = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130, said
+    folders = list(tmp_path.glob("sweep/[0-9]*"))
+    assert len(folders) == 1
+    kept = record(folders[0])
+    assert kept["status"] == "interrupted"
+    assert "status=interrupted" in (folders[0] / "train.log").read_text().splitlines()[-1]
+
+
+def children(pid: int) -> list[int]:
+    found = (int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit())
+    return [p for p in found if parent_of(p) == pid]
+
+
+def parent_of(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return None
+
+
+def wait_for(folder: Path, pattern: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < deadline, f"no {pattern}"
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_killed_rank_ends_the_run_and_the_record_says_so(tmp_path):
+    running = start(tmp_path, "machine.ranks=2", "limits.train_seconds=120", *TINY)
+    wait_for(tmp_path, "runs/*/events.jsonl")
+    ranks = [p for p in children(running.pid) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    assert len(ranks) == 2
+    os.kill(ranks[1], signal.SIGKILL)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "died with exit code -9" in said
+    assert "Traceback" not in said
+    folder = only(tmp_path, "runs/*")
+    kept = record(folder)
+    assert (kept["status"], kept["evaluate"]) == ("failed", None)
+    assert "died with exit code -9" in kept["error"]
+    assert "status=failed" in (folder / "train.log").read_text().splitlines()[-1]
+    assert not [p for p in ranks if parent_of(p) == running.pid]
+
+
+def test_a_wheel_runs_from_another_directory(tmp_path):
+    root = Path(__file__).resolve().parent.parent
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        str(root),
+    ]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("pgolf-*.whl")
+    site, place = tmp_path / "site", tmp_path / "elsewhere"
+    place.mkdir()
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    words = command(*STEPS, "ttt=none", "eval=chunked")
+    words = [w for w in words if not w.startswith(("ttt.seq", "eval.stride"))]
+    env = environment() | {"PYTHONPATH": str(site)}
+    done = subprocess.run(words, cwd=place, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "verdict=consistent" in done.stdout.splitlines()[-1]
+    where = subprocess.run(
+        [sys.executable, "-c", "import pgolf; print(pgolf.__file__)"],
+        cwd=place,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert where.stdout.startswith(str(site))
+    assert {"conf", "experiments"} <= {p.name for p in (site / "pgolf").iterdir()}
+
+
+REFUSED = {
+    "quant.bitz=5": "quant.bitz: there is no such key. Did you mean 'quant.bits'?",
+    "bogus=1": "bogus: there is no such key. There are: machine, data",
+    "quant=int9": "quant=int9: there is no such option.",
+    "quant.bits=9": "quant.bits=9: must be between 2 and 8",
+    "quant.bits=five": "quant.bits='five': Value 'five' of type 'str' could not be converted to Integer",
+    "model.heads=3": "model.heads=3: must be a divisor of model.width (128)",
+    "data.batch_tokens=1000": "data.batch_tokens=1000: must be a multiple of",
+    "machine.ranks=3": "data.batch_tokens=2048: must be a multiple of machine.ranks x data.sequence_length = 3 x 256",
+    "limits.train_seconds=0": "limits.train_seconds=0.0: must be more than 0",
+    "seed=three": "seed.value='???': must be given",
+    "seed=-1": "seed.value=-1: must be from 0 to",
+    "experiment=nope": "experiment=nope: there is no such option.",
+    "dry=yes": "dry='yes': must be true or false",
+    "name=a/b": "name='a/b': must be letters",
+    "eval.stride=4096": "eval.stride=4096: must be between 1 and eval.context",
+    "+quant.x=1": "quant.x=1: is not a field of Symmetric",
+    "quant=5": "a group takes the name of an option",
+}
+
+
+@pytest.mark.parametrize("word", REFUSED)
+def test_what_is_mistyped_is_refused_with_one_message(tmp_path, word):
+    done = run(tmp_path, word, code=2)
+    assert REFUSED[word] in done.stderr
+    assert done.stderr.startswith("pgolf: ")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_with_one_bad_arm_does_not_start(tmp_path):
+    done = run(tmp_path, "-m", "seed=1,2", "quant.bits=5,9", code=2)
+    assert done.stderr.startswith("pgolf: quant.bits=9: must be between 2 and 8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_prints_the_plan_and_starts_nothing(tmp_path):
+    done = run(tmp_path, "-m", "seed=three", "quant=int5_gptq,int6_gptq", "dry=true")
+    assert done.stdout.count("seed 1337, 42, 7") == 2
+    for word in (
+        "parameters; about",
+        "of code; cap 16,000,000",
+        "GFLOP a step",
+        "training tokens needed",
+        "evaluation clock",
+    ):
+        assert word in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("word", ["seed=42", "seed.value=42"])
+def test_both_spellings_of_a_seed(tmp_path, word):
+    assert "seed 42" in run(tmp_path, word, "dry=true").stdout
+
+
+def test_help_and_errors_do_not_import_torch(tmp_path):
+    for words in (["--help"], ["quant.bits=9"]):
+        lines = [
+            "import sys, runpy; sys.argv = ['pgolf.run', *sys.argv[1:]]",
+            "try: runpy.run_module('pgolf.run', run_name='__main__')",
+            "finally: print('torch' in sys.modules, file=sys.stderr)",
+        ]
+        ran = [sys.executable, "-c", "\n".join(lines), *words]
+        done = subprocess.run(ran, cwd=tmp_path, capture_output=True, text=True, env=environment())
+        assert done.stderr.strip().endswith("False"), done.stderr

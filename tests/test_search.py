@@ -1,0 +1,88 @@
+"""The search: which words it takes apart, and two real trials that it takes up again."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pgolf.errors import UserError
+from pgolf.search import Dimension, divided, main, settings
+from tests.command import TINY, environment, record
+
+
+def test_words_with_sweeps_are_searched_and_the_others_fixed():
+    space, fixed = divided(
+        [
+            "a.lr=tag(log,interval(0.01,0.1))",
+            "quant=int5_gptq,int6_gptq",
+            "b=range(1,4)",
+            "c=interval(0,1)",
+            "limits=laptop",
+        ]
+    )
+    assert space == [
+        Dimension("a.lr", None, 0.01, 0.1, True),
+        Dimension("quant", ("int5_gptq", "int6_gptq")),
+        Dimension("b", ("1", "2", "3")),
+        Dimension("c", None, 0.0, 1.0),
+    ]
+    assert fixed == ["limits=laptop"]
+    assert [d.first for d in space] == ["a.lr=0.01", "quant=int5_gptq", "b=1", "c=0.0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["limits=laptop"], "nothing to search"),
+        (["a=interval(1,0)"], "an interval goes up"),
+        (["a=tag(log,interval(0,1))"], "begins above 0"),
+        (["a=glob(*)"], "search over choice"),
+        (["a=interval("], "a=interval("),
+    ],
+)
+def test_words_that_cannot_be_searched_are_refused(words, said):
+    with pytest.raises(UserError) as wrong:
+        divided(words)
+    assert said in str(wrong.value)
+
+
+def test_settings_are_told_from_a_runs_words():
+    ours, theirs = settings(["trials=3", "study=lr", "seed=3", "data.x=1"])
+    assert (ours, theirs) == ({"trials": "3", "study": "lr"}, ["seed.value=3", "data.x=1"])
+    for bad in ("trials=0", "trials=x", "study=a/b"):
+        with pytest.raises(UserError):
+            settings([bad])
+
+
+def test_an_arm_that_cannot_run_is_refused_before_anything_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["quant.bits=9,5"]) == 2
+    assert "quant.bits=9: must be between 2 and 8" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def searched(folder, *words: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "pgolf.search", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), timeout=300)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_two_trials_are_run_judged_by_dev_bpb_and_taken_up_again(tmp_path):
+    optuna = pytest.importorskip("optuna", reason="the extra `search` is not installed")
+    words = ["optim.matrix.lr=tag(log,interval(0.001,0.1))", "limits.train_steps=4", "ttt=none", *TINY]
+    words = [w for w in words if not w.startswith("ttt.")]
+    assert "trial 0" in searched(tmp_path, "trials=1", *words)
+    said = searched(tmp_path, "trials=2", *words)
+    assert "trial 0  optim" not in said
+    assert "trial 1" in said
+    place = tmp_path / "searches/search"
+    study = optuna.load_study(study_name="pgolf", storage=f"sqlite:///{place}/study.db")
+    assert [t.value for t in study.trials] == [
+        record(place / f"trial{n}")["train"]["dev_bpb"]["quantized"] for n in (0, 1)
+    ]
+    assert all(t.intermediate_values for t in study.trials)
+    assert said.splitlines()[-1].startswith("python -m pgolf.run optim.matrix.lr=")
+    assert "is the search of other words" in searched(tmp_path, "trials=2", *words, "seed=9", code=2)
+    assert os.listdir(tmp_path) == ["searches"]

@@ -1,0 +1,149 @@
+"""The training stage: a warm-up that leaves no trace, switches that the receipts show, and what is not finite."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch._dynamo.testing
+
+from pgolf.compose import rehearse
+from pgolf.errors import ConfigError, UserError
+from pgolf.journal import Nowhere, Written
+from pgolf.limits.clock import Clock
+from pgolf.limits.pace import BySteps
+from pgolf.machine.world import World
+from pgolf.schedule import Progress
+from pgolf.train import Trainer, fit, rows_of, train
+from tests.command import TINY, environment
+from tests.ranks import run_ranks
+
+LOOP = "model.loop={_target_: pgolf.model.Loop, first: 0, last: 1, num_loops: 1}"
+SWITCHED = (LOOP, "schedule.loop_at=0.3", "schedule.qat_below=0.5")
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch):
+    monkeypatch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
+
+
+@pytest.fixture(scope="module")
+def text():
+    """The training half of the tests' corpus."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
+        return recipe().data.prepare(lambda what, done: None).training
+
+
+def recipe(*words: str):
+    torch.set_num_threads(1)
+    return rehearse([*TINY, "limits.train_steps=10", *words], sweep=False)[0].recipe
+
+
+def after_steps(trainer: Trainer, count: int) -> list[torch.Tensor]:
+    """The weights after that many steps of ten, and the averaged ones."""
+    with trainer.loader:
+        for step in range(count):
+            trainer.step(Progress(step, float(step), float(count)))
+    raw = [p.detach().clone() for p in trainer.model.parameters()]
+    trainer.averager.finish(trainer.model, lambda: 0.0)
+    return raw + list(trainer.model.parameters())
+
+
+@pytest.mark.parametrize("qat", ["none", "soft_round", "crownq"])
+def test_warming_up_leaves_no_trace(text, qat):
+    switched = recipe(f"qat={qat}", "schedule.warmup_steps=2", *SWITCHED)
+    cold, warm = (Trainer(World.alone(), switched, text) for _ in range(2))
+    warm.warm_up(1 << 20)
+    assert warm.qat.receipts() == cold.qat.receipts()
+    for a, b in zip(after_steps(cold, 10), after_steps(warm, 10), strict=True):
+        assert torch.equal(a, b)
+    assert warm.qat.receipts() == cold.qat.receipts()
+    assert all(receipt.alive for receipt in warm.qat.receipts())
+
+
+def test_the_clock_meets_no_graph_that_the_warm_up_did_not(text, monkeypatch):
+    """Recurrence is a second graph, QAT is none: after the warm-up nothing is traced again."""
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("eager")
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, dynamic: compile_(f, backend=counter, dynamic=dynamic))
+    trainer = Trainer(World.alone(), recipe("qat=soft_round", "machine.compile=true", *SWITCHED), text)
+    trainer.warm_up(1 << 20)
+    warmed = counter.frame_count
+    assert warmed >= 2
+    after_steps(trainer, 10)
+    assert counter.frame_count == warmed
+    assert all(receipt.alive for receipt in trainer.qat.receipts())
+    torch._dynamo.reset()
+
+
+def on_ranks(world: World, shared, text) -> list[np.ndarray]:
+    torch.set_num_threads(1)
+    return [weights.detach().numpy() for weights in after_steps(Trainer(world, shared, text), 6)]
+
+
+def test_two_ranks_do_with_crown_q_what_one_does(text):
+    """On average: a weight at the edge between two symbols may fall to either side."""
+    words = ("qat=crownq", "qat.weight=300", "machine.micro_batch_tokens=256", *SWITCHED)
+    ones = on_ranks(World.alone(), recipe(*words), text)
+    without = on_ranks(World.alone(), recipe(*words, "qat.weight=1e-9"), text)
+    assert max(map(apart, ones, without)) > 1e-3
+    for twos in run_ranks(on_ranks, 2, recipe("machine.ranks=2", *words), text):
+        assert max(map(apart, ones, twos)) < 1e-5
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).mean())
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_ranks_share_a_batch_and_miss_no_row(size):
+    shared = recipe("machine.micro_batch_tokens=128", f"machine.ranks={size}")
+    rows = [rows_of(shared, World(rank, size, torch.device("cpu"))) for rank in range(size)]
+    assert sorted(np.concatenate(rows)) == list(range(shared.batch_sequences))
+
+
+def test_a_text_that_comes_to_its_end_is_read_again_with_a_notice(text, tmp_path):
+    short = dataclasses.replace(text, dev_tokens=text.tokens - 4096)  # 31 windows beside the held-out slice, 8 a step
+    told, clock = recipe("logger=none", "data.dev_checks=0"), Clock(60)
+    trainer, journal = Trainer(World.alone(), told, short), Written(tmp_path, told.logger, Nowhere())
+    clock.start()
+    with trainer.loader:
+        fit(trainer, BySteps(10), clock, journal, tmp_path)
+    notices = [line for line in (tmp_path / "train.log").read_text().splitlines() if "come to its end" in line]
+    assert [line.split()[1] for line in notices] == ["4", "8"]
+
+
+def test_what_is_not_finite_stops_the_run_and_keeps_the_last_good_weights(text, tmp_path):
+    wild = recipe("optim.matrix.lr=1e30", "optim.clip_norm=null", "logger=none")
+    with pytest.raises(UserError, match=r"^the gradient stopped being finite at step 1: the largest, of \S+, has norm"):
+        train(World.alone(), wild, text, None, 0, tmp_path, False)
+    kept = torch.load(tmp_path / "last_good.pt", weights_only=True)
+    assert kept.keys() == wild.model.build(0, "meta").state_dict().keys()
+    assert all(weight.isfinite().all() for weight in kept.values())
+    assert not Path(tmp_path, "artifact.pgolf").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("qat=ste", "schedule.qat_below=null"),
+            r"qat='STE': is never switched on by the schedule: set schedule.qat_below",
+        ),
+        (("qat=ste", "schedule.qat_below=0.01", "schedule.warmdown.floor=0.1"), "qat='STE': is never switched on"),
+        (
+            (LOOP, "schedule.loop_at=null"),
+            r"model.loop='on': is never switched on by the schedule: set schedule.loop_at",
+        ),
+    ],
+)
+def test_a_part_that_the_schedule_never_switches_on_is_refused(words, told):
+    with pytest.raises(ConfigError, match=told):
+        recipe(*words)
+
+
+def test_a_schedule_may_switch_what_is_not_there():
+    assert recipe("qat=none", "schedule.qat_below=0.5", "schedule.loop_at=0.3")
