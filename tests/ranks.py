@@ -4,29 +4,25 @@ import os
 import socket
 from collections.abc import Callable
 
-import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from pgolf.machine.world import World
+from pgolf.machine import Device, Machine
+from pgolf.machine.launch import joined
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
 
 
 def _main(rank: int, fn: Callable, size: int, port: int, queue, args: tuple) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=size)
-    try:
-        world = World(rank, size, torch.device("cpu"), dist.group.WORLD)
+    where = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=size)
+    os.environ.update({name: str(value) for name, value in where.items()})
+    machine = Machine(ranks=size, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False)
+    with joined(machine) as world:
         queue.put((rank, fn(world, *args)))
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
+        world.barrier()
 
 
 def run_ranks(fn: Callable, size: int, *args) -> list:
@@ -34,7 +30,7 @@ def run_ranks(fn: Callable, size: int, *args) -> list:
     ctx = mp.get_context("spawn")
     queue = ctx.SimpleQueue()
     running = mp.start_processes(
-        _main, (fn, size, _free_port(), queue, args), nprocs=size, join=False, start_method="spawn"
+        _main, (fn, size, free_port(), queue, args), nprocs=size, join=False, start_method="spawn"
     )
     found = {}
     while len(found) < size:  # drained before joining: a full pipe would hold the ranks back

@@ -13,8 +13,9 @@ import torch
 
 from pgolf.errors import ConfigError, UserError
 from pgolf.machine import Device, Machine
-from pgolf.machine.launch import RankError, launch
+from pgolf.machine.launch import RankError, joined, launch
 from pgolf.machine.world import World
+from tests.ranks import free_port
 
 
 def machine(ranks: int | None = 1, **changed) -> Machine:
@@ -48,6 +49,31 @@ def crash(world: World) -> None:
 def test_ranks_add_and_agree(tmp_path):
     got = launch(total, 10, machine=machine(2), logs=tmp_path)
     assert got == {"sum": [21.0, 2.0], "counts": 1, "agreed": 7.0}
+
+
+def gloo_threads() -> list[str]:
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    return [name for name in names if "gloo" in name]
+
+
+def join_and_leave(rank: int, port: int, queue) -> None:
+    where = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2)
+    os.environ.update({name: str(value) for name, value in where.items()})
+    with joined(machine(2)) as world:
+        world.sum_(torch.ones(3))
+        within = gloo_threads()
+    queue.put((world.size, within, gloo_threads()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_rank_that_leaves_takes_the_communication_threads_with_it():
+    """One that still runs while the interpreter shuts down aborts the process, after its work is done."""
+    queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    torch.multiprocessing.start_processes(join_and_leave, (free_port(), queue), nprocs=2, start_method="spawn")
+    for size, within, after in (queue.get(), queue.get()):
+        assert size == 2
+        assert within
+        assert after == []
 
 
 def test_alone_collectives_are_the_identity():

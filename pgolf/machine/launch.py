@@ -141,8 +141,8 @@ def _join(machine: Machine) -> World:
     rank, size, local = (int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if not machine.on_gpu:
         dist.init_process_group("gloo", timeout=timedelta(minutes=10))
-        return World(rank, size, torch.device("cpu"), dist.group.WORLD)
+        return World(rank, size, torch.device("cpu"))
     device = torch.device("cuda", local)
     torch.cuda.set_device(device)
-    dist.init_process_group("nccl", device_id=device, timeout=timedelta(minutes=10))
-    return World(rank, size, device, dist.new_group(backend="gloo"))
+    dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device, timeout=timedelta(minutes=10))
+    return World(rank, size, device)

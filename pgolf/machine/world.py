@@ -13,12 +13,15 @@ _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 
 @dataclass(frozen=True)
 class World:
-    """`rank` of `size`, computing on `device`. `control` is a gloo group for small host-side agreements."""
+    """`rank` of `size`, computing on `device`. Tensors on the host travel by gloo, those on a GPU by NCCL.
+
+    No process group is kept here: its last reference must go with `destroy_process_group`, which then waits for gloo's
+    threads. One that outlives it into the interpreter's shutdown aborts a rank whose work is done.
+    """
 
     rank: int
     size: int
     device: torch.device
-    control: dist.ProcessGroup | None = None
 
     @classmethod
     def alone(cls, device: str = "cpu") -> "World":
@@ -58,12 +61,13 @@ class World:
         if self.size == 1:
             return value
         box = torch.tensor([value], dtype=torch.float64)
-        dist.broadcast(box, src=0, group=self.control)
+        dist.broadcast(box, src=0)
         return box.item()
 
     def barrier(self) -> None:
+        """Wait for every rank, on the host: the accelerator goes on."""
         if self.size > 1:
-            dist.barrier(group=self.control)
+            dist.all_reduce(torch.zeros(1))
 
 
 def _waiting(work: dist.Work, result: torch.Tensor) -> Callable[[], torch.Tensor]:
