@@ -1,5 +1,6 @@
 """The model group against reference logits, losses and gradient norms of the published architectures."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -95,11 +96,20 @@ def load(case: str):
     return golden, model
 
 
+def rounding(model, ids: torch.Tensor) -> float:
+    """How far float32 takes this model's logits from float64 on this machine's kernels: a gain of 5.25 makes much of it."""
+    with torch.no_grad():
+        return (model(ids) - copy.deepcopy(model).double()(ids)).abs().max().item()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_logits_loss_and_gradients_match_the_published_script(case):
     golden, model = load(case)
     ids, targets = torch.from_numpy(golden["ids"]), torch.from_numpy(golden["targets"])
-    torch.testing.assert_close(model(ids), torch.from_numpy(golden["logits"]), atol=1e-5, rtol=0)
+    # The reference is float32 of one processor: equal to the bit there, and elsewhere within what rounding does.
+    torch.testing.assert_close(
+        model(ids), torch.from_numpy(golden["logits"]), atol=1e-5 + 3 * rounding(model, ids), rtol=0
+    )
     loss = model.nll(ids, targets).mean()
     loss.backward()
     assert loss.item() == pytest.approx(golden["loss"].item(), rel=1e-6)
