@@ -108,7 +108,12 @@ class Quant(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Keep(Quant):
-    """Nothing is quantised: fp16, control vectors fp32."""
+    """Nothing is quantised: floats of `bits`, control vectors fp32."""
+
+    bits: int
+
+    def __post_init__(self) -> None:
+        need(self.bits in (16, 32), "quant.bits", self.bits, "16 or 32")
 
     @property
     def calibration(self) -> Calibration | None:
@@ -119,7 +124,7 @@ class Keep(Quant):
         return 1
 
     def plan(self, shapes: Mapping[str, tuple[int, ...]], sections: Mapping[str, str]) -> dict[str, int]:
-        return {name: 32 if sections[name] == "control" else 16 for name in shapes}
+        return {name: 32 if sections[name] == "control" else self.bits for name in shapes}
 
     def scale_of(self, section: str) -> Scale:
         raise AssertionError("nothing is stored as integers")
