@@ -210,11 +210,12 @@ def test_options_quantise_a_model_and_load_back(name):
     assert model.nll(ids(2), ids(2)).mean().item() == pytest.approx(reference.item(), rel=0.05)
 
 
-def test_none_keeps_halves_and_control_in_full():
-    out = option("quant/none").quantize(tiny(), {})
+@pytest.mark.parametrize(("name", "dtype"), [("none", torch.float16), ("fp32", torch.float32)])
+def test_floats_of_the_bits_asked_for_and_control_in_full(name, dtype):
+    out = option(f"quant/{name}").quantize(tiny(), {})
     kinds = {out.sections[name]: t.dtype for name, t in out.tensors.items()}
     assert kinds["control"] == torch.float32
-    assert {t.dtype for n, t in out.tensors.items() if out.sections[n] != "control"} == {torch.float16}
+    assert {t.dtype for n, t in out.tensors.items() if out.sections[n] != "control"} == {dtype}
     assert out.receipts == []
 
 
