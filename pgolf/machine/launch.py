@@ -6,6 +6,7 @@ function that gets a `World` and picklable arguments, and whose value on rank 0 
 
 import ctypes
 import logging
+import multiprocessing
 import os
 import re
 import signal
@@ -58,7 +59,7 @@ def launch(stage: Callable[..., Any], *args: Any, machine: Machine, logs: Path) 
         shutdown_timeout=5,
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=others),
     )
-    with _handlers_restored(), _without_empty(logs):
+    with _handlers_restored(), _spawning(), _without_empty(logs):
         try:
             return elastic_launch(config, _rank_main)(os.getpid(), machine, stage, args)[0]
         except ChildFailedError as failed:
@@ -76,6 +77,17 @@ def _handlers_restored() -> Iterator[None]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+@contextmanager
+def _spawning() -> Iterator[None]:
+    """A new rank takes over the name of its parent's way to start processes, and does not know joblib's ("loky")."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 @contextmanager
