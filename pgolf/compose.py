@@ -7,42 +7,41 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import get_type_hints
+from typing import TYPE_CHECKING, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgolf.errors import ConfigError, UserError, nearest
-from pgolf.recipe import Recipe
+from pgolf.overlays import Overlays, OverlaysOnThePath
+from pgolf.places import beside_or_inside
 from pgolf.schema import TARGET, build, resolved
 
-PACKAGE = Path(__file__).resolve().parent
-SETTINGS = ("author", "name", "dry")  # beside the groups of a recipe
+if TYPE_CHECKING:
+    from pgolf.recipe import Recipe
+    from pgolf.trained import Earlier
+
+SETTINGS = ("author", "name", "dry", "trained")  # beside the groups of a recipe
 SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")  # what does not tell one arm of a sweep from another
-
-
-def beside_or_inside(folder: str) -> Path:
-    """`conf` and `experiments` are inside the package in a wheel, beside it in a checkout."""
-    inside = PACKAGE / folder
-    return inside if inside.is_dir() else PACKAGE.parent / folder
+LAUNCHERS = {
+    "slurm": ("slurm", "hydra_submitit_launcher"),
+    "submitit": ("slurm", "hydra_submitit_launcher"),
+    "joblib": ("joblib", "hydra_joblib_launcher"),
+    "ray": ("ray", "hydra_ray_launcher"),
+}  # by the beginning of a launcher's name: pgolf's extra, and the plugin that it installs
 
 
 def register_experiments() -> None:
-    """Make every experiments/<name>/overlay.yaml an option of the group `experiment`, from wherever pgolf is run."""
-    for overlay in sorted(beside_or_inside("experiments").glob("*/overlay.yaml")):
-        ConfigStore.instance().store(
-            group="experiment",
-            name=overlay.parent.name,
-            node=OmegaConf.load(overlay),
-            package="_global_",
-            provider="pgolf",
-        )
+    """Make every experiment an option of the group `experiment`, in this process, however often it is asked."""
+    for plugin in (Overlays, OverlaysOnThePath):
+        Plugins.instance().register(plugin)
 
 
 def short_words(argument: str) -> str:
@@ -56,7 +55,14 @@ class Job:
 
     overrides: tuple[str, ...]
     config: dict
-    recipe: Recipe
+    recipe: "Recipe"
+
+    @property
+    def earlier(self) -> "Earlier | None":
+        """The run whose artifact is judged again, if nothing is to be trained. Raises ConfigError."""
+        from pgolf.trained import Earlier
+
+        return Earlier.read(Path(self.config["trained"])) if self.config.get("trained") else None
 
     @property
     def arm(self) -> str:
@@ -83,6 +89,8 @@ def sha256_of(plain: dict) -> str:
 
 def job(cfg: DictConfig, overrides: list[str]) -> Job:
     """Check a composed config and freeze it. Raises ConfigError."""
+    from pgolf.recipe import Recipe  # 14 groups of components, which --help and --cfg do without
+
     if OmegaConf.is_missing(cfg.seed, "value"):
         raise ConfigError(
             "seed.value", "???", "must be given; seed=three is for sweeps (-m), a run takes one, as seed=42"
@@ -96,8 +104,22 @@ def job(cfg: DictConfig, overrides: list[str]) -> Job:
             near = nearest(key, [*groups, *SETTINGS, "experiment"])
             raise ConfigError(key, config[key], f"is not a group or setting.{near}")
     _check_settings(config)
+    _check_targets(config)
     parts = {group: build(config.get(group), base, group) for group, base in groups.items()}
-    return Job(tuple(overrides), config, Recipe(**parts))
+    found = Job(tuple(overrides), config, Recipe(**parts))
+    if found.earlier:
+        found.earlier.require(config, found.recipe.ttt.legal)
+    return found
+
+
+def _check_targets(plain: dict, above: str = "") -> None:
+    """Every component is a module of pgolf, for those alone are exported and weighed."""
+    for name, value in plain.items():
+        if isinstance(value, dict):
+            _check_targets(value, f"{above}{name}.")
+        elif name == TARGET and not str(value).startswith("pgolf."):
+            allowed = "must be a class of the package pgolf: train_gpt.py carries and counts nothing else"
+            raise ConfigError(f"{above}{TARGET}", value, allowed)
 
 
 def _check_settings(config: dict) -> None:
@@ -105,6 +127,8 @@ def _check_settings(config: dict) -> None:
         raise ConfigError("dry", config["dry"], "must be true or false")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(config["name"])):
         raise ConfigError("name", config["name"], "must be letters, digits, '.', '_' and '-': it names a folder")
+    if not isinstance(config.get("trained"), str | None):
+        raise ConfigError("trained", config["trained"], "must be a run's folder, or null")
     for key, value in (config.get("author") or {}).items():
         kind, allowed = (int, "a number") if key == "base_pr" else (str, "one line of text")
         if value is not None and (type(value) is not kind or not str(value).isprintable()):
@@ -113,13 +137,27 @@ def _check_settings(config: dict) -> None:
 
 def rehearse(overrides: list[str], sweep: bool) -> list[Job]:
     """Every job that these words ask for, checked. Raises UserError with one message for the first that cannot run."""
+    require_launcher(overrides)
     with initialize_config_dir(str(beside_or_inside("conf")), version_base="1.3"):
         try:
             return jobs(overrides, sweep)
         except UserError:
             raise
         except (HydraException, OmegaConfBaseException, ValueError) as wrong:
-            raise UserError(_told(wrong)) from None
+            raise UserError(_told(wrong, overrides)) from None
+
+
+def require_launcher(overrides: list[str]) -> None:
+    """Refuse a launcher that is an extra of pgolf's and not installed, with the line that installs it."""
+    for word in overrides:
+        group, _, name = word.partition("=")
+        for start, (extra, plugin) in LAUNCHERS.items():
+            if group == "hydra/launcher" and name.startswith(start) and not _installed(plugin):
+                raise UserError(f"{word}: this launcher is not installed: pip install 'pgolf[{extra}]'")
+
+
+def _installed(plugin: str) -> bool:
+    return find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.{plugin}") is not None
 
 
 def jobs(overrides: list[str], sweep: bool) -> list[Job]:
@@ -159,7 +197,7 @@ def _distinct(found: list[Job]) -> list[Job]:
     return found
 
 
-def _told(wrong: Exception) -> str:
+def _told(wrong: Exception, overrides: list[str]) -> str:
     """Hydra's message, or, where a key or option is not known, ours with the nearest name."""
     text = str(wrong).strip()
     if isinstance(wrong.__cause__, OmegaConfBaseException):
@@ -171,16 +209,19 @@ def _told(wrong: Exception) -> str:
         there = f"{nearest(option.group(2), options)} There are: {', '.join(options)}."
         return f"{option.group(1)}={option.group(2)}: there is no such option.{there}"
     if key := re.search(r"Could not override '([^']+)'", text):
-        return f"{key.group(1)}: there is no such key.{_known(key.group(1))}"
+        return f"{key.group(1)}: there is no such key.{_known(key.group(1), overrides)}"
     return text
 
 
-def _known(key: str) -> str:
-    """The nearest of all keys, or else the keys beside it."""
-    plain = OmegaConf.to_container(compose("config"))
-    above, keys = key.rpartition(".")[0], dotted_keys(plain)
-    beside = [k for k in keys if k.rpartition(".")[0] == above and not k.endswith(TARGET)]
-    return nearest(key, set(keys) - {key}) or f" There are: {', '.join(beside)}."
+def _known(key: str, overrides: list[str]) -> str:
+    """The nearest of all keys that the chosen options have, or else the keys beside it."""
+    groups = {folder.name for folder in beside_or_inside("conf").iterdir() if folder.is_dir()} | {"experiment"}
+    choices = [word for word in overrides if word.partition("=")[0] in groups and "," not in word]
+    plain = OmegaConf.to_container(compose("config", overrides=choices))
+    above, keys = key.rpartition(".")[0], [k for k in dotted_keys(plain) if not k.endswith(TARGET)]
+    beside = [k for k in keys if k.rpartition(".")[0] == above]
+    alike = [k for k in keys if k != key and ("." in k) >= ("." in key)]
+    return nearest(key, alike) or f" There are: {', '.join(beside)}."
 
 
 def dotted_keys(plain: dict, before: str = "") -> list[str]:

@@ -11,6 +11,7 @@ from pgolf.logger import Logger
 
 if TYPE_CHECKING:
     from pgolf.machine.world import World
+    from pgolf.recipe import Recipe
 
 PLAIN_SECONDS = 10.0  # between two progress lines where there is no terminal
 
@@ -24,15 +25,19 @@ class Screen(ABC):
 
     @abstractmethod
     @contextmanager
-    def bar(self, label: str) -> Iterator["Bar"]:
-        """A live view of long work, for as long as the context lasts."""
+    def bar(self, label: str, recipe: "Recipe | None" = None) -> Iterator["Bar"]:
+        """A live view of long work, for as long as the context lasts. With the recipe it can tell utilisation."""
+
+    @abstractmethod
+    def card(self, title: str, rows: list[tuple[str, str]]) -> None:
+        """The results as a table, where that is more than the lines of the log."""
 
 
 class Bar(ABC):
     """A live view: how much of the work is `done` (0 to 1), and the numbers that go with it."""
 
     @abstractmethod
-    def update(self, done: float, text: str) -> None: ...
+    def update(self, done: float, text: str, tokens_per_second: float = 0.0) -> None: ...
 
 
 class Plain(Screen):
@@ -42,8 +47,11 @@ class Plain(Screen):
         print(text, flush=True)
 
     @contextmanager
-    def bar(self, label: str) -> Iterator[Bar]:
+    def bar(self, label: str, recipe: "Recipe | None" = None) -> Iterator[Bar]:
         yield _PlainBar(label)
+
+    def card(self, title: str, rows: list[tuple[str, str]]) -> None:
+        pass
 
 
 class _PlainBar(Bar):
@@ -51,7 +59,7 @@ class _PlainBar(Bar):
         self.label = label
         self.shown = time.monotonic()
 
-    def update(self, done: float, text: str) -> None:
+    def update(self, done: float, text: str, tokens_per_second: float = 0.0) -> None:
         if time.monotonic() - self.shown >= PLAIN_SECONDS:
             print(f"{self.label}  {done:4.0%}  {text}", flush=True)
             self.shown = time.monotonic()
@@ -69,25 +77,16 @@ class Terminal(Screen):
         self.console.print(text, markup=False)
 
     @contextmanager
-    def bar(self, label: str) -> Iterator[Bar]:
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    def bar(self, label: str, recipe: "Recipe | None" = None) -> Iterator[Bar]:
+        from pgolf.live import live
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(24),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[text]}"),
-        )
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            yield _RichBar(progress, progress.add_task(label, total=1.0, text=""))
+        with live(self.console, label, recipe) as view:
+            yield view
 
+    def card(self, title: str, rows: list[tuple[str, str]]) -> None:
+        from pgolf.live import table
 
-class _RichBar(Bar):
-    def __init__(self, progress, task):
-        self.progress, self.task = progress, task
-
-    def update(self, done: float, text: str) -> None:
-        self.progress.update(self.task, completed=done, text=text)
+        self.console.print(table(title, rows))
 
 
 class Nowhere(Screen):
@@ -97,12 +96,15 @@ class Nowhere(Screen):
         pass
 
     @contextmanager
-    def bar(self, label: str) -> Iterator[Bar]:
+    def bar(self, label: str, recipe: "Recipe | None" = None) -> Iterator[Bar]:
         yield _NoBar()
+
+    def card(self, title: str, rows: list[tuple[str, str]]) -> None:
+        pass
 
 
 class _NoBar(Bar):
-    def update(self, done: float, text: str) -> None:
+    def update(self, done: float, text: str, tokens_per_second: float = 0.0) -> None:
         pass
 
 

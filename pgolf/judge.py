@@ -74,7 +74,8 @@ class EvalProgress:
 
     def __call__(self, now: Progress) -> None:
         needed = now.expected - now.seconds
-        self.bar.update(now.done / now.total, f"bpb {now.bpb:.4f}  {needed:.0f} s to go, {self.clock.left:.0f} s left")
+        text = f"{now.done:,} of {now.total:,} targets  bpb {now.bpb:.4f}  {needed:.0f} s to go"
+        self.bar.update(now.done / now.total, f"{text}  {self.clock.elapsed:.0f} s used, {self.clock.left:.0f} s left")
         if now.chunk > self.chunk:
             self.chunk = now.chunk
             self.journal.event("chunk", chunk=now.chunk, val_bpb=now.bpb, seconds=round(self.clock.elapsed, 3))

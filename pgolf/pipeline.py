@@ -10,17 +10,19 @@ import yaml
 from pgolf.code import script
 from pgolf.errors import UserError
 from pgolf.files import write_bytes
-from pgolf.journal import Plain, Screen, Terminal, Written
+from pgolf.journal import Nowhere, Plain, Screen, Terminal, Written
 from pgolf.judge import judge
 from pgolf.machine.launch import launch
+from pgolf.plan import start_lines
 from pgolf.record import Record, opened
 from pgolf.report import reported
 from pgolf.train import train
 from pgolf.verdict import verdict
-from pgolf.views import closing_lines, final_line
+from pgolf.views import card, closing_lines, final_line
 
 if TYPE_CHECKING:
     from pgolf.compose import Job
+    from pgolf.data import Corpus
 
 
 def run(job: "Job", folder: Path) -> float:
@@ -33,17 +35,15 @@ def run(job: "Job", folder: Path) -> float:
     corpus = prepared(recipe, screen)
     code = script(job.config, corpus)
     write_bytes(folder / "train_gpt.py", code.data)
+    for line in start_lines(job, code.size, folder):
+        screen.line(line)
+    paper = Written(folder, recipe.logger, Nowhere()) if terminal else journal  # plan and card say it on a terminal
     with (
         recipe.logger.mirrored(folder, screen.line),
         reported(folder, screen.line),
-        opened(folder, job, journal, code=code.section(), data=corpus.section()) as record,
+        opened(folder, job, paper, code=code.section(), data=corpus.section()) as record,
     ):
-        logs = folder / "ranks"
-        exam = recipe.ttt.exam(corpus.validation)  # None, or for study: validation text on the training side
-        trained = launch(
-            train, recipe, corpus.training, exam, code.size, folder, terminal, machine=recipe.machine, logs=logs
-        )
-        record.update(**trained)
+        record.update(**trained(job, corpus, code.size, folder, terminal))
         weigh(record)
         judged = launch(
             judge,
@@ -54,12 +54,13 @@ def run(job: "Job", folder: Path) -> float:
             folder,
             terminal,
             machine=recipe.machine,
-            logs=logs,
+            logs=folder / "ranks",
         )
         record.update(evaluate=judged, receipts=record["receipts"] + judged.pop("receipts"))
         record.update(reference=corpus.validation.reference(), verdict=verdict(record.fields))
         for line in closing_lines(record.fields):
-            journal.line(line)
+            paper.line(line)
+    screen.card(f"{job.config['name']}, seed {recipe.seed.value}", [*card(record.fields), ("files", str(folder))])
     print(final_line(record.fields, folder), flush=True)
     return record["evaluate"]["val_bpb"]
 
@@ -76,6 +77,16 @@ def prepared(recipe, screen: Screen):
     recipe.eval.check(targets)
     recipe.ttt.check(targets, recipe.eval)
     return corpus
+
+
+def trained(job: "Job", corpus: "Corpus", code: int, folder: Path, terminal: bool) -> dict:
+    """The record's account of training, and the artifact in `folder`: by the ranks, or from the run to be judged again."""
+    recipe, earlier = job.recipe, job.earlier
+    if earlier:
+        return earlier.taken(folder, corpus.manifest.text_sha256(), recipe.ttt.legal)
+    exam = recipe.ttt.exam(corpus.validation)  # None, or for study: validation text on the training side
+    about = (recipe, corpus.training, exam, code, folder, terminal)
+    return launch(train, *about, machine=recipe.machine, logs=folder / "ranks")
 
 
 def weigh(record: Record) -> None:

@@ -1,6 +1,9 @@
 """What a run would do, said before it does anything: size, work, text and clocks, all from the recipe."""
 
+import math
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgolf.code import script
@@ -35,33 +38,88 @@ def plan(job: "Job", seeds: list[int]) -> str:
         "training clock": _training_clock(recipe),
         "evaluation clock": _evaluation_clock(recipe),
     }
+    return "\n".join(_aligned(rows))
+
+
+def start_lines(job: "Job", code: int, folder: Path) -> list[str]:
+    """What is about to run, where, how large it will be and on what clocks, with `code` bytes of exported script."""
+    limits, size = job.recipe.limits, Size.predicted(job, code)
+    rows = {
+        "run": f"{job.config['name']}, {_shortened(job.arm)}, seed {job.recipe.seed.value}",
+        "on": _where(job.recipe),
+        "size": f"{size.parameters:,} parameters; {size.brief()}",
+        "clocks": f"{_training(job)}, evaluation {limits.eval_seconds:g} s",
+        "files": str(folder),
+    }
+    return _aligned(rows)
+
+
+def _training(job: "Job") -> str:
+    limits = job.recipe.limits
+    if job.earlier:
+        return f"no training (the artifact of {job.earlier.folder})"
+    return f"training {f'{limits.train_steps:,} steps' if limits.train_steps is not None else f'{limits.train_seconds:g} s'}"
+
+
+def _shortened(arm: str, most: int = 60) -> str:
+    return arm if len(arm) <= most else f"{arm[: most - 1]}…"
+
+
+def _aligned(rows: dict[str, str]) -> list[str]:
     width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {what}" for name, what in rows.items())
+    return [f"{name:<{width}}  {what}" for name, what in rows.items()]
 
 
 def _machine(recipe: Recipe) -> str:
-    where = "GPU" if recipe.machine.on_gpu else f"CPU, {recipe.machine.threads_per_rank} thread(s) each"
     return (
-        f"{recipe.machine.world_size} rank(s) on {where}; {recipe.data.batch_tokens:,} tokens a step ="
+        f"{_where(recipe)}; {recipe.data.batch_tokens:,} tokens a step ="
         f" {recipe.machine.world_size} x {recipe.accumulation} x {recipe.micro_batch_tokens:,}"
     )
 
 
+def _where(recipe: Recipe) -> str:
+    where = "GPU" if recipe.machine.on_gpu else f"CPU, {recipe.machine.threads_per_rank} thread(s) each"
+    return f"{recipe.machine.world_size} rank(s) on {where}"
+
+
+@dataclass(frozen=True)
+class Size:
+    """What will be weighed, in bytes. `fitted` says that the artifact will be made as small as the cap asks."""
+
+    parameters: int
+    artifact: int
+    code: int
+    cap: int
+    fitted: bool
+
+    @classmethod
+    def predicted(cls, job: "Job", code: int) -> "Size":
+        """From the entropy of Gaussian weights, and from quant.fit where that is too much."""
+        recipe = job.recipe
+        model = recipe.model.build(0, "meta")
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        guess, cap = recipe.quant.estimate_bytes(shapes, model.sections()), recipe.limits.artifact_bytes
+        fit = vars(recipe.quant).get("fit")  # not every Quant has one
+        most = cap - code - fit.within if fit else guess
+        return cls(sum(map(math.prod, shapes.values())), min(guess, most), code, cap, most < guess)
+
+    @property
+    def spare(self) -> int:
+        return self.cap - self.artifact - self.code
+
+    def brief(self) -> str:
+        over = f", {-self.spare:,} OVER" if self.spare < 0 else ""
+        return f"about {self.artifact + self.code:,} bytes with code, of {self.cap:,}{over}"
+
+    def in_full(self) -> str:
+        basis = "by quant.fit" if self.fitted else "entropy of Gaussian weights"
+        fits = f"{self.spare:,} to spare" if self.spare >= 0 else f"{-self.spare:,} OVER; {HEAVY_TAILS}"
+        return f"about {self.artifact:,} bytes of artifact ({basis}) + {self.code:,} of code; cap {self.cap:,}: {fits}"
+
+
 def _size(job: "Job") -> str:
-    recipe = job.recipe
-    model = recipe.model.build(0, "meta")
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    artifact, cap = recipe.quant.estimate_bytes(shapes, model.sections()), recipe.limits.artifact_bytes
-    code = script(job.config).size
-    fits = (
-        f"{cap - artifact - code:,} to spare"
-        if artifact + code <= cap
-        else f"{artifact + code - cap:,} OVER; {HEAVY_TAILS}"
-    )
-    return (
-        f"{recipe.model.parameters_count():,} parameters; about {artifact:,} bytes of artifact (entropy of Gaussian weights)"
-        f" + {code:,} of code; cap {cap:,}: {fits}"
-    )
+    size = Size.predicted(job, script(job.config).size)
+    return f"{size.parameters:,} parameters; {size.in_full()}"
 
 
 def _work(recipe: Recipe) -> str:

@@ -88,6 +88,7 @@ def _beginning(job: "Job") -> dict:
         "error": None,
         "name": job.config["name"],
         "author": job.config.get("author"),
+        "trained": job.config.get("trained"),
         "arm": job.arm,
         "arm_sha256": job.arm_sha256,
         "config_sha256": job.config_sha256,

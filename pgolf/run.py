@@ -3,8 +3,10 @@
 Words become checked jobs before anything starts; then Hydra makes the run folders and calls `task` for each.
 """
 
+import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -13,12 +15,14 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from pgolf.completion import BASH
 from pgolf.compose import beside_or_inside, job, register_experiments, rehearse, short_words
 from pgolf.errors import UserError
+from pgolf.help import help_text
 
 
 class Failed(CompactHydraException):
-    """A run that did not finish; Hydra shows the message and not our stack."""
+    """A job of a sweep that did not finish; Hydra shows the message and not our stack."""
 
 
 @hydra.main(config_path=str(beside_or_inside("conf")), config_name="config", version_base="1.3")
@@ -34,10 +38,17 @@ def task(cfg: DictConfig) -> float:
     try:
         return run(asked, folder)
     except (UserError, RankError) as wrong:
-        raise Failed(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}") from None
+        _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", words.mode)
     finally:
         if words.mode == RunMode.MULTIRUN:
             gather(Path(words.sweep.dir).absolute(), asked.recipe.logger)
+
+
+def _stop(said: str, mode: RunMode) -> NoReturn:
+    """Say why and nothing else, with exit code 1; a sweep hears of it through Hydra, which goes on with the next job."""
+    if mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise Failed(said)
+    sys.exit(said)
 
 
 def main() -> None:
@@ -45,17 +56,29 @@ def main() -> None:
     register_experiments()
     sys.argv[1:] = [short_words(a) for a in sys.argv[1:]]
     asked = get_args_parser().parse_args()
+    if asked.help:
+        return print(help_text(asked.overrides))
+    if asked.shell_completion and asked.overrides == ["install=bash"]:
+        return print(BASH)
     try:
-        if not (asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion):
+        if not (asked.hydra_help or asked.cfg or asked.info or asked.shell_completion):
             rehearsed = rehearse(asked.overrides, sweep=asked.multirun)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
+            _require_ranks(rehearsed, asked.overrides)
         task()
     except UserError as wrong:
         sys.exit(_refused(wrong))
     except KeyboardInterrupt as stop:
         print(f"\ninterrupted{f': {stop}' if str(stop) else ''}", file=sys.stderr)
         sys.exit(130)
+
+
+def _require_ranks(rehearsed: list, words: list[str]) -> None:
+    """The GPUs that are asked for are here; where a launcher takes the jobs elsewhere, that place looks for itself."""
+    if not any(word.startswith("hydra/launcher=") for word in words):
+        for one in rehearsed:
+            one.recipe.machine.require()
 
 
 def _show_plans(rehearsed: list) -> None:

@@ -81,7 +81,8 @@ def node_class(cls: type) -> type:
     """A mutable dataclass that OmegaConf can use as a schema for the plain fields of component class `cls`."""
     hints = get_type_hints(cls)
     plain = [(f.name, _schema_type(hints[f.name]), "???") for f in fields(cls) if _component(hints[f.name]) is None]
-    return make_dataclass(cls.__name__, plain)
+    unused = {"repr": False, "eq": False, "namespace": {"__doc__": cls.__name__}}  # each takes its time to make
+    return make_dataclass(cls.__name__, plain, **unused)
 
 
 def _schema_type(hint: Any) -> Any:

@@ -77,6 +77,8 @@ def refusal(arm: dict) -> str | None:
 
 def _faults(row: dict) -> list[str]:
     found = [f"verdict {row['verdict']}"] if row["verdict"].startswith("fail") else []
+    if row["trained"]:
+        found.append(f"its artifact was trained in {row['trained']}, whose log has the training")
     if row["total_bytes"] > row["limit_bytes"]:
         found.append(f"{row['total_bytes']} bytes are over limits.artifact_bytes={row['limit_bytes']}")
     return found + row["disagreements"]

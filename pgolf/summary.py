@@ -169,6 +169,7 @@ def _row(run: Run) -> dict[str, Any]:
     return {
         "seed": run.seed,
         "run": run.folder.name,
+        "trained": r.get("trained"),
         "val_bpb": stats.rounded(r["evaluate"]["val_bpb"]),
         "val_loss": stats.rounded(r["evaluate"]["val_loss"]),
         "artifact_bytes": r["artifact"]["bytes"],

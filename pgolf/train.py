@@ -26,6 +26,7 @@ from pgolf.machine.world import World
 from pgolf.recipe import Recipe
 from pgolf.schedule import END, START, Progress, Schedule
 from pgolf.seal import Reserve, seal
+from pgolf.views import receipt_text
 
 if TYPE_CHECKING:
     from pgolf.ttt.prequant import Exam
@@ -53,7 +54,12 @@ def train(
         pace = pace_of(recipe.limits, clock, reserve.seconds, world)
         with clock.phase("steps"):
             steps, loss = fit(trainer, pace, clock, journal, folder)
-    sealed = seal(trainer, exam, budget, clock, reserve, journal, folder / "artifact.pgolf")
+    with journal.screen.bar("seal") as bar:
+        bar.update(0.0, f"average, calibrate, quantise, pack  {used(clock)}")
+        sealed = seal(trainer, exam, budget, clock, reserve, journal, folder / "artifact.pgolf")
+    receipts = [asdict(r) for r in sealed.receipts]
+    for receipt in receipts:
+        journal.screen.line(f"receipt {receipt_text(receipt)}")
     return {
         "train": {
             "steps": steps,
@@ -67,7 +73,7 @@ def train(
             "validation_tokens": exam.tokens if exam else 0,
         },
         "artifact": sealed.artifact,
-        "receipts": [asdict(r) for r in sealed.receipts],
+        "receipts": receipts,
     }
 
 
@@ -186,13 +192,19 @@ def stages(schedule: Schedule) -> list[Progress]:
 def fit(trainer: Trainer, pace: Pace, clock: Clock, journal: Journal, folder: Path) -> tuple[int, float]:
     """Steps until the pace says so. Returns their number and the last logged loss, nats per token."""
     watch, step = Watch(trainer, clock, journal, folder), 0
-    with journal.screen.bar("train") as bar:
+    with journal.screen.bar("train", trainer.recipe) as bar:
         while (progress := pace.progress(step)).elapsed < progress.total:
             watch.after(progress, trainer.step(progress))
             step += 1
-            bar.update(progress.elapsed / progress.total, f"step {step}  loss {watch.loss:.3f}  {clock.elapsed:.0f} s")
+            rate = step * trainer.recipe.data.batch_tokens / clock.elapsed
+            text = f"step {step}  loss {watch.shown:.3f}  lr x{trainer.recipe.schedule.lr(progress):.3f}  {rate:,.0f} tokens/s"
+            bar.update(progress.elapsed / progress.total, f"{text}  {used(clock)}", rate)
     trainer.require_finite(folder)
     return step, watch.loss
+
+
+def used(clock: Clock) -> str:
+    return f"{clock.elapsed:.0f} s used, {clock.left:.0f} s left"
 
 
 class Watch:
@@ -201,7 +213,7 @@ class Watch:
     def __init__(self, trainer: Trainer, clock: Clock, journal: Journal, folder: Path):
         self.trainer, self.clock, self.journal, self.folder = trainer, clock, journal, folder
         self.checks = DevChecks(trainer.recipe.data.dev_checks)
-        self.loss, self.epoch = math.nan, 0
+        self.loss, self.shown, self.epoch = math.nan, math.nan, 0
 
     def after(self, progress: Progress, share: torch.Tensor) -> None:
         """`share` is this rank's part of the loss of the step that `progress` came before."""
@@ -209,8 +221,10 @@ class Watch:
         logged, checked = step == 1 or step % LOG_EVERY == 0, self.checks.due(progress)
         if logged or checked or step % CHECK_EVERY == 0:
             self.trainer.require_finite(self.folder)
+            self.shown = global_loss(self.trainer.world, share)
         if logged:
-            self.loss = report(self.trainer, self.journal, progress, share, self.clock)
+            self.loss = self.shown
+            report(self.trainer, self.journal, progress, self.loss, self.clock)
         if checked:
             show_dev(self.trainer, self.journal, step, self.clock)
         if self.trainer.loader.epoch > self.epoch:
@@ -218,17 +232,21 @@ class Watch:
             self.journal.line(f"step {step}  the training text has come to its end; pass {self.epoch + 1} begins")
 
 
-def report(trainer: Trainer, journal: Journal, progress: Progress, share: torch.Tensor, clock: Clock) -> float:
-    """Log the global mean loss of a step."""
+def global_loss(world: World, share: torch.Tensor) -> float:
+    """The sum over ranks of their shares. Waits for the device."""
     total = share.clone()
-    trainer.world.sum_(total)
-    loss, step = total.item(), progress.step + 1
+    world.sum_(total)
+    return total.item()
+
+
+def report(trainer: Trainer, journal: Journal, progress: Progress, loss: float, clock: Clock) -> None:
+    """Log the global mean loss of a step."""
+    step = progress.step + 1
     rate = step * trainer.recipe.data.batch_tokens / clock.elapsed
     schedule, seconds = trainer.recipe.schedule, round(clock.elapsed, 3)
     lr, momentum, speed = schedule.lr(progress), schedule.momentum(progress.step), round(rate)
     journal.event("step", step=step, loss=loss, lr=lr, momentum=momentum, seconds=seconds, tokens_per_second=speed)
     journal.line(f"step {step}  loss {loss:.4f}  lr x{lr:.3f}  {rate:,.0f} tokens/s  {clock.elapsed:.1f} s")
-    return loss
 
 
 class DevChecks:

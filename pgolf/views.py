@@ -27,52 +27,71 @@ def code_line(word: str, record: dict) -> str:
     return f"{word} pgolf={record['pgolf']} code_sha256={record['code']['sha256']} code_bytes={record['code']['bytes']}"
 
 
+LABEL = 9  # characters: logs are searched for "evaluated N tokens", with one space
+
+
 def closing_lines(record: dict) -> list[str]:
-    """The results of a complete run."""
-    return [
-        *_training(record["train"]),
-        *_artifact(record),
-        *_evaluation(record),
-        *(
-            f"receipt {r['part']}: {r['what']} = {r['value']:.6g}{'' if r['alive'] else '  DEAD'}"
-            for r in record["receipts"]
-        ),
-        f"verdict {record['verdict']}",
-    ]
-
-
-def _training(train: dict) -> list[str]:
-    dev = train["dev_bpb"]
-    return [
-        f"trained {train['steps']} steps, {train['tokens']:,} tokens, {train['parameters']:,} parameters"
-        f" in {train['seconds']:.1f} s ({phases(train['phases'])})",
-        "dev_bpb "
-        + " -> ".join(f"{stage} {bpb:.4f}" for stage, bpb in dev.items())
-        + f"; quantisation gap {dev['quantized'] - dev['averaged']:+.4f}",
-    ]
-
-
-def _artifact(record: dict) -> list[str]:
-    artifact, code, cap = record["artifact"], record["code"]["bytes"], record["limits"]["artifact_bytes"]
-    total = artifact["bytes"] + code
-    return [
-        f"artifact_bytes={artifact['bytes']} code_bytes={code} total_bytes={total} cap={cap} spare={cap - total}",
-        f"artifact_sha256={artifact['sha256']}",
-    ]
-
-
-def _evaluation(record: dict) -> list[str]:
+    """The results of a complete run, for a log: the card, and two lines that programs look for."""
     judged = record["evaluate"]
-    lines = [
-        f"evaluated {judged['tokens']:,} tokens, {judged['bytes']:,} bytes in {judged['seconds']:.1f} s"
-        f" ({phases(judged['phases'])}); every target scored once",
+    return [
+        *(f"{label:<{LABEL}} {text}" for label, text in card(record)),
+        f"artifact_sha256={record['artifact']['sha256']}",
         f"val_loss={digits(judged['val_loss'])} val_bpb={digits(judged['val_bpb'])}",
     ]
-    if record["reference"]:
-        lines.append(
-            "on the same bytes: " + ", ".join(f"{name} {bpb:.4f} bpb" for name, bpb in record["reference"].items())
-        )
-    return lines
+
+
+def card(record: dict) -> list[tuple[str, str]]:
+    """What came of a run, a label and its text a row; on a terminal it is drawn as a table."""
+    return [
+        *_training(record["train"]),
+        *_sizes(record),
+        *_evaluation(record),
+        *(("receipt", receipt_text(r)) for r in record["receipts"]),
+        ("verdict", record["verdict"]),
+    ]
+
+
+def receipt_text(receipt: dict) -> str:
+    return f"{receipt['part']}: {receipt['what']} = {receipt['value']:.6g}{'' if receipt['alive'] else '  DEAD'}"
+
+
+def _training(train: dict) -> list[tuple[str, str]]:
+    dev = train["dev_bpb"]
+    stages = " -> ".join(f"{stage} {bpb:.4f}" for stage, bpb in dev.items())
+    return [
+        (
+            "trained",
+            f"{train['steps']} steps, {train['tokens']:,} tokens, {train['parameters']:,} parameters"
+            f" in {train['seconds']:.1f} s ({phases(train['phases'])})",
+        ),
+        ("dev_bpb", f"{stages}; quantisation gap {dev['quantized'] - dev['averaged']:+.4f}"),
+    ]
+
+
+def _sizes(record: dict) -> list[tuple[str, str]]:
+    artifact, code, cap = record["artifact"], record["code"]["bytes"], record["limits"]["artifact_bytes"]
+    total = artifact["bytes"] + code
+    groups = sorted((artifact["groups"] | {"code": code}).items(), key=lambda pair: -pair[1])
+    return [
+        (
+            "bytes",
+            f"artifact_bytes={artifact['bytes']} code_bytes={code} total_bytes={total} cap={cap} spare={cap - total}",
+        ),
+        ("of which", ", ".join(f"{name} {size:,}" for name, size in groups) + f": {total / cap:.1%} of the cap"),
+    ]
+
+
+def _evaluation(record: dict) -> list[tuple[str, str]]:
+    judged, others = record["evaluate"], record["reference"] or {}
+    same = "; on the same bytes " + ", ".join(f"{name} {bpb:.4f}" for name, bpb in others.items()) if others else ""
+    return [
+        (
+            "evaluated",
+            f"{judged['tokens']:,} tokens, {judged['bytes']:,} bytes in {judged['seconds']:.1f} s"
+            f" ({phases(judged['phases'])}); every target scored once",
+        ),
+        ("val_bpb", digits(judged["val_bpb"]) + same),
+    ]
 
 
 def phases(seconds: dict[str, float]) -> str:

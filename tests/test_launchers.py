@@ -1,4 +1,4 @@
-"""Sweeps over a cluster: Hydra's own launchers, with our ranks inside each job."""
+"""Sweeps elsewhere: Hydra's own launchers, with our ranks inside each job."""
 
 import json
 from importlib.util import find_spec
@@ -6,25 +6,61 @@ from importlib.util import find_spec
 import pytest
 from hydra import compose, initialize_config_dir
 
-from pgolf.compose import beside_or_inside
+from pgolf import compose as composing
+from pgolf.compose import beside_or_inside, rehearse
+from pgolf.errors import UserError
 from tests.command import TINY, only, record, run
 
-pytestmark = pytest.mark.skipif(
-    not find_spec("hydra_plugins.hydra_submitit_launcher"), reason="the extra `slurm` is not installed"
-)
+LAUNCHERS = {"slurm8": ("slurm", "submitit"), "joblib1": ("joblib", "joblib"), "ray8": ("ray", "ray")}
 
 
-def test_a_slurm_job_is_one_task_on_a_node_of_8_gpus():
+def needs(name: str) -> pytest.MarkDecorator:
+    extra, plugin = LAUNCHERS[name]
+    there = find_spec("hydra_plugins") and find_spec(f"hydra_plugins.hydra_{plugin}_launcher")
+    return pytest.mark.skipif(not there, reason=f"the extra `{extra}` is not installed")
+
+
+def launcher(name: str):
     with initialize_config_dir(str(beside_or_inside("conf")), version_base="1.3"):
-        launcher = compose("config", overrides=["hydra/launcher=slurm8"], return_hydra_config=True).hydra.launcher
-    assert (launcher.tasks_per_node, launcher.gpus_per_node, launcher.nodes) == (1, 8, 1)
+        return compose("config", overrides=[f"hydra/launcher={name}"], return_hydra_config=True).hydra.launcher
 
 
-def test_submitits_local_executor_runs_a_sweep(tmp_path):
-    words = ("hydra/launcher=submitit_local", "machine.ranks=2", "hydra.sweep.dir=sweep", "limits.train_steps=2", *TINY)
-    run(tmp_path, "-m", "seed=5", *words)
+@needs("slurm8")
+def test_a_slurm_job_is_one_task_on_a_node_of_8_gpus():
+    found = launcher("slurm8")
+    assert (found.tasks_per_node, found.gpus_per_node, found.nodes) == (1, 8, 1)
+
+
+@needs("joblib1")
+def test_joblib_starts_one_run_at_a_time():
+    assert launcher("joblib1").n_jobs == 1
+
+
+@needs("ray8")
+def test_a_ray_job_has_a_node_of_8_gpus_and_a_process_of_its_own():
+    assert launcher("ray8").ray.remote == {"num_gpus": 8, "max_calls": 1}
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_a_launcher_that_is_not_there_is_told_with_the_line_that_installs_it(name, monkeypatch):
+    monkeypatch.setattr(composing, "find_spec", lambda module: None)
+    with pytest.raises(
+        UserError, match=rf"{name}: this launcher is not installed: pip install 'pgolf\[{LAUNCHERS[name][0]}\]'"
+    ):
+        rehearse([f"hydra/launcher={name}"], sweep=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("hydra/launcher=submitit_local", "machine.ranks=2"), marks=needs("slurm8"), id="submitit_local"),
+        pytest.param(("hydra/launcher=joblib1",), marks=needs("joblib1"), id="joblib1"),
+    ],
+)
+def test_a_launcher_runs_a_sweep(tmp_path, words):
+    run(tmp_path, "-m", "seed=5", *words, "hydra.sweep.dir=sweep", "limits.train_steps=2", *TINY)
     made = record(only(tmp_path, "sweep/0_seed5"))
-    assert (made["status"], made["ranks"]) == ("complete", 2)
+    assert (made["status"], made["ranks"]) == ("complete", 2 if "machine.ranks=2" in words else 1)
     (arm,) = json.loads((tmp_path / "sweep/summary.json").read_text())["arms"]
     assert arm["submission"]["written"], arm["submission"]
     assert (tmp_path / "sweep/report.html").exists()

@@ -36,6 +36,16 @@ def test_a_run_leaves_what_it_promises(laptop):
     assert last == f"val_bpb={bpb} artifact_bytes={kept['artifact']['bytes']} verdict=consistent run={folder}"
 
 
+def test_a_run_begins_with_its_plan_and_ends_with_where_it_is(laptop):
+    folder, printed = laptop
+    lines = printed.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("begin pgolf="))
+    plan = lines[start - 5 : start]
+    assert [line.split()[0] for line in plan] == ["run", "on", "size", "clocks", "files"]
+    assert str(folder) in plan[-1]
+    assert f"{record(folder)['train']['parameters']:,} parameters" in plan[2]
+
+
 def test_the_artifact_is_the_one_that_was_weighed_and_judged(laptop):
     folder, _ = laptop
     kept, data = record(folder), (folder / "artifact.pgolf").read_bytes()
@@ -199,6 +209,33 @@ def test_a_killed_rank_ends_the_run_and_the_record_says_so(tmp_path):
     assert not [p for p in ranks if parent_of(p) == running.pid]
 
 
+FAULTY = """
+import os
+from pgolf.data import ShuffledWindows
+
+whole = ShuffledWindows.build
+
+def build(self, *args):
+    if os.environ.get("RANK") == "1":
+        raise OSError("the disk is on fire")
+    return whole(self, *args)
+
+ShuffledWindows.build = build
+"""
+
+
+def test_the_traceback_of_the_rank_that_failed_is_all_that_is_said(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(FAULTY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = run(tmp_path, "machine.ranks=2", *STEPS, code=1)
+    assert done.stderr.startswith("pgolf: rank 1 failed.\nIts output is under ")
+    assert "OSError: the disk is on fire" in done.stderr
+    assert done.stderr.count("Traceback") == 1
+    assert len(done.stderr.splitlines()) < 30, "it fits a screen"
+    assert str(only(tmp_path, "runs/*")) in done.stderr.splitlines()[-1]
+    assert "step" not in done.stdout.rpartition("techniques:")[2]
+
+
 def test_a_wheel_runs_from_another_directory(tmp_path):
     root = Path(__file__).resolve().parent.parent
     build = [
@@ -253,6 +290,9 @@ REFUSED = {
     "name=a/b": "name='a/b': must be letters",
     "eval.stride=4096": "eval.stride=4096: must be between 1 and eval.context",
     "+quant.x=1": "quant.x=1: is not a field of Symmetric",
+    "codec._target_=os.path": "codec._target_='os.path': must be a class of the package pgolf",
+    "machine=gpu8": "machine.ranks=8: needs a GPU for every rank",
+    "trained=3": "trained=3: must be a run's folder, or null",
     "quant=5": "a group takes the name of an option",
 }
 
@@ -264,6 +304,11 @@ def test_what_is_mistyped_is_refused_with_one_message(tmp_path, word):
     assert done.stderr.startswith("pgolf: ")
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_is_looked_for_in_the_options_that_were_chosen(tmp_path):
+    done = run(tmp_path, "ttt=none", "ttt.epoch=1", code=2)
+    assert done.stderr == "pgolf: ttt.epoch: there is no such key. There are: ttt.chunk_tokens.\n"
 
 
 def test_a_sweep_with_one_bad_arm_does_not_start(tmp_path):

@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
     try:
         found = inventory(Path(arguments[0]).read_bytes())
     except (ArtifactError, OSError) as wrong:
-        print(f"{arguments[0]}: {wrong}", file=sys.stderr)
+        print(f"pgolf: {arguments[0]}: {getattr(wrong, 'strerror', None) or wrong}", file=sys.stderr)
         return 2
     print("\n".join(rendered(found)))
     return 0

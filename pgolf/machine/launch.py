@@ -5,6 +5,7 @@ function that gets a `World` and picklable arguments, and whose value on rank 0 
 """
 
 import ctypes
+import json
 import logging
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
 from torch.distributed.launcher import LaunchConfig, elastic_launch
 
 from pgolf.errors import UserError
@@ -30,6 +31,8 @@ from pgolf.machine.world import World
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _USER_ERROR = re.compile(r"^pgolf\.errors\.UserError: (.*)\Z", re.MULTILINE | re.DOTALL)
+# What a rank says when another has gone: never the cause.
+_LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|NCCL.*remote process|Timed out waiting", re.DOTALL)
 
 
 class RankError(RuntimeError):
@@ -107,12 +110,23 @@ def _without_empty(logs: Path) -> Iterator[None]:
 
 def _explained(failed: ChildFailedError, logs: Path) -> Exception:
     rank, failure = failed.get_first_failure()
+    died = f"rank {rank} (process {failure.pid}) died with exit code {failure.exitcode}"
     said = _traceback(failure.message)
+    if (cause := _cause(logs)) is not None:
+        rank, said = cause
+        died = f"rank {rank} failed"
     user = _USER_ERROR.search(said)
     if user:
         return UserError(user.group(1).strip())
     where = f"\nIts output is under {logs}." if rank else ""
-    return RankError(f"rank {rank} (process {failure.pid}) died with exit code {failure.exitcode}.{where}\n{said}")
+    return RankError(f"{died}.{where}\n{said}")
+
+
+def _cause(logs: Path) -> tuple[int, str] | None:
+    """The rank and traceback of the first exception that is not of another rank's leaving, where one was written down."""
+    files = sorted(logs.rglob("error.json"), key=lambda file: file.stat().st_mtime_ns)
+    told = ((file, _traceback(json.loads(file.read_text())["message"])) for file in files)
+    return next(((int(file.parent.name), said) for file, said in told if not _LOST.search(said)), None)
 
 
 def _traceback(message: dict | str) -> str:
@@ -123,11 +137,19 @@ def _traceback(message: dict | str) -> str:
 def _rank_main(parent: int, machine: Machine, stage: Callable[..., Any], args: tuple) -> Any:
     _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    with joined(machine) as world:
-        try:
-            return stage(world, *args)
-        except UserError as mistake:
-            raise UserError(str(mistake)) from None  # without the subclass: the parent looks for this name
+    with joined(machine) as world, _told():
+        return stage(world, *args)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """An exception is on paper before this rank leaves the group, for the others then fail too, of its leaving."""
+    try:
+        yield
+    except Exception as wrong:
+        plain = UserError(str(wrong)) if isinstance(wrong, UserError) else wrong  # the parent looks for this very name
+        get_error_handler().record_exception(plain)
+        raise plain from wrong.__cause__
 
 
 def _die_with(parent: int) -> None:

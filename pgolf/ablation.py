@@ -1,0 +1,173 @@
+"""`python -m pgolf.ablation SWEEP [SWEEP ...] [--by WORD]`: arms as a table, and what each word does, paired by seed.
+
+Every complete run below the sweep folders is taken. An effect compares arms that differ in one word and agree in all
+others: per seed the mean of their differences, over seeds a t test. So n is the number of seeds, and what all arms of a
+seed share (initial weights, order of the text) takes no part in it. `--by` gives the effects within each value of a word.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgolf import stats
+from pgolf.compose import SAME_RESULT, group_of
+from pgolf.errors import UserError, nearest
+from pgolf.readme import count, table
+from pgolf.runfolder import Run, lookup, read_run
+from pgolf.summary import job_folders, refuse_mixed_code, summarise
+
+Words = Mapping[str, str]  # an arm, by the words that tell it from the others
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One complete run."""
+
+    words: tuple[tuple[str, str], ...]
+    seed: int
+    run: Run
+
+    def number(self, key: str) -> float:
+        return lookup(self.run.record, key)
+
+    @property
+    def bpb(self) -> float:
+        return self.number("evaluate.val_bpb")
+
+    def without(self, word: str) -> tuple:
+        """All that must agree for a pair that differs in `word`."""
+        return (*((k, v) for k, v in self.words if k != word), self.seed)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m pgolf.ablation", description="What the words of a sweep do.")
+    parser.add_argument(
+        "sweeps", metavar="SWEEP", nargs="+", type=Path, help="a sweep's folder; the first arm is the first"
+    )
+    parser.add_argument("--by", metavar="WORD", help="effects within each value of this word, as quant.bits")
+    asked = parser.parse_args(arguments)
+    try:
+        cells = cells_of([run for sweep in asked.sweeps for run in runs_of(sweep)])
+        print("\n\n".join([arms_table(cells), *effects(cells, asked.by)]))
+    except UserError as error:
+        print(f"pgolf: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def runs_of(sweep: Path) -> list[Run]:
+    """The runs that stand for their seeds. UserError if there is none, or if they cannot be compared."""
+    summary = summarise(sweep)
+    refuse_mixed_code(summary)
+    absent = [problem["why"] for problem in summary["problems"]]
+    absent += [row["why"] for arm in summary["arms"] for row in arm["not_complete"]]
+    for why in dict.fromkeys(absent):
+        print(f"not in the tables: {absent.count(why)} run(s) of {sweep}: {why}", file=sys.stderr)
+    chosen = {row["run"] for arm in summary["arms"] for row in arm["seeds"]}
+    if not chosen:
+        raise UserError(f"{sweep}: no complete run")
+    return [read_run(folder) for folder in job_folders(sweep) if folder.name in chosen]
+
+
+def cells_of(runs: Sequence[Run]) -> list[Cell]:
+    """Runs by the words in which they differ, in the order in which they were asked for."""
+    said = [dict(word.split("=", 1) for word in arm_words(run)) for run in runs]
+    keys = list(dict.fromkeys(key for words in said for key in words))
+    telling = [key for key in keys if len({words.get(key) for words in said}) > 1]
+    return [
+        Cell(tuple((k, words[k]) for k in telling if k in words), run.seed, run)
+        for words, run in zip(said, runs, strict=True)
+    ]
+
+
+def arm_words(run: Run) -> list[str]:
+    return [word for word in run.record["overrides"] if group_of(word) not in SAME_RESULT]
+
+
+def by_arm(cells: Iterable[Cell]) -> dict[tuple, list[Cell]]:
+    arms: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        arms.setdefault(cell.words, []).append(cell)
+    return arms
+
+
+def arms_table(cells: Sequence[Cell]) -> str:
+    """Every arm: score, quantisation gap on held-out training text, size, and the difference from the first arm."""
+    arms = by_arm(cells)
+    words = list(dict.fromkeys(key for arm in arms for key, _ in arm))
+    first = next(iter(arms.values()))
+    head = (*words, "n", "val_bpb", "std", "gap", "artifact bytes", "bits/weight", "from the first", "p")
+    return table(head, [_arm_row(words, dict(arm), found, first) for arm, found in arms.items()])
+
+
+def _arm_row(words: Sequence[str], arm: Words, cells: Sequence[Cell], first: Sequence[Cell]) -> list[str]:
+    bpb = stats.sample([cell.bpb for cell in cells])
+    gap = stats.mean([c.number("train.dev_bpb.quantized") - c.number("train.dev_bpb.averaged") for c in cells])
+    size = stats.mean([cell.number("artifact.bytes") for cell in cells])
+    weight = stats.mean([8 * cell.number("artifact.bytes") / cell.number("train.parameters") for cell in cells])
+    told = ["–", "–"] if cells is first else list(_told(_paired({c.seed: [c.bpb] for c in cells}, first)))
+    spread = "–" if bpb.std is None else f"{bpb.std:.4f}"
+    names = [arm.get(word, "–") for word in words]
+    return [*names, str(bpb.n), f"{bpb.mean:.4f}", spread, f"{gap:+.4f}", count(round(size)), f"{weight:.2f}", *told]
+
+
+def _paired(ours: Mapping[int, Sequence[float]], first: Sequence[Cell]) -> stats.Sample | None:
+    """Differences from the first arm, seed by seed."""
+    theirs = {cell.seed: cell.bpb for cell in first}
+    shared = [stats.mean(values) - theirs[seed] for seed, values in ours.items() if seed in theirs]
+    return stats.sample(shared) if shared else None
+
+
+def _told(differences: stats.Sample | None) -> tuple[str, str]:
+    if differences is None:
+        return "–", "–"
+    test = stats.one_sample(differences, 0.0) if differences.spread else None
+    return f"{differences.mean:+.4f}", "–" if test is None or test.p is None else f"{test.p:.2g}"
+
+
+def effects(cells: Sequence[Cell], by: str | None) -> list[str]:
+    """One table of all words, or one for each value of `by`."""
+    words = list(dict.fromkeys(key for cell in cells for key, _ in cell.words))
+    if by is None:
+        return [_effects("All arms", cells, words)]
+    if by not in words:
+        raise UserError(f"--by {by}: no arm is told by it.{nearest(by, words)} There are: {', '.join(words) or 'none'}")
+    values = dict.fromkeys(dict(cell.words).get(by) for cell in cells)
+    inside = {value: [cell for cell in cells if dict(cell.words).get(by) == value] for value in values if value}
+    return [_effects(f"{by}={value}", found, [w for w in words if w != by]) for value, found in inside.items()]
+
+
+def _effects(title: str, cells: Sequence[Cell], words: Sequence[str]) -> str:
+    rows = [row for word in words for row in _word_rows(word, cells)]
+    head = ("word", "against", "seeds", "pairs", "difference", "std", "p")
+    return f"{title}:\n\n{table(head, rows)}" if rows else f"{title}: no two arms differ in one word only"
+
+
+def _word_rows(word: str, cells: Sequence[Cell]) -> Iterable[list[str]]:
+    """Each value of `word` against the first one that any arm has."""
+    having = [cell for cell in cells if word in dict(cell.words)]
+    values = list(dict.fromkeys(dict(cell.words)[word] for cell in having))
+    base = {cell.without(word): cell.bpb for cell in having if dict(cell.words)[word] == values[0]}
+    for value in values[1:]:
+        pairs = [
+            (c.seed, c.bpb - base[c.without(word)]) for c in having if _is(c, word, value) and c.without(word) in base
+        ]
+        if pairs:
+            yield [f"{word}={value}", values[0], *_effect(pairs)]
+
+
+def _is(cell: Cell, word: str, value: str) -> bool:
+    return dict(cell.words).get(word) == value
+
+
+def _effect(pairs: Sequence[tuple[int, float]]) -> list[str]:
+    seeds = dict.fromkeys(seed for seed, _ in pairs)
+    found = stats.sample([stats.mean([d for s, d in pairs if s == seed]) for seed in seeds])
+    difference, p = _told(found)
+    return [str(found.n), str(len(pairs)), difference, "–" if found.std is None else f"{found.std:.4f}", p]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

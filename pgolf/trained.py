@@ -1,0 +1,69 @@
+"""`trained=RUN`: judge the artifact of an earlier run again, with other windows, other learning or other ranks.
+
+Nothing is trained. The words must be those that RUN was trained with, its account of training is taken over, and the
+sealed bytes are copied; their hash is checked where they are opened.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from pgolf.errors import ConfigError, UserError
+from pgolf.files import read_json
+from pgolf.runfolder import ARTIFACT, RECORD, lookup
+
+JUDGING = ("machine", "eval", "ttt", "logger", "author", "name", "dry", "trained", "limits.eval_seconds")
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A run that sealed an artifact; what became of it afterwards does not matter."""
+
+    folder: Path
+    record: dict
+    config: dict
+
+    @classmethod
+    def read(cls, folder: Path) -> "Earlier":
+        """UserError if there is no sealed artifact in `folder`."""
+        record = read_json(folder / RECORD)
+        sealed = isinstance(record, dict) and lookup(record, "train.steps") and lookup(record, "artifact.sha256")
+        if not sealed or not (folder / ARTIFACT).exists():
+            raise ConfigError("trained", str(folder), "must be the folder of a run that sealed an artifact")
+        return cls(folder, record, yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+
+    def require(self, config: dict, legal: bool) -> None:
+        """ConfigError for the first word of `config` with which something else would have been trained.
+
+        What learns from validation text before sealing (not `legal`) belongs to training.
+        """
+        free = JUDGING if legal else [key for key in JUDGING if key != "ttt"]
+        theirs, ours = words(self.config, free), words(config, free)
+        for key in sorted(theirs.keys() | ours.keys()):
+            if theirs.get(key) != ours.get(key):
+                there = f"{self.folder} was trained with {theirs.get(key)!r}; give the words that it was given"
+                raise ConfigError(key, ours.get(key), there)
+
+    def taken(self, folder: Path, manifest: str, legal: bool) -> dict:
+        """The record's `train`, `artifact` and `receipts` of that run, whose artifact is now in `folder` too."""
+        if lookup(self.record, "data.manifest_sha256") != manifest:
+            raise UserError(f"{self.folder} was trained on another build of this data set: the manifests differ")
+        shutil.copyfile(self.folder / ARTIFACT, folder / ARTIFACT)
+        receipts = [r for r in self.record["receipts"] if not (legal and r["part"].startswith("ttt"))]
+        return {part: self.record[part] for part in ("train", "artifact")} | {"receipts": receipts}
+
+
+def words(config: dict, without: list[str] | tuple[str, ...], above: str = "") -> dict[str, object]:
+    """Every value by its dotted key, but for the groups and keys of `without`.
+
+    >>> words({"a": {"b": 1, "c": 2}, "d": 3}, ["a.c", "d"])
+    {'a.b': 1}
+    """
+    found: dict[str, object] = {}
+    for name, value in config.items():
+        key = f"{above}{name}"
+        if key not in without:
+            found |= words(value, without, f"{key}.") if isinstance(value, dict) else {key: value}
+    return found

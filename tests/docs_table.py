@@ -1,0 +1,224 @@
+"""Every command of README.md and docs/, and how it is checked: run where that can be, small; else composed or parsed.
+
+The runs are made small by TINY and stay in this process, with one rank, so that the pages' commands take seconds.
+"""
+
+import json
+import logging
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from pgolf import pipeline, search
+from pgolf import run as entry
+from pgolf.compose import register_experiments, rehearse, short_words
+from pgolf.machine.world import World
+from tests.command import TINY, environment
+from tests.pages import ROOT
+
+SMALL = ("limits.train_steps=2", *TINY)
+
+
+class Place:
+    """A folder with one tiny run and one tiny sweep of two arms."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        sweep = ("-m", "seed=three", "quant=int5_gptq,int6_gptq", "ttt=none")
+        self.pgolf(*SMALL, "hydra.run.dir=run")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pipeline, "reported", lambda folder, say: nullcontext())  # one run's page is enough
+            self.pgolf(*sweep, *fitting(sweep), "hydra.sweep.dir=sweep")
+        self.arms = json.loads((folder / "sweep/summary.json").read_text())["arms"]
+        a, b = (f"sweep:{arm['arm_sha256'][:12]}" for arm in self.arms)
+        submission = f"sweep/{self.arms[0]['submission']['folder']}"
+        self.names = {"RUN": "run", "SWEEP": "sweep", "FOLDER": submission, "A": a, "B": b, "SWEEP:ARM": a}
+        self.names |= {"FILE": "run/artifact.pgolf", "NAME": "codec"}
+
+    def pgolf(self, *words: str) -> None:
+        """`python -m pgolf.run words`; Hydra's handlers of logging are taken away again."""
+        handlers = list(logging.root.handlers)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            patch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
+            patch.setattr(sys, "argv", ["pgolf.run", *words])
+            patch.setattr(pipeline, "launch", lambda stage, *given, machine, logs: stage(World.alone(), *given))
+            try:
+                entry.main()
+            finally:
+                logging.root.handlers[:] = handlers
+
+
+def fitting(words: Iterable[str]) -> list[str]:
+    """The words that make a run small, but for those that a chosen option has no key for."""
+    return [w for w in SMALL if not ("ttt=none" in words and w.startswith("ttt.seq"))]
+
+
+def words_of(line: str) -> list[str]:
+    """What follows `python -m module`."""
+    return shlex.split(line)[3:]
+
+
+def shared(line: str, place: Place) -> None:
+    """The one run."""
+    assert json.loads((place.folder / "run/record.json").read_text())["verdict"] == "consistent"
+
+
+def planned(line: str, place: Place) -> None:
+    place.pgolf(*words_of(line))
+
+
+def swept(line: str, place: Place) -> None:
+    assert [[row["seed"] for row in arm["seeds"]] for arm in place.arms] == [[1337, 42, 7]] * 2
+
+
+def composed(line: str, place: Place) -> None:
+    words = [short_words(w) for w in words_of(line)]
+    register_experiments()
+    assert rehearse([w for w in words if w != "-m"], sweep="-m" in words)
+
+
+def multirun(line: str, place: Place) -> None:
+    """The script says what it would start: every arm dry, then every arm."""
+    script, *words = line.split()
+    done = subprocess.run([ROOT / script, *words], env={"PYTHON": "echo"}, capture_output=True, text=True)
+    dry, real = done.stdout.splitlines()
+    assert dry == f"{real} dry=true"
+    composed(f"python {real}", place)
+
+
+def tool(line: str, place: Place, module: str = "", **instead: str) -> None:
+    """Another of pgolf's commands, in this process, with our folders for RUN, SWEEP and so on."""
+    name = module or shlex.split(line)[2]
+    words = [instead.get(word, word) for word in words_of(line)]
+    package = (ROOT / name.replace(".", "/")).is_dir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place.folder)
+        try:
+            main = import_module(f"{name}.__main__" if package else name).main
+            ended = main([place.names.get(word, word) for word in words])
+        except SystemExit as stop:  # an argument parser's own end
+            ended = stop.code or 0
+    assert ended == 0, line
+
+
+def named(line: str, place: Place) -> None:
+    from pgolf.bench.__main__ import asked
+
+    assert asked([place.names.get(word, word) for word in words_of(line)])[0]
+
+
+def fetched(line: str, place: Place) -> None:
+    from pgolf.data.__main__ import option, overridden
+
+    name, *rest = words_of(line)
+    overridden(option(name), rest)
+
+
+def searched(line: str, place: Place) -> None:
+    space, fixed = search.divided(search.settings(words_of(line))[1])
+    assert rehearse([*(one.first for one in space), *fixed], sweep=False)
+
+
+def installs(line: str, place: Place) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"\[(\w+)\]", line)) <= extras.keys()
+
+
+def torchrun(line: str, place: Place) -> None:
+    from torch.distributed.run import get_args_parser
+
+    asked = get_args_parser().parse_args([w for w in shlex.split(line) if not re.match(r"[A-Z_]+=", w)][1:])
+    assert (asked.training_script, asked.nproc_per_node) == ("train_gpt.py", "8")
+    read = re.findall(r'"([A-Z_]+)"', (ROOT / "pgolf/standalone.py").read_text())
+    assert set(re.findall(r"([A-Z_]+)=", line)) <= set(read)
+
+
+def nothing(line: str, place: Place) -> None:
+    """Not here."""
+
+
+REAL = (planned, swept, tool)
+GPUS, NETWORK, SHELL, RUN_IN = "needs 8 GPUs", "needs the network", "not pgolf's own", "is run by "
+COPY = RUN_IN + "the worked example's test"
+Check = Callable[[str, Place], None]
+TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why it is not run if it is not
+    "python3 -m venv .venv": (nothing, SHELL),
+    "source .venv/bin/activate": (nothing, SHELL),
+    "nvidia-smi": (nothing, SHELL),
+    "export PGOLF_CACHE=/data/pgolf": (nothing, SHELL),
+    "pip install -e .": (installs, NETWORK),
+    "pip install -e '.[test]'": (installs, NETWORK),
+    "pip install -e '.[search]'": (installs, NETWORK),
+    "pip install -e '.[slurm]'": (installs, NETWORK),
+    "python -m pytest -n 2": (nothing, "this is it"),
+    "python -m pytest -q tests/test_ttt_bias.py": (nothing, COPY),
+    "python -m pgolf.run": (shared, "with a tiny model and two steps"),
+    "python -m pgolf.run quant=int5_gptq ttt=none": (swept, "is the first arm of the sweep"),
+    "python -m pgolf.run machine.ranks=2 limits.train_seconds=20": (
+        composed,
+        RUN_IN + "test_run.py, on 1, 2 and 4 ranks",
+    ),
+    "python -m pgolf.run limits.train_steps=200": (shared, "with two steps"),
+    "python -m pgolf.run dry=true": (planned, ""),
+    "python -m pgolf.run -m seed=1337,42,7": (composed, "the sweep of two arms is this one twice"),
+    "python -m pgolf.run -m seed=three quant=int5_gptq,int6_gptq": (swept, ""),
+    "./multirun.sh quant=int5_gptq,int6_gptq": (multirun, "what it starts is the sweep of two arms"),
+    "./multirun.sh experiment=pr606_int5_softround": (multirun, GPUS),
+    "python -m pgolf.run experiment=pr606_int5_softround scale=laptop": (composed, RUN_IN + "test_experiments.py"),
+    "python -m pgolf.run logger=wandb": (composed, RUN_IN + "test_logger.py, which reads the offline files back"),
+    "python -m pgolf.run quant=int5_gptq optim.matrix.lr=0.03 dry=true": (planned, ""),
+    "python -m pgolf.run quant=int5_gptq optim.matrix.lr=0.03": (composed, "the one before it with dry=true is run"),
+    "python -m pgolf.run --cfg job": (nothing, RUN_IN + "the overlay's test"),
+    "python -m pgolf.run experiment=my_first": (nothing, "the overlay's test composes it"),
+    "python -m pgolf.run experiment=my_first quant=int6_gptq": (nothing, "the overlay's test composes it"),
+    "python -m pgolf.run experiment=pr606_int5_softround dry=true": (composed, RUN_IN + "test_experiments.py"),
+    "python -m pgolf.run experiment=pr606_int5_softround machine.ranks=1 limits.train_steps=20 eval=chunked_1024"
+    " ttt=none": (composed, GPUS),
+    "python -m pgolf.run experiment=pr606_int5_softround limits.train_seconds=120 eval=chunked_1024 ttt=none": (
+        composed,
+        GPUS,
+    ),
+    "python -m pgolf.run -m hydra/launcher=slurm8 hydra.launcher.partition=h100 seed=three"
+    " experiment=pr606_int5_softround": (composed, "needs Slurm; test_launchers.py runs submitit's local executor"),
+    "python -m pgolf.run ttt=bias": (nothing, COPY),
+    "python -m pgolf.run ttt=bias dry=true": (nothing, COPY),
+    "python -m pgolf.run ttt=bias ttt.rate=0": (nothing, COPY),
+    "python -m pgolf.audit RUN": (nothing, COPY),
+    "python -m pgolf.audit RUN full=true": (nothing, COPY + ": all of a tiny text fits the time it has without"),
+    "python -m pgolf.audit FOLDER": (tool, ""),
+    "python -m pgolf.artifact FILE": (partial(tool, module="pgolf.codec.table"), "is that module's command"),
+    "python -m pgolf.compare A B": (tool, ""),
+    "python -m pgolf.compare SWEEP:ARM SWEEP:ARM": (tool, ""),
+    "python -m pgolf.compare --baselines": (tool, ""),
+    "python -m pgolf.compare 2026-03-25_ValCalib_GPTQ_XSA_BigramHash3072 FOLDER": (tool, ""),
+    "python -m pgolf.report FOLDER": (partial(tool, FOLDER="RUN"), "is run on a run's folder"),
+    "python -m pgolf.report SWEEP": (tool, ""),
+    "python -m pgolf.export RUN": (tool, ""),
+    "python -m pgolf.bench NAME": (named, RUN_IN + "test_bench.py"),
+    "python -m pgolf.doctor": (composed, RUN_IN + "test_doctor.py"),
+    "python -m pgolf.doctor experiment=pr606_int5_softround": (
+        composed,
+        RUN_IN + "test_doctor.py; this one needs 8 GPUs",
+    ),
+    "python -m pgolf.data fineweb_sp1024 train_shards=80": (fetched, NETWORK),
+    "python -m pgolf.search --help": (tool, ""),
+    "python -m pgolf.search trials=20 'optim.matrix.lr=tag(log,interval(0.01,0.1))' quant=int5_gptq,int6_gptq": (
+        searched,
+        RUN_IN + "test_search.py",
+    ),
+    "SEED=1337 DATA_PATH=/data/pgolf/fineweb_sp1024 TOKENIZER_PATH=/data/pgolf/fineweb_sp1024/fineweb_1024_bpe.model"
+    " torchrun --standalone --nproc_per_node=8 train_gpt.py": (
+        torchrun,
+        GPUS + "; the test of the export runs such a file",
+    ),
+}

@@ -1,0 +1,78 @@
+"""The tables of an ablation: effects are paired by seed, arms that are not there are named, arithmetic by hand."""
+
+import pytest
+
+from pgolf import ablation
+from pgolf.ablation import cells_of, effects, main
+from pgolf.runfolder import Run
+from tests.sweeps import make_run, sha, write
+
+SCORES = {  # (bits, qat, seed) -> bpb: int4 costs .1 and .3, ste gains .02 at every seed but the last, where .05
+    (6, "none", 1): 1.0,
+    (6, "ste", 1): 0.98,
+    (4, "none", 1): 1.1,
+    (4, "ste", 1): 1.08,
+    (6, "none", 2): 2.0,
+    (6, "ste", 2): 1.95,
+    (4, "none", 2): 2.3,
+    (4, "ste", 2): 2.25,
+}
+
+
+def one(bits, qat, seed, bpb) -> Run:
+    words = ["experiment=x", f"quant.bits={bits}", f"qat={qat}", f"seed.value={seed}", "machine.threads=1"]
+    train = {"dev_bpb": {"averaged": bpb, "quantized": bpb + 0.01}, "parameters": 800}
+    measured = {"evaluate": {"val_bpb": bpb}, "train": train, "artifact": {"bytes": 100 * bits}}
+    return Run(None, {"seed": seed, "overrides": words, **measured})
+
+
+def cells():
+    return cells_of([one(*key, bpb) for key, bpb in SCORES.items()])
+
+
+def test_arms_are_told_by_the_words_in_which_they_differ():
+    assert cells()[0].words == (("quant.bits", "6"), ("qat", "none"))
+    rows = ablation.arms_table(cells()).splitlines()
+    assert rows[2] == "| 6 | none | 2 | 1.5000 | 0.7071 | +0.0100 | 600 | 6.00 | – | – |"
+    assert rows[4] == "| 4 | none | 2 | 1.7000 | 0.8485 | +0.0100 | 400 | 4.00 | +0.2000 | 0.3 |"
+
+
+def test_an_effect_is_the_mean_over_seeds_of_pairs_that_agree_in_all_else():
+    (table,) = effects(cells(), None)
+    rows = {line.split(" | ")[0].lstrip("| "): line for line in table.splitlines()}
+    assert rows["quant.bits=4"].startswith("| quant.bits=4 | 6 | 2 | 4 | +0.2000 | 0.1414 |")
+    assert rows["qat=ste"].startswith("| qat=ste | none | 2 | 4 | -0.0350 | 0.0212 |")
+
+
+def test_effects_within_each_value_of_a_word():
+    six, four = effects(cells(), "quant.bits")
+    assert six.startswith("quant.bits=6:")
+    assert "| qat=ste | none | 2 | 2 | -0.0350 |" in six
+    assert four.startswith("quant.bits=4:")
+
+
+def swept(folder):
+    """Two arms; one seed of the second is missing."""
+    for job, (bits, seed, bpb) in enumerate([(6, 1, 1.0), (6, 2, 1.1), (4, 1, 1.2)]):
+        make_run(folder, f"{job}_seed{seed}", seed, bpb, arm=f"quant.bits={bits}")
+    arms = [{"arm": f"quant.bits={b}", "arm_sha256": sha(f"quant.bits={b}".encode()), "seeds": [1, 2]} for b in (6, 4)]
+    write(folder / "plan.json", {"arms": arms})
+    return folder
+
+
+def test_the_command_line_reads_a_sweep_and_says_what_is_missing(tmp_path, capsys):
+    assert main([str(swept(tmp_path))]) == 0
+    shown = capsys.readouterr()
+    assert "| quant.bits=4 | 6 | 1 | 1 | +0.2000 | – | – |" in shown.out
+    assert "not in the tables: 1 run(s)" in shown.err
+    assert "planned, and there is no record of it" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["nowhere"], "nowhere: not a folder"), (["SWEEP", "--by", "quant.bitz"], "Did you mean 'quant.bits'?")],
+)
+def test_mistakes_are_one_message(tmp_path, capsys, words, said):
+    swept(tmp_path)
+    assert main([word.replace("SWEEP", str(tmp_path)) for word in words]) == 2
+    assert said in capsys.readouterr().err

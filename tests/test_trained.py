@@ -1,0 +1,65 @@
+"""`trained=RUN`: an artifact is judged again without being trained again, and only under the words it was trained with."""
+
+import json
+import shutil
+
+import pytest
+
+from pgolf.trained import words
+from tests.command import TINY, only, record, run
+
+STEPS = (*TINY, "limits.train_steps=6")
+QUIET = tuple(word for word in STEPS if word != "ttt.sequence_length=128")  # ttt=none has no such key
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("earlier")
+    run(folder, *STEPS, "hydra.run.dir=whole")
+    return folder / "whole"
+
+
+def test_the_same_words_give_the_same_number_though_the_evaluation_was_killed(tmp_path, earlier):
+    before, killed = record(earlier), tmp_path / "killed"
+    shutil.copytree(earlier, killed)
+    cut = before | {"status": "interrupted", "evaluate": None, "verdict": None, "error": "killed"}
+    cut["receipts"] = [r for r in before["receipts"] if r["part"] != "ttt"]
+    (killed / "record.json").write_text(json.dumps(cut))
+    run(tmp_path, *STEPS, "hydra.run.dir=again", "trained=killed")
+    after = record(tmp_path / "again")
+    assert (after["status"], after["verdict"], after["trained"]) == ("complete", "consistent", "killed")
+    assert after["evaluate"]["val_bpb"] == before["evaluate"]["val_bpb"]
+    assert (after["artifact"], after["train"]) == (before["artifact"], before["train"])
+    assert [r["part"] for r in after["receipts"]] == [r["part"] for r in before["receipts"]]
+
+
+def test_a_sweep_judges_one_artifact_in_several_ways_and_submits_none(tmp_path, earlier):
+    shutil.copytree(earlier, tmp_path / "seed1337")
+    words = ("seed=1337", "ttt=none", "eval.stride=64,128", "trained='seed${seed.value}'", "hydra.sweep.dir=sweep")
+    run(tmp_path, "-m", *QUIET, *words)
+    summary = json.loads((tmp_path / "sweep" / "summary.json").read_text())
+    assert [arm["n"] for arm in summary["arms"]] == [1, 1]
+    assert len({arm["val_bpb"]["mean"] for arm in summary["arms"]}) == 2
+    assert all("its artifact was trained in seed1337" in arm["submission"]["why"] for arm in summary["arms"])
+    artifacts = {record(only(tmp_path / "sweep", f"{i}_*"))["artifact"]["sha256"] for i in range(2)}
+    assert artifacts == {record(earlier)["artifact"]["sha256"]}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("limits.train_steps=7", "trained=HERE"), "limits.train_steps=7: HERE was trained with 6"),
+        (("quant=int5_gptq", "trained=HERE"), "quant.bits=5: HERE was trained with 6"),
+        (("trained=nowhere",), "nowhere/record.json: cannot be read"),
+        (("trained=3",), "trained=3: must be a run's folder, or null"),
+    ],
+)
+def test_other_words_are_refused_before_anything_starts(tmp_path, earlier, wrong, said):
+    words = [word.replace("HERE", str(earlier)) for word in wrong]
+    refused = run(tmp_path, *STEPS, *words, code=2)
+    assert refused.stderr.startswith("pgolf: " + said.replace("HERE", str(earlier)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_words_are_values_by_dotted_key():
+    assert words({"a": {"b": 1, "c": {"d": 2}}, "e": 3}, ["a.b", "e"]) == {"a.c.d": 2}
