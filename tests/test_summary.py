@@ -269,3 +269,13 @@ def test_not_a_folder(tmp_path):
     write(tmp_path / "x", 1)
     with pytest.raises(UserError, match="not a folder"):
         aggregate(tmp_path / "x")
+
+
+def test_an_arm_is_found_by_the_words_that_it_alone_has(tmp_path):
+    for job, bits in enumerate((5, 6)):
+        make_run(tmp_path, f"{job}_seed1", 1, arm=f"experiment=x,quant.bits={bits},limits.train_steps=2")
+    summary = aggregate(tmp_path)
+    assert find_arm(summary, "quant.bits=6") is summary["arms"][1]
+    assert find_arm(summary, "limits.train_steps=2,quant.bits=5") is summary["arms"][0]
+    with pytest.raises(UserError, match="names 2 arms"):
+        find_arm(summary, "experiment=x")

@@ -126,6 +126,11 @@ class Temperature(ABC):
         """The temperature, one number or (B, S, 1)."""
 
 
+def _need_temperature(value: float) -> None:
+    acts = 0.1 <= value <= 10 and value != 1
+    need(acts, "ttt.temperature.value", value, "between 0.1 and 10, and not 1, which does nothing (ttt/temperature=null)")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FixedTemperature(Temperature):
     """The same temperature everywhere."""
@@ -133,7 +138,7 @@ class FixedTemperature(Temperature):
     value: float
 
     def __post_init__(self) -> None:
-        need(0.1 <= self.value <= 10, "ttt.temperature.value", self.value, "between 0.1 and 10")
+        _need_temperature(self.value)
 
     def of(self, logits_BSV: "torch.Tensor") -> float:
         return self.value
@@ -154,7 +159,7 @@ class EntropyTemperature(Temperature):
             self.low,
             "at least 0.1 and at most ttt.temperature.high",
         )
-        need(0.1 <= self.value <= 10, "ttt.temperature.value", self.value, "between 0.1 and 10")
+        _need_temperature(self.value)
 
     def of(self, logits_BSV: "torch.Tensor") -> "torch.Tensor":
         from pgolf.ttt.temperature import entropy_temperature
