@@ -31,8 +31,10 @@ from pgolf.views import receipt_text
 if TYPE_CHECKING:
     from pgolf.ttt.prequant import Exam
 
-LOG_EVERY = 50  # steps between two lines of loss
-CHECK_EVERY = 10  # steps between two looks whether all is finite, which make the host wait for the device
+LOOK_EVERY = (
+    10  # steps between two looks at the loss and whether all is finite, which make the host wait for the device
+)
+LINE_EVERY = 50  # steps between two lines of what is kept as an event at every look
 
 
 def train(
@@ -190,14 +192,14 @@ def stages(schedule: Schedule) -> list[Progress]:
 
 
 def fit(trainer: Trainer, pace: Pace, clock: Clock, journal: Journal, folder: Path) -> tuple[int, float]:
-    """Steps until the pace says so. Returns their number and the last logged loss, nats per token."""
+    """Steps until the pace says so. Returns their number and the last loss that was looked at, nats per token."""
     watch, step = Watch(trainer, clock, journal, folder), 0
     with journal.screen.bar("train", trainer.recipe) as bar:
         while (progress := pace.progress(step)).elapsed < progress.total:
             watch.after(progress, trainer.step(progress))
             step += 1
             rate = step * trainer.recipe.data.batch_tokens / clock.elapsed
-            text = f"step {step}  loss {watch.shown:.3f}  lr x{trainer.recipe.schedule.lr(progress):.3f}  {rate:,.0f} tokens/s"
+            text = f"step {step}  loss {watch.loss:.3f}  lr x{trainer.recipe.schedule.lr(progress):.3f}  {rate:,.0f} tokens/s"
             bar.update(progress.elapsed / progress.total, f"{text}  {used(clock)}", rate)
     trainer.require_finite(folder)
     return step, watch.loss
@@ -213,17 +215,16 @@ class Watch:
     def __init__(self, trainer: Trainer, clock: Clock, journal: Journal, folder: Path):
         self.trainer, self.clock, self.journal, self.folder = trainer, clock, journal, folder
         self.checks = DevChecks(trainer.recipe.data.dev_checks)
-        self.loss, self.shown, self.epoch = math.nan, math.nan, 0
+        self.loss, self.epoch = math.nan, 0
 
     def after(self, progress: Progress, share: torch.Tensor) -> None:
         """`share` is this rank's part of the loss of the step that `progress` came before."""
         step = progress.step + 1
-        logged, checked = step == 1 or step % LOG_EVERY == 0, self.checks.due(progress)
-        if logged or checked or step % CHECK_EVERY == 0:
+        looked, checked = step == 1 or step % LOOK_EVERY == 0, self.checks.due(progress)
+        if looked or checked:
             self.trainer.require_finite(self.folder)
-            self.shown = global_loss(self.trainer.world, share)
-        if logged:
-            self.loss = self.shown
+        if looked:
+            self.loss = global_loss(self.trainer.world, share)
             report(self.trainer, self.journal, progress, self.loss, self.clock)
         if checked:
             show_dev(self.trainer, self.journal, step, self.clock)
@@ -240,13 +241,14 @@ def global_loss(world: World, share: torch.Tensor) -> float:
 
 
 def report(trainer: Trainer, journal: Journal, progress: Progress, loss: float, clock: Clock) -> None:
-    """Log the global mean loss of a step."""
+    """Keep the global mean loss of a step, and now and then say it."""
     step = progress.step + 1
     rate = step * trainer.recipe.data.batch_tokens / clock.elapsed
     schedule, seconds = trainer.recipe.schedule, round(clock.elapsed, 3)
     lr, momentum, speed = schedule.lr(progress), schedule.momentum(progress.step), round(rate)
     journal.event("step", step=step, loss=loss, lr=lr, momentum=momentum, seconds=seconds, tokens_per_second=speed)
-    journal.line(f"step {step}  loss {loss:.4f}  lr x{lr:.3f}  {rate:,.0f} tokens/s  {clock.elapsed:.1f} s")
+    if step == 1 or step % LINE_EVERY == 0:
+        journal.line(f"step {step}  loss {loss:.4f}  lr x{lr:.3f}  {rate:,.0f} tokens/s  {clock.elapsed:.1f} s")
 
 
 class DevChecks:
