@@ -2,7 +2,8 @@
 
 Every complete run below the sweep folders is taken. An effect compares arms that differ in one word and agree in all
 others: per seed the mean of their differences, over seeds a t test. So n is the number of seeds, and what all arms of a
-seed share (initial weights, order of the text) takes no part in it. `--by` gives the effects within each value of a word.
+seed share (initial weights, order of the text) takes no part in it. `--by` gives the effects within each value of a word,
+`--curves` draws the running bpb of every arm against the first one's.
 """
 
 import argparse
@@ -47,11 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sweeps", metavar="SWEEP", nargs="+", type=Path, help="a sweep's folder; the first arm is the first"
     )
     parser.add_argument("--by", metavar="WORD", help="effects within each value of this word, as quant.bits")
+    parser.add_argument("--curves", metavar="FILE", type=Path, help="draw running bpb, an .svg or .png")
     asked = parser.parse_args(arguments)
     try:
         cells = cells_of([run for sweep in asked.sweeps for run in runs_of(sweep)])
         print("\n\n".join([arms_table(cells), *effects(cells, asked.by)]))
-    except UserError as error:
+        if asked.curves:
+            draw(by_arm(cells), asked.curves)
+    except (UserError, OSError) as error:
         print(f"pgolf: {error}", file=sys.stderr)
         return 2
     return 0
@@ -167,6 +171,29 @@ def _effect(pairs: Sequence[tuple[int, float]]) -> list[str]:
     found = stats.sample([stats.mean([d for s, d in pairs if s == seed]) for seed in seeds])
     difference, p = _told(found)
     return [str(found.n), str(len(pairs)), difference, "–" if found.std is None else f"{found.std:.4f}", p]
+
+
+def running(cell: Cell) -> tuple[list[float], list[float]]:
+    """Share of the chunks scored, and bpb so far."""
+    bpb = [row["bpb"] for row in cell.number("evaluate.trace") if row["phase"] == "score"]
+    return [(i + 1) / len(bpb) for i in range(len(bpb))], bpb
+
+
+def draw(arms: Mapping[tuple, Sequence[Cell]], path: Path) -> None:
+    """Mean over seeds of running bpb, less that of the first arm at the same share of the text."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    at = np.linspace(0.05, 1, 96)
+    means = {arm: np.mean([np.interp(at, *running(cell)) for cell in cells], axis=0) for arm, cells in arms.items()}
+    figure = Figure(figsize=(7, 0.2 * len(arms) + 3.5), layout="constrained")
+    ax = figure.subplots()
+    for arm, mean in means.items():
+        ax.plot(at, mean - next(iter(means.values())), label=" ".join(f"{k}={v}" for k, v in arm) or "the arm")
+    ax.set_xlabel("share of the chunks scored")
+    ax.set_ylabel("running bpb, from the first arm")
+    figure.legend(loc="outside lower center", fontsize=8)
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ SCORES = {  # (bits, qat, seed) -> bpb: int4 costs .1 and .3, ste gains .02 at e
 def one(bits, qat, seed, bpb) -> Run:
     words = ["experiment=x", f"quant.bits={bits}", f"qat={qat}", f"seed.value={seed}", "machine.threads=1"]
     train = {"dev_bpb": {"averaged": bpb, "quantized": bpb + 0.01}, "parameters": 800}
-    measured = {"evaluate": {"val_bpb": bpb}, "train": train, "artifact": {"bytes": 100 * bits}}
+    trace = [{"phase": phase, "bpb": bpb + 0.1 / chunk} for chunk in (1, 2) for phase in ("score", "adapt")]
+    measured = {"evaluate": {"val_bpb": bpb, "trace": trace}, "train": train, "artifact": {"bytes": 100 * bits}}
     return Run(None, {"seed": seed, "overrides": words, **measured})
 
 
@@ -49,6 +50,13 @@ def test_effects_within_each_value_of_a_word():
     assert six.startswith("quant.bits=6:")
     assert "| qat=ste | none | 2 | 2 | -0.0350 |" in six
     assert four.startswith("quant.bits=4:")
+
+
+def test_running_bpb_is_that_of_the_chunks_scored(tmp_path):
+    assert ablation.running(cells()[0]) == ([0.5, 1.0], [1.1, 1.05])
+    ablation.draw(ablation.by_arm(cells()), tmp_path / "curves.svg")
+    drawn = (tmp_path / "curves.svg").read_text()
+    assert drawn.count("quant.bits=4 qat=ste") == 1, "one curve for an arm"
 
 
 def swept(folder):
