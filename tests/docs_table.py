@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
@@ -37,7 +37,7 @@ class Place:
         self.pgolf(*SMALL, "hydra.run.dir=run")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pipeline, "reported", lambda folder, say: nullcontext())  # one run's page is enough
-            self.pgolf(*sweep, *fitting(sweep), "hydra.sweep.dir=sweep")
+            self.pgolf(*sweep, *SMALL, "hydra.sweep.dir=sweep")
         self.arms = json.loads((folder / "sweep/summary.json").read_text())["arms"]
         a, b = (f"sweep:{arm['arm_sha256'][:12]}" for arm in self.arms)
         submission = f"sweep/{self.arms[0]['submission']['folder']}"
@@ -56,11 +56,6 @@ class Place:
                 entry.main()
             finally:
                 logging.root.handlers[:] = handlers
-
-
-def fitting(words: Iterable[str]) -> list[str]:
-    """The words that make a run small, but for those that a chosen option has no key for."""
-    return [w for w in SMALL if not ("ttt=none" in words and w.startswith("ttt.seq"))]
 
 
 def words_of(line: str) -> list[str]:
@@ -198,7 +193,10 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
     "python -m pgolf.audit FOLDER": (tool, ""),
     "python -m pgolf.artifact FILE": (partial(tool, module="pgolf.codec.table"), "is that module's command"),
     "python -m pgolf.ablation SWEEP": (tool, ""),
-    "python -m pgolf.ablation SWEEP --by quant": (nothing, "two arms that differ in nothing but the word have no effects within it"),
+    "python -m pgolf.ablation SWEEP --by quant": (
+        nothing,
+        "its arms differ in nothing else",
+    ),
     "python -m pgolf.run trained=RUN": (nothing, RUN_IN + "test_trained.py"),
     "python -m pgolf.run trained=RUN eval.stride=32": (nothing, RUN_IN + "test_trained.py"),
     "python -m pgolf.compare A B": (tool, ""),

@@ -116,16 +116,12 @@ def test_1_2_and_4_ranks_give_the_same_curve(tmp_path):
     for ranks in (1, 2, 4):
         place = tmp_path / str(ranks)
         place.mkdir()
-        run(place, f"machine.ranks={ranks}", "machine.micro_batch_tokens=256", "ttt=none", *without_ttt(STEPS))
+        run(place, f"machine.ranks={ranks}", "machine.micro_batch_tokens=256", "ttt=none", *STEPS)
         folder = only(place, "runs/*")
         curves[ranks] = [*losses(folder), record(folder)["evaluate"]["val_bpb"]]
     assert len(curves[1]) >= 3
     assert curves[2] == pytest.approx(curves[1], rel=2e-4)
     assert curves[4] == pytest.approx(curves[1], rel=2e-4)
-
-
-def without_ttt(words):
-    return [w for w in words if not w.startswith("ttt.")] + ["ttt.chunk_tokens=4096"]
 
 
 def test_a_sweep_ends_in_a_submission(tmp_path):
@@ -257,7 +253,7 @@ def test_a_wheel_runs_from_another_directory(tmp_path):
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     words = command(*STEPS, "ttt=none", "eval=chunked")
-    words = [w for w in words if not w.startswith(("ttt.seq", "eval.stride"))]
+    words = [w for w in words if not w.startswith("eval.stride")]
     env = environment() | {"PYTHONPATH": str(site)}
     done = subprocess.run(words, cwd=place, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
