@@ -9,7 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,8 @@ def _encode(array: np.ndarray, codec: Codec) -> tuple[str, bytes]:
 
 def _head(rows: list[Stream], meta: dict[str, Any]) -> bytes:
     """Header and index. The index goes by columns: like beside like is what makes it small."""
-    columns = {key: [getattr(row, key) for row in rows] for key in COLUMNS}
+    fields = [asdict(row) for row in rows]
+    columns = {key: [row[key] for row in fields] for key in COLUMNS}
     text = json.dumps({"meta": meta, **columns}, separators=(",", ":"), allow_nan=False).encode()
     index = zlib.compress(text, 9)
     header = HEADER.pack(MAGIC, VERSION, len(index), len(text), zlib.crc32(index))

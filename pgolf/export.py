@@ -1,4 +1,4 @@
-"""`python -m pgolf.export RUN [--unpack DIR]`: what is inside a `train_gpt.py`, and what each module of it weighs.
+"""`python -m pgolf.export RUN [--unpack DIR]`: what is inside a `train_gpt.py`, and what each module in it costs.
 
 RUN is a run folder, a submission folder, or the file itself. Nothing in it is executed. The file is built again from this
 package and its own recipe: when that gives the same bytes, `--unpack` shows the source before names were shortened.
@@ -7,15 +7,27 @@ package and its own recipe: when that gives the same bytes, `--unpack` shows the
 import argparse
 import ast
 import bz2
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pgolf.code import PACKAGE, Inside, Reach, build, readable, unpack, weigh
+from pgolf.code import Inside, literal, unpack, weigh, wrapped
 from pgolf.compare import aligned
 from pgolf.errors import UserError
-from pgolf.files import json_bytes, write_bytes
+from pgolf.files import json_bytes, write_folder
+from pgolf.merge import GIVEN
+from pgolf.program import PACKAGE, Program, program
 from pgolf.runfolder import CODE
+from pgolf.scopes import Import
+
+HEAD = f'''"""What a pgolf train_gpt.py runs, before names were shortened. It runs, too: its recipe lies beside it."""
+
+import json
+from pathlib import Path
+
+{GIVEN} = json.loads(Path(__file__).with_name("recipe.json").read_text(encoding="utf-8"))
+'''
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,15 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show(run: Path, folder: Path | None) -> Iterable[str]:
     """The report, a line at a time; writes `folder` if one is named."""
+    if folder and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is not empty; name a new folder")
     data = read(run / CODE if run.is_dir() else run)
     inside = unpack(data)
-    same = build(inside.recipe) == data
-    yield table(inside)
+    made = program(inside.recipe)
+    small = made.small()
+    same = wrapped(inside.recipe, small) == data
+    yield table(inside, modules(made, small) if same else inside.modules)
     yield "{bytes} bytes, sha256 {sha256}".format(**weigh(data))
     yield f"built again from this package it is {'the same' if same else 'another file: the sources differ'}"
     if folder:
-        modules = readable(PACKAGE, Reach.of(inside.recipe)) if same else reformatted(inside)
-        write(folder, inside, modules)
+        write(folder, inside, made if same else None)
         yield f"unpacked to {folder}: {'the source before names were shortened' if same else 'the source as it is inside'}"
 
 
@@ -52,44 +67,47 @@ def read(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def table(inside: Inside) -> str:
-    """Bytes of every module as written, as it is inside, and compressed on its own (together they take less)."""
+def modules(made: Program, small: str) -> dict[str, str]:
+    """The small source of every module of a program, and of its imports: statements keep their order."""
+    found: dict[str, str] = {}
+    origins = iter(made.origins())
+    for statement in ast.parse(small).body:
+        name = "imports" if isinstance(statement, Import) else next(origins)
+        found[name] = found.get(name, "") + (ast.get_source_segment(small, statement) or "") + "\n"
+    return found
+
+
+def table(inside: Inside, parts: Mapping[str, str]) -> str:
+    """Bytes of every module as written, as it is inside, and how much smaller the file were without it."""
+    held = {"the recipe": f"{literal(inside.recipe)}\n", **parts}
+    whole = packed("".join(held.values()))
     rows = []
-    for name, text in inside.modules.items():
-        path = place(PACKAGE.parent, name, inside.modules)
-        written = path.stat().st_size if path.exists() else 0
-        rows.append((len(bz2.compress(text.encode())) if text else 0, name, written, len(text.encode())))
-    rows.append((len(bz2.compress(json_bytes(inside.recipe))), "the recipe", 0, len(json_bytes(inside.recipe))))
+    for name, text in held.items():
+        others = packed("".join(source for other, source in held.items() if other != name))
+        rows.append((whole - others, name, written(name), len(text.encode())))
     rows.sort(reverse=True)
-    totals = ["total", *(sum(row[i] for row in rows) for i in (2, 3, 0))]
-    shown = [(name, written, held, packed) for packed, name, written, held in rows]
-    return aligned([("module", "written", "inside", "packed alone"), *(tuple(map(str, r)) for r in [*shown, totals])])
+    shown = [(name, str(source), str(small), str(cost)) for cost, name, source, small in rows]
+    totals = ("total", *(str(sum(row[i] for row in rows)) for i in (2, 3)), str(whole))
+    return aligned([("module", "written", "inside", "costs"), *shown, totals])
 
 
-def place(folder: Path, module: str, modules: Iterable[str]) -> Path:
-    """The file of a module: an __init__.py where other modules lie below it."""
-    path = folder.joinpath(*module.split("."))
-    below = any(other.startswith(f"{module}.") for other in modules)
-    return path / "__init__.py" if below or (path / "__init__.py").exists() else path.with_suffix(".py")
+def packed(text: str) -> int:
+    """Bytes of `text`, compressed and in base85."""
+    return len(bz2.compress(text.encode())) * 5 // 4
 
 
-def reformatted(inside: Inside) -> dict[str, str]:
-    return {name: ast.unparse(ast.parse(text)) for name, text in inside.modules.items()}
+def written(module: str) -> int:
+    """Bytes of a module of this package; 0 for what is none."""
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    files = [file for file in (path / "__init__.py", path.with_suffix(".py")) if file.exists()]
+    return files[0].stat().st_size if files else 0
 
 
-def write(folder: Path, inside: Inside, modules: dict[str, str]) -> None:
-    """One file per module and recipe.json, in a folder that was not there or is empty."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise UserError(f"{folder}: is not empty; name a new folder")
-        for name, text in modules.items():
-            path = place(folder, name, modules)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, f"{text}\n".encode())
-        write_bytes(folder / "recipe.json", json_bytes(inside.recipe))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+def write(folder: Path, inside: Inside, made: Program | None) -> None:
+    """The source, readable as far as that can be, and the recipe."""
+    source = made.source if made else ast.unparse(ast.parse(inside.modules["program"]))
+    headed = re.sub(r"^'([\w.]+)'$", r"\n# \1", source, flags=re.MULTILINE)
+    write_folder(folder, {CODE: f"{HEAD}\n{headed}\n".encode(), "recipe.json": json_bytes(inside.recipe)})
 
 
 if __name__ == "__main__":

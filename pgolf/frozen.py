@@ -11,7 +11,7 @@ def freeze(value: Any) -> Any:
     """A component as JSON-able values: `_target_` and its fields, enums by name, tuples as lists."""
     if is_dataclass(value):
         target = f"{type(value).__module__}.{type(value).__qualname__}"
-        return {"_target_": target} | {f.name: freeze(getattr(value, f.name)) for f in fields(value)}
+        return {"_target_": target} | {f.name: freeze(value.__dict__[f.name]) for f in fields(value)}
     if isinstance(value, Enum):
         return value.name
     return [freeze(v) for v in value] if isinstance(value, tuple) else value
@@ -21,7 +21,7 @@ def thaw(frozen: dict) -> Any:
     """The component that `freeze` described. The class's own checks run again."""
     module, _, name = frozen["_target_"].rpartition(".")
     assert module.split(".")[0] == "pgolf", f"not a component of pgolf: {module}"
-    cls = getattr(import_module(module), name)
+    cls = import_module(module).__dict__[name]
     hints = get_type_hints(cls)
     return cls(**{f.name: _thawed(frozen[f.name], hints[f.name]) for f in fields(cls)})
 

@@ -7,8 +7,10 @@ DATA_PATH and TOKENIZER_PATH. What it makes goes into a folder named after the s
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ from pgolf.views import closing_lines, code_line
 
 def main(frozen: dict) -> None:
     """Train, seal and judge on the ranks that torchrun started; rank 0 prints the lines that a record needs."""
+    adopt(frozen)
     texts = frozen.pop("texts")
     recipe = recipe_of(frozen)
     folder = Path(f"seed{recipe.seed.value}")
@@ -38,7 +41,18 @@ def main(frozen: dict) -> None:
     with joined(recipe.machine) as world:
         if world.main:
             (folder / "train.log").write_text("")
-        run(world, recipe, placed(TrainingText, texts), placed(ValidationText, texts), folder)
+        training, validation = placed(texts, "training"), placed(texts, "validation")
+        run(world, recipe, TrainingText(**training), ValidationText(**validation), folder)
+
+
+def adopt(frozen: Any) -> None:
+    """Let every component be found by the dotted name that the recipe has for it: an exported file is a single module."""
+    for part in frozen.values() if isinstance(frozen, dict) else frozen if isinstance(frozen, list) else ():
+        adopt(part)
+    if isinstance(frozen, dict) and "_target_" in frozen:
+        module, _, name = frozen["_target_"].rpartition(".")
+        sys.modules[module] = sys.modules[__name__]
+        sys.modules[__name__].__dict__[name].__module__ = module
 
 
 def recipe_of(frozen: dict) -> Recipe:
@@ -48,13 +62,21 @@ def recipe_of(frozen: dict) -> Recipe:
     return Recipe(**parts, seed=Seed(value=seed, model=seed, loader=seed), logger=NoLogger())
 
 
-def placed(cls: type, texts: dict):
-    """The frozen half of a corpus, its files where DATA_PATH and TOKENIZER_PATH say, or else where they were."""
+def placed(texts: dict, half: str) -> dict:
+    """The fields of a frozen half of a corpus, its files where DATA_PATH and TOKENIZER_PATH say, or else where they were."""
     folder = Path(os.environ.get("DATA_PATH", texts["folder"])).expanduser()
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in texts[cls.__name__].items()}
-    fields["paths"] = tuple(str(folder / name) for name in fields["paths"])
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in texts[half].items()}
+    fields["paths"] = tuple(str(folder / name) for name in names(fields["paths"], len(fields["counts"])))
     fields["tokenizer"] = os.environ.get("TOKENIZER_PATH", str(folder / fields["tokenizer"]))
-    return cls(**fields)
+    return fields
+
+
+def names(paths: tuple, count: int) -> Iterable[str]:
+    """File names, written out or, if they only count up, as what is before and after the number, and its digits."""
+    if not isinstance(paths[-1], int):
+        return paths
+    head, tail, digits = paths
+    return (f"{head}{i:0{digits}}{tail}" for i in range(count))
 
 
 def run(world: World, recipe: Recipe, training: TrainingText, validation: ValidationText, folder: Path) -> None:

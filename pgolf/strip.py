@@ -1,11 +1,16 @@
-"""Source without what only people and type checkers read: comments, docstrings, annotations of functions, checking-only imports.
+"""Source without what only people and type checkers read: comments, docstrings, assertions, annotations, checking-only
+imports.
 
 What it leaves behaves the same; annotations of class fields stay, because dataclasses are made of them.
 """
 
 import ast
+from functools import cache
+
+from pgolf.scopes import parameters
 
 
+@cache
 def strip(source: str, name: str) -> str:
     """`source` of module `name`, stripped, as text that compiles. strip("def f(x: int):\\n  'Twice.'\\n  return 2*x # !", "m")
     == "def f(x):\\n    return 2 * x"
@@ -17,22 +22,28 @@ def strip(source: str, name: str) -> str:
 
 
 class Stripper(ast.NodeTransformer):
-    """Drops docstrings, `if TYPE_CHECKING:` and annotations of functions that no decorator could read."""
+    """Drops docstrings, assertions, `if TYPE_CHECKING:` and annotations but for those of class fields."""
 
     def visit_Module(self, node: ast.Module) -> ast.Module:
         node.body = self._body(node.body, empty=[])
         return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        fields = [s for s in node.body if isinstance(s, ast.AnnAssign)]
         node.decorator_list = [self.visit(d) for d in node.decorator_list]
-        node.body = self._body(node.body, empty=[ast.Pass()])
+        node.body = self._body(node.body, empty=[ast.Pass()], fields=fields)
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        return self._function(node)
+        node.decorator_list = [self.visit(d) for d in node.decorator_list]
+        node.body = self._body(node.body, empty=[ast.Pass()])
+        node.returns = None
+        for argument in parameters(node.args):
+            argument.annotation = None
+        return node
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AsyncFunctionDef:
-        return self._function(node)
+        return self.visit_FunctionDef(node)
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST]:
         self.generic_visit(node)
@@ -40,27 +51,22 @@ class Stripper(ast.NodeTransformer):
             return node
         return node.orelse or ast.Pass()
 
-    def _function(self, node):
-        node.body = self._body(node.body, empty=[ast.Pass()])
-        if not node.decorator_list:
-            node.returns = None
-            for a in _arguments(node.args):
-                a.annotation = None
-        return node
+    def visit_Assert(self, node: ast.Assert) -> ast.Pass:
+        return ast.Pass()
 
-    def _body(self, body: list[ast.stmt], empty: list[ast.stmt]) -> list[ast.stmt]:
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
+        return ast.Assign([node.target], node.value) if node.value else ast.Pass()
+
+    def _body(
+        self, body: list[ast.stmt], empty: list[ast.stmt], fields: list[ast.stmt] | None = None
+    ) -> list[ast.stmt]:
         """Without strings that stand alone, docstrings among them."""
-        kept = [s for s in body if not (isinstance(s, ast.Expr) and _is_text(s.value))]
         visited = []
-        for statement in kept:
-            new = self.visit(statement)
-            visited += new if isinstance(new, list) else [new]
+        for statement in body:
+            if not (isinstance(statement, ast.Expr) and _is_text(statement.value)):
+                new = statement if statement in (fields or []) else self.visit(statement)
+                visited += new if isinstance(new, list) else [new]
         return [s for s in visited if not isinstance(s, ast.Pass)] or empty
-
-
-def _arguments(args: ast.arguments) -> list[ast.arg]:
-    starred = [a for a in (args.vararg, args.kwarg) if a]
-    return [*args.posonlyargs, *args.args, *args.kwonlyargs, *starred]
 
 
 def _is_text(node: ast.expr) -> bool:

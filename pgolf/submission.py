@@ -2,18 +2,23 @@
 
 All of it is generated from the records of the arm's runs. Nothing is written for an arm that is not whole, that fails,
 or whose files disagree; the reason goes into summary.json.
+
+`python -m pgolf.submission FOLDER --into DIR` copies such a folder to DIR/YYYY-MM-DD_<name>, as the challenge wants it.
 """
 
+import argparse
 import hashlib
 import re
 import shutil
+import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pgolf
 from pgolf.errors import UserError
-from pgolf.files import json_bytes, write_folder, write_json
+from pgolf.files import json_bytes, read_json, write_folder, write_json
 from pgolf.jsonshape import submission_schema, violations
 from pgolf.readme import hardware, readme
 from pgolf.runfolder import CODE, LOG, Run, lookup, read_run
@@ -207,3 +212,68 @@ def requirements(environment: dict) -> str:
         public, _, local = str(version).partition("+")
         lines.append(f"{name}=={public}" + (f"  # ran as {version}" if local else ""))
     return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pgolf.submission", description="Copy a submission to its dated folder."
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="SWEEP/submission/ARM")
+    parser.add_argument("--into", metavar="DIR", type=Path, required=True, help="the folder of records to copy it into")
+    asked = parser.parse_args(arguments)
+    try:
+        path, needed = hand_in(asked.folder, asked.into)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(path)
+    if needed:
+        print(f"still needed in submission.json: {', '.join(needed)}")
+    return 0
+
+
+def hand_in(folder: Path, into: Path) -> tuple[Path, list[str]]:
+    """Copy `folder` to `into`/YYYY-MM-DD_<name>, whole or not at all; returns that, and who or what is not named yet.
+
+    UserError if its audit fails, if it has no name or date to be called by, or if the place is taken."""
+    from pgolf.audit.folder import audit_folder
+
+    submission = read_json(folder / "submission.json")
+    if not isinstance(submission, dict):
+        raise UserError(f"{folder / 'submission.json'}: must be a JSON object")
+    path = into / dated(submission)
+    failing = [f"{finding.where} {finding.what}" for finding in audit_folder(folder) if finding.verdict == "fail"]
+    if failing:
+        raise UserError(f"{folder}: its audit fails: {'; '.join(failing)}")
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path}: is there already; nothing was copied")
+    write_folder(path, contents(folder))
+    return path, [key for key in AUTHOR if not submission.get(key)]
+
+
+def dated(submission: dict) -> str:
+    """The folder's name in the challenge's records. {"date": "2026-05-01", "name": "Small model"}: 2026-05-01_Small_model"""
+    day, name = (submission.get(key) for key in ("date", "name"))
+    if not isinstance(name, str) or not name.strip():
+        raise UserError("submission.json: it has no name; write one there, and author.name=... before the next run")
+    if re.search(r"[/\\]", name):
+        raise UserError(f"submission.json: name {name!r} has a path separator")
+    safe = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", name).strip("._")[:120]
+    if not safe:
+        raise UserError(f"submission.json: name {name!r} has no letter or digit that a folder can be called by")
+    try:
+        return f"{date.fromisoformat(day)}_{safe}"
+    except (TypeError, ValueError):
+        raise UserError(f"submission.json: date {day!r} is not a day as YYYY-MM-DD") from None
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Name and content of every file; UserError for what could not be copied as it is."""
+    try:
+        return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -364,7 +364,7 @@ def test_our_own_export_is_unwrapped(ours):
 
     data = code.build({"x": 1}, entry="pgolf.errors:need")
     inside = read_code(data)
-    assert [s.where for s in inside.sources] == ["train_gpt.py (pgolf)", "train_gpt.py (pgolf.errors)"]
+    assert [s.where for s in inside.sources] == ["train_gpt.py (program)"]
     assert inside.findings == ()
 
 

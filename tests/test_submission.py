@@ -10,7 +10,7 @@ from pgolf.errors import UserError
 from pgolf.files import read_json, write_folder
 from pgolf.jsonshape import submission_schema, violations
 from pgolf.stats import digits
-from pgolf.submission import publish, requirements, write_submission
+from pgolf.submission import main, publish, requirements, write_submission
 from tests.sweeps import SCRIPT, died, edit, make_plan, make_run
 
 BPB = {1337: 1.60123456, 42: 1.60323456, 7: 1.6022}
@@ -251,3 +251,100 @@ def test_json_is_plain(sweep):
     data = (sweep / "submission" / "default" / "submission.json").read_bytes()
     assert not data.startswith(b"\xef\xbb\xbf")
     assert json.loads(data)["seeds"] == list(BPB)
+
+
+@pytest.fixture
+def folder(sweep):
+    for job in "012":
+        edit(
+            sweep / job,
+            None,
+            author={"author": "A. Person", "github_id": None, "name": "Small model", "blurb": "Small."},
+        )
+    publish(sweep)
+    return sweep / "submission" / "default"
+
+
+def test_a_folder_is_handed_in_under_its_date_and_name(folder, tmp_path, capsys):
+    assert main([str(folder), "--into", str(tmp_path / "records" / "track")]) == 0
+    made = tmp_path / "records" / "track" / "2026-05-01_Small_model"
+    assert contents(made) == contents(folder)
+    assert capsys.readouterr().out.splitlines() == [str(made), "still needed in submission.json: github_id"]
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
+
+
+def test_nothing_is_needed_when_all_is_there(folder, tmp_path, capsys):
+    said(folder, github_id="aperson")
+    assert main([str(folder), "--into", str(tmp_path / "records")]) == 0
+    assert "still needed" not in capsys.readouterr().out
+
+
+def said(folder, **changes):
+    """Change submission.json as a person would."""
+    path = folder / "submission.json"
+    path.write_text(json.dumps(read_json(path) | changes))
+
+
+def refused(folder, into, capsys):
+    before = contents(into) if into.is_dir() else None
+    assert main([str(folder), "--into", str(into)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert (contents(into) if into.is_dir() else None) == before, "nothing is left behind"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"name": None}, "it has no name"),
+        ({"name": "  "}, "it has no name"),
+        ({"name": 7}, "it has no name"),
+        ({"name": "a/b"}, "has a path separator"),
+        ({"name": "..\\x"}, "has a path separator"),
+        ({"name": ".."}, "no letter or digit"),
+        ({"name": "🙂"}, "no letter or digit"),
+        ({"date": "today"}, "not a day"),
+        ({"date": None}, "not a day"),
+        ({"date": "2026-02-30"}, "not a day"),
+        ({"val_bpb": 1.5}, "its audit fails: "),
+    ],
+)
+def test_what_cannot_be_handed_in(folder, tmp_path, capsys, changes, reason):
+    said(folder, **changes)
+    assert reason in refused(folder, tmp_path / "records", capsys)
+
+
+@pytest.mark.parametrize(("name", "called"), [("a b\nc: d", "a_b_c_d"), (".hidden", "hidden"), ("x" * 400, "x" * 120)])
+def test_a_name_is_made_one_path_component(folder, tmp_path, name, called):
+    said(folder, name=name)
+    assert main([str(folder), "--into", str(tmp_path / "records")]) == 0
+    assert [path.name for path in (tmp_path / "records").iterdir()] == [f"2026-05-01_{called}"]
+
+
+def test_what_is_there_is_never_replaced(folder, tmp_path, capsys):
+    (tmp_path / "2026-05-01_Small_model").write_text("mine")
+    assert main([str(folder), "--into", str(tmp_path)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "2026-05-01_Small_model").read_text() == "mine"
+
+
+def test_a_folder_that_is_no_submission(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert "cannot be read" in refused(tmp_path / "empty", tmp_path / "records", capsys)
+    (tmp_path / "empty" / "submission.json").write_text("[]")
+    assert "must be a JSON object" in refused(tmp_path / "empty", tmp_path / "records", capsys)
+
+
+def test_a_folder_in_the_folder_is_refused(folder, tmp_path, capsys):
+    (folder / "notes").mkdir()
+    assert "notes: cannot be read" in refused(folder, tmp_path / "records", capsys)
+
+
+def test_a_read_only_place_is_one_message(folder, tmp_path, capsys, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(type(folder), "mkdir", refuse)
+    assert "cannot be written: Read-only file system" in refused(folder, tmp_path / "records", capsys)

@@ -128,7 +128,9 @@ class Temperature(ABC):
 
 def _need_temperature(value: float) -> None:
     acts = 0.1 <= value <= 10 and value != 1
-    need(acts, "ttt.temperature.value", value, "between 0.1 and 10, and not 1, which does nothing (ttt/temperature=null)")
+    need(
+        acts, "ttt.temperature.value", value, "between 0.1 and 10, and not 1, which does nothing (ttt/temperature=null)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
