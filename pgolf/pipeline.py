@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from pgolf.code import script
 from pgolf.errors import UserError
+from pgolf.export.code import script
 from pgolf.files import write_bytes
 from pgolf.journal import Nowhere, Plain, Screen, Terminal, Written
 from pgolf.judge import judge

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.code import script
+from pgolf.export.code import script
 from pgolf.recipe import Recipe
 
 if TYPE_CHECKING:

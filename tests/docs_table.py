@@ -134,7 +134,7 @@ def torchrun(line: str, place: Place) -> None:
 
     asked = get_args_parser().parse_args([w for w in shlex.split(line) if not re.match(r"[A-Z_]+=", w)][1:])
     assert (asked.training_script, asked.nproc_per_node) == ("train_gpt.py", "8")
-    read = re.findall(r'"([A-Z_]+)"', (ROOT / "pgolf/standalone.py").read_text())
+    read = re.findall(r'"([A-Z_]+)"', (ROOT / "pgolf/export/standalone.py").read_text())
     assert set(re.findall(r"([A-Z_]+)=", line)) <= set(read)
 
 

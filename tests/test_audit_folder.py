@@ -360,7 +360,7 @@ def test_any_bytes_are_a_script_to_read(data):
 
 
 def test_our_own_export_is_unwrapped(ours):
-    from pgolf import code
+    from pgolf.export import code
 
     data = code.build({"x": 1}, entry="pgolf.errors:need")
     inside = read_code(data)

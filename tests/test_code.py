@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pgolf
-from pgolf import code, standalone
-from pgolf.closure import closure
 from pgolf.data import Corpus, TrainingText, ValidationText
 from pgolf.errors import UserError
-from pgolf.program import CHECKED, DECODERS, PACKAGE, TRUSTED, program, unused
-from pgolf.strip import strip
+from pgolf.export import code, standalone
+from pgolf.export.closure import closure
+from pgolf.export.program import CHECKED, DECODERS, PACKAGE, TRUSTED, program, unused
+from pgolf.export.strip import strip
 
 TOY = {
     "__init__.py": '"""A toy."""\n__version__ = "1"\n',

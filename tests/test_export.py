@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pgolf.code import unpack
-from pgolf.export import main
-from pgolf.program import Program
+from pgolf.export.__main__ import main
+from pgolf.export.code import unpack
+from pgolf.export.program import Program
 from tests.bare import bare_environment, can_import
 from tests.command import TINY, environment, record, run
 
@@ -17,13 +17,6 @@ NEEDED = ("torch", "numpy", "sentencepiece", "zstandard")
 ABSENT = ("pgolf", "hydra", "omegaconf", "wandb", "rich", "scipy", "huggingface_hub", "constriction", "brotli", "yaml")
 STEPS = ("limits.train_steps=2", "hydra.run.dir=run")
 SEED = 7  # not the one that an exported file takes by itself
-
-
-@pytest.fixture(autouse=True)
-def only_when_asked(request):
-    """What is marked slow is left out unless `-m` speaks of it."""
-    if request.node.get_closest_marker("slow") and "slow" not in request.config.option.markexpr:
-        pytest.skip("takes a minute: run with -m slow")
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +126,14 @@ def test_the_report_and_the_source(one_run, tmp_path, capsys):
     assert "pgolf.compose" not in out
     source = (tmp_path / "source" / "train_gpt.py").read_text()
     compile(source, "train_gpt.py", "exec")
-    assert "\n# pgolf.standalone\n" in source
+    assert "\n# pgolf.export.standalone\n" in source
     assert "def recipe_of(frozen):" in source
     assert "ranks, seed =" in source, "local names as they were written"
     assert json.loads((tmp_path / "source" / "recipe.json").read_text())["limits"]["train_steps"] == 2
 
 
 def test_a_file_of_another_version_is_shown_as_it_is(one_run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("pgolf.export.program", lambda recipe: Program("print(1)", (), ()))
+    monkeypatch.setattr("pgolf.export.__main__.program", lambda recipe: Program("print(1)", (), ()))
     assert main([str(one_run / "train_gpt.py"), "--unpack", str(tmp_path / "source")]) == 0
     assert "another file: the sources differ" in capsys.readouterr().out
     source = (tmp_path / "source" / "train_gpt.py").read_text()

@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from pgolf.fold import fold
+from pgolf.export.fold import fold
 
 
 def tidy(text: str) -> str:

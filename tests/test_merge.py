@@ -7,9 +7,9 @@ import textwrap
 
 import pytest
 
-from pgolf.merge import merge
-from pgolf.scopes import scope_names
-from pgolf.strip import strip
+from pgolf.export.merge import merge
+from pgolf.export.scopes import scope_names
+from pgolf.export.strip import strip
 
 PACKAGE = {
     "p": "NAME = 'p'",

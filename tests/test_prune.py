@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from pgolf.prune import prune
+from pgolf.export.prune import prune
 
 
 def tidy(text: str) -> str:

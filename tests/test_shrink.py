@@ -23,10 +23,10 @@ import sentencepiece
 import torch
 
 import pgolf
-from pgolf.members import defined, shorten
-from pgolf.rename import Named, rename
-from pgolf.scopes import FOREIGN
-from pgolf.shrink import minified, quiet, unguarded
+from pgolf.export.members import defined, shorten
+from pgolf.export.rename import Named, rename
+from pgolf.export.scopes import FOREIGN
+from pgolf.export.shrink import minified, quiet, unguarded
 
 
 @pytest.mark.parametrize(

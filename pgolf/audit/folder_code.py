@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pgolf.audit.finding import Finding
-from pgolf.code import unpack
 from pgolf.errors import UserError
+from pgolf.export.code import unpack
 
 LONG = 400  # characters from which a constant may hold a program
 LIMIT = 1 << 25  # bytes that may come out of one layer

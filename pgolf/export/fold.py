@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterable
 from typing import Any
 
-from pgolf.known import SOME, THING, Facts, pure
+from pgolf.export.known import SOME, THING, Facts, pure
 
 ROUNDS = 9  # what one settles may settle others
 

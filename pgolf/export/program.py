@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pgolf.closure import closure
 from pgolf.errors import UserError
-from pgolf.fold import fold
-from pgolf.members import shorten
-from pgolf.merge import GIVEN, merge
-from pgolf.prune import is_mark, prune
-from pgolf.scopes import Import
-from pgolf.shrink import families, minified, quiet, unguarded
-from pgolf.strip import strip
+from pgolf.export.closure import closure
+from pgolf.export.fold import fold
+from pgolf.export.members import shorten
+from pgolf.export.merge import GIVEN, merge
+from pgolf.export.prune import is_mark, prune
+from pgolf.export.scopes import Import
+from pgolf.export.shrink import families, minified, quiet, unguarded
+from pgolf.export.strip import strip
 
-PACKAGE = Path(__file__).parent
-ENTRY = "pgolf.standalone:main"
+PACKAGE = Path(__file__).parent.parent
+ENTRY = "pgolf.export.standalone:main"
 CHECKED = ("pgolf.recipe.Recipe", "pgolf.seed.Seed")  # made from the recipe too, though it does not name them
 TRUSTED = ("pgolf.artifact", "pgolf.codec.streams")  # read only the file that was just sealed, its sha256 compared
 DECODERS = {

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pgolf.scopes import FOREIGN, FUNCTIONS, Import, binds, bound_names, last_name, parameters
+from pgolf.export.scopes import FOREIGN, FUNCTIONS, Import, binds, bound_names, last_name, parameters
 
 UNKNOWN, THING, SOME = object(), object(), object()  # anything; an object, so true and not None; not None
 BY_NAME = {"setattr", "__setattr__", "register_buffer", "register_parameter", "add_module"}  # bind what a string names

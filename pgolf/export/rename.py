@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import count, product
 
-from pgolf.scopes import (
+from pgolf.export.scopes import (
     FUNCTIONS,
     MISSING,
     Import,

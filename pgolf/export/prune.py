@@ -7,7 +7,7 @@ if something that stays names it; a method stays if its class does and anything 
 import ast
 from collections.abc import Iterable, Iterator
 
-from pgolf.scopes import FUNCTIONS, bound_names, last_name
+from pgolf.export.scopes import FUNCTIONS, bound_names, last_name
 
 INERT = {"dataclass", "cache", "lru_cache", "contextmanager", "no_grad", "inference_mode"}  # decorators
 PLAIN_BASES = {"ABC", "object"}  # call none of a class's methods by name

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import python_minifier
 
 from pgolf.errors import UserError
+from pgolf.export.merge import GIVEN
+from pgolf.export.program import ENTRY, PACKAGE, program, sketch, targets
 from pgolf.files import read_json, write_json
-from pgolf.merge import GIVEN
-from pgolf.program import ENTRY, PACKAGE, program, sketch, targets
 
 if TYPE_CHECKING:
     from pgolf.data import Corpus

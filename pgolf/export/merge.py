@@ -9,7 +9,7 @@ import builtins
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pgolf.scopes import MISSING, SCOPES, Import, Renamer, body_of, bound_names, imported, own_nodes, scope_names
+from pgolf.export.scopes import MISSING, SCOPES, Import, Renamer, body_of, bound_names, imported, own_nodes, scope_names
 
 GIVEN = "RECIPE"  # nothing of ours: what runs the program binds it
 

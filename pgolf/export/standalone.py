@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from pgolf import __version__
-from pgolf.code import weigh
 from pgolf.data import TrainingText, ValidationText
+from pgolf.export.code import weigh
 from pgolf.frozen import thaw
 from pgolf.journal import Journal, open_journal
 from pgolf.judge import judge

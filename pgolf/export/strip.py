@@ -7,7 +7,7 @@ What it leaves behaves the same; annotations of class fields stay, because datac
 import ast
 from functools import cache
 
-from pgolf.scopes import parameters
+from pgolf.export.scopes import parameters
 
 
 @cache

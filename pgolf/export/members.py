@@ -9,8 +9,8 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from pgolf.rename import fresh
-from pgolf.scopes import FOREIGN, FUNCTIONS, Import, bound_names, last_name
+from pgolf.export.rename import fresh
+from pgolf.export.scopes import FOREIGN, FUNCTIONS, Import, bound_names, last_name
 
 
 def shorten(source: str, spelled: Iterable[str] = ()) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import python_minifier
 
-from pgolf.rename import rename
-from pgolf.scopes import last_name
+from pgolf.export.rename import rename
+from pgolf.export.scopes import last_name
 
 MARKERS = ("ClassVar", "InitVar", "KW_ONLY")  # annotations that `dataclass` reads
 UNHEARD = "journal.event"  # an exported file has no logger

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgolf.errors import UserError
-from pgolf.strip import strip
+from pgolf.export.strip import strip
 
 
 @dataclass(frozen=True)
