@@ -13,7 +13,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from pgolf.completion import BASH
 from pgolf.compose import beside_or_inside, job, register_experiments, rehearse, short_words
@@ -34,7 +34,7 @@ def task(cfg: DictConfig) -> float:
 
     words = HydraConfig.get()
     folder = Path(words.runtime.output_dir)
-    asked = job(cfg, list(words.overrides.task))
+    asked = job(cfg, OmegaConf.to_container(words.overrides.task, resolve=False))
     try:
         return run(asked, folder)
     except (UserError, RankError) as wrong:

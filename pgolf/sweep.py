@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from pgolf.compose import arms_of, jobs
 from pgolf.files import write_json
@@ -19,7 +19,8 @@ class WritePlan(Callback):
     """Writes plan.json, the arms and their seeds, before anything of a sweep runs: seeds are fixed beforehand."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        planned = arms_of(jobs([*config.hydra.overrides.hydra, *config.hydra.overrides.task], sweep=True))
+        given = OmegaConf.to_container(config.hydra.overrides, resolve=False)  # a word may hold ${seed.value}
+        planned = arms_of(jobs([*given["hydra"], *given["task"]], sweep=True))
         folder = Path(config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "plan.json", {"arms": planned, "created": datetime.now(UTC).isoformat(timespec="seconds")})

@@ -36,6 +36,7 @@ def test_a_sweep_judges_one_artifact_in_several_ways_and_submits_none(tmp_path, 
     shutil.copytree(earlier, tmp_path / "seed1337")
     words = ("seed=1337", "ttt=none", "eval.stride=64,128", "trained='seed${seed.value}'", "hydra.sweep.dir=sweep")
     run(tmp_path, "-m", *STEPS, *words)
+    assert len(json.loads((tmp_path / "sweep" / "plan.json").read_text())["arms"]) == 2
     summary = json.loads((tmp_path / "sweep" / "summary.json").read_text())
     assert [arm["n"] for arm in summary["arms"]] == [1, 1]
     assert len({arm["val_bpb"]["mean"] for arm in summary["arms"]}) == 2
