@@ -173,6 +173,7 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
     "python -m pgolf.run logger=wandb": (composed, RUN_IN + "test_logger.py, which reads the offline files back"),
     "python -m pgolf.run quant=int5_gptq optim.matrix.lr=0.03 dry=true": (planned, ""),
     "python -m pgolf.run quant=int5_gptq optim.matrix.lr=0.03": (composed, "the one before it with dry=true is run"),
+    "python -m pgolf.run --help": (nothing, RUN_IN + "test_help.py"),
     "python -m pgolf.run --cfg job": (nothing, RUN_IN + "the overlay's test"),
     "python -m pgolf.run experiment=my_first": (nothing, "the overlay's test composes it"),
     "python -m pgolf.run experiment=my_first quant=int6_gptq": (nothing, "the overlay's test composes it"),
