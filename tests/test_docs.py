@@ -21,7 +21,16 @@ from tests.pages import BLOCKS, EXAMPLE, HEADS, PAGES, ROOT, Block, commands, sp
 
 FILE = re.compile(r"(?:[\w<>.*-]+/)*[\w<>.*-]+\.(?:py|yaml|md|jsonl?|log|txt|pgolf|html|sh|toml)|(?:[\w<>*.-]+/)+")
 OTHERS = {  # words of other commands, of the worked example, and with placeholders
-    *("full=true", "study=NAME", "train_shards=1", "group=option", "group.key=value", "data.folder=...", "ttt=bias"),
+    *(
+        "full=true",
+        "study=NAME",
+        "train_shards=1",
+        "trained=RUN",
+        "group=option",
+        "group.key=value",
+        "data.folder=...",
+        "ttt=bias",
+    ),
     *("machine.ranks=N", "limits.train_steps=N", "-m seed=three experiment=FULL,WITHOUT_EMA,WITHOUT_TTT"),
     *("hydra.run.dir=FOLDER", "hydra.sweep.dir=FOLDER", "<group>=<name>", "experiment=<name>", "experiment="),
 }
@@ -54,7 +63,7 @@ def left(place: Place, name: str) -> bool:
     """Left by the run, the sweep or the submission, or one of their folders."""
     pattern = re.sub(r"<[^>]*>", "*", name).rstrip("/")
     folders = [place.folder, *(place.folder / place.names[key] for key in ("RUN", "SWEEP", "FOLDER"))]
-    return pattern in ("sweeps/*_*", "sweeps") or any(any(folder.glob(pattern)) for folder in folders)
+    return pattern in ("sweeps/*_*", "sweeps", "runs") or any(any(folder.glob(pattern)) for folder in folders)
 
 
 @pytest.mark.parametrize("page", PAGES)
