@@ -208,7 +208,10 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
     "python -m pgolf.report SWEEP": (tool, ""),
     "python -m pgolf.export RUN": (tool, ""),
     "python -m pgolf.export RUN --unpack DIR": (tool, ""),
-    "python -m pgolf.submission FOLDER --into DIR": (nothing, RUN_IN + "test_submission.py, on a sweep that has a name"),
+    "python -m pgolf.submission FOLDER --into DIR": (
+        nothing,
+        RUN_IN + "test_submission.py, on a sweep that has a name",
+    ),
     "python -m pgolf.bench NAME": (named, RUN_IN + "test_bench.py"),
     "python -m pgolf.doctor": (composed, RUN_IN + "test_doctor.py"),
     "python -m pgolf.doctor experiment=pr606_int5_softround": (
