@@ -22,7 +22,8 @@ def test_every_option_says_what_it_is_in_one_line(file):
     assert not line.startswith(("@", "_", "-")), line
 
 
-def test_help_has_every_group_option_and_experiment(tmp_path):
+def test_help_has_every_group_option_and_experiment(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")  # wide enough that nothing wraps
     page = run(tmp_path, "--help").stdout
     for file in OPTIONS:
         group = str(file.parent.relative_to(CONF))
