@@ -155,13 +155,41 @@ def test_rates_follow_a_cosine_over_and_within_chunks():
 
 def test_snr_scaling_is_what_it_says():
     grads = [torch.tensor([2.0, 2.0]), torch.tensor([1.0, -1.0]), torch.tensor([4.0]), torch.tensor([0.1] + [-0.1] * 3)]
-    scale_by_snr(grads, 1)
+    assert scale_by_snr(grads, 1).item() == 2  # the first tensor's factor of 3
     expected = [[6.0, 6.0], [1.0, -1.0], [4.0], [0.1 * 2 / math.sqrt(3)] + [-0.1 * 2 / math.sqrt(3)] * 3]
     for g, e in zip(grads, expected, strict=True):
         torch.testing.assert_close(g, torch.tensor(e))
     squared = [torch.tensor([0.1] + [-0.1] * 3)]
-    scale_by_snr(squared, 2)
+    assert scale_by_snr(squared, 2).item() == pytest.approx(1 / 3)
     torch.testing.assert_close(squared[0], torch.tensor([0.1] + [-0.1] * 3) * 4 / 3)
+
+
+RECEIPTS = {
+    "ttt.gradient_scale": dict(gradient_scale=GradientScale.SNR),
+    "ttt.byte_weighted": dict(byte_weighted=True),
+    "ttt.temperature": dict(temperature=FixedTemperature(value=0.9)),
+}
+
+
+@pytest.mark.parametrize("part", RECEIPTS)
+def test_an_option_leaves_its_receipt_only_when_on(part):
+    (off, _, _), (on, _, _) = run(sgd(epochs=1), IDS[:600]), run(sgd(epochs=1, **RECEIPTS[part]), IDS[:600])
+    assert part not in {r.part for r in off.receipts}
+    (receipt,) = (r for r in on.receipts if r.part == part)
+    assert receipt.alive
+    assert receipt.value > 0
+
+
+def test_a_temperature_that_is_clamped_away_is_dead():
+    score, _, _ = run(sgd(epochs=1, temperature=EntropyTemperature(value=0.9, low=1.0, high=1.05)), IDS[:600])
+    (receipt,) = (r for r in score.receipts if r.part == "ttt.temperature")
+    assert (receipt.value, receipt.alive) == (0.0, False)
+
+
+def test_a_byte_weight_does_not_depend_on_the_micro_batch():
+    """The mean is that of the step's whole batch, so neither micro-batches nor ranks can change it."""
+    (whole, _, _), (parts, _, _) = (run(sgd(micro_sequences=m, byte_weighted=True), IDS[:1300]) for m in (32, 1))
+    assert parts.val_loss == pytest.approx(whole.val_loss, abs=1e-6)
 
 
 def test_byte_weights_have_mean_one():

@@ -20,10 +20,19 @@ from pgolf.receipts import Receipt
 from pgolf.ttt import ScoreFirst
 from pgolf.ttt.learner import Learner
 from pgolf.ttt.mixer import HedgeMixer
+from pgolf.ttt.parts import GradientScale
 
 if TYPE_CHECKING:
     from pgolf.eval.text import CommittedText
     from pgolf.model.transformer import Transformer
+
+
+# What the options that only change numbers on the way did, so that one which is on and does nothing is seen.
+EFFECTS = {
+    "ttt.gradient_scale": "scaled a tensor's gradient (largest distance of a factor from 1)",
+    "ttt.byte_weighted": "weighed a target by its bytes (largest distance of a weight from 1)",
+    "ttt.temperature": "changed the first scored sequence (mean nats a token)",
+}
 
 
 class ScoreFirstLearner(Learner):
@@ -37,6 +46,12 @@ class ScoreFirstLearner(Learner):
         self.averages = [p for name, p in self.scorer.named_parameters() if name in self.trained]
         self.mixer = HedgeMixer(spec.mixer, model.spec.vocab_size, world.device) if spec.mixer else None
         self.moved: list[float] = []
+        on = {
+            "ttt.gradient_scale": spec.gradient_scale is not GradientScale.NONE,
+            "ttt.byte_weighted": spec.byte_weighted,
+            "ttt.temperature": spec.temperature is not None,
+        }
+        self.effects = {part: torch.zeros((), device=world.device) for part in on if on[part]}
 
     def log_p(self, x_BT: Tensor, last: int) -> Tensor:
         log_p_BSV = self._network(x_BT, last)
@@ -50,6 +65,8 @@ class ScoreFirstLearner(Learner):
     def adapt(self, text: "CommittedText", chunk: int) -> float:
         if self.mixer is not None:
             self._teach_mixer(self.mixer, text, chunk)
+        if chunk == 0:
+            self._witness_temperature(text)
         before = [p.detach().clone() for p in self.trained.values()]
         steps = list(self._steps())
         for step, (lo, hi) in enumerate(steps):
@@ -72,6 +89,18 @@ class ScoreFirstLearner(Learner):
         self.world.sum_(losses)
         mixer.learn(losses, x_NT.flatten(), y_NT.flatten())
 
+    @torch.no_grad()
+    def _witness_temperature(self, text: "CommittedText") -> None:
+        if self.spec.temperature is not None:
+            x_BT, y_BT = text.sequences(0, 1, self.spec.sequence_length)
+            plain_BTV = self.scorer.logits(x_BT, last=x_BT.shape[1]).log_softmax(-1)
+            change_BTV = self._network(x_BT, self.spec.sequence_length) - plain_BTV
+            self._acted("ttt.temperature", change_BTV.gather(-1, y_BT[..., None]).abs().mean())
+
+    def _acted(self, part: str, size: Tensor) -> None:
+        """Keep the largest size of what an option did; equal on all ranks, which see the same batch."""
+        self.effects[part] = torch.maximum(self.effects[part], size)
+
     def _steps(self) -> Iterator[tuple[int, int]]:
         """Sequences [lo, hi) of the chunk for each step, epoch after epoch."""
         n, size = self.plan.chunk // self.spec.sequence_length, self.spec.batch_sequences
@@ -90,24 +119,31 @@ class ScoreFirstLearner(Learner):
         params, T = list(self.trained.values()), self.spec.sequence_length
         for p in params:
             p.grad = torch.zeros_like(p)
+        share_N = self._shares(text, first + lo * T, (hi - lo) * T)
         mine, end = share(lo, hi, self.world.rank, self.world.size)
         for at in range(mine, end, self.spec.micro_sequences):
-            self._backward(text, first + at * T, min(self.spec.micro_sequences, end - at), (hi - lo) * T)
+            x_BT, y_BT = text.sequences(first + at * T, min(self.spec.micro_sequences, end - at), T)
+            begin = (at - lo) * T
+            (self.loss(x_BT, y_BT, T).flatten() * share_N[begin : begin + x_BT.numel()]).sum().backward()
+        self._update(params)
+
+    def _shares(self, text: "CommittedText", first: int, count: int) -> Tensor:
+        """How much each of a step's `count` targets weighs in its mean loss, (count,) float32."""
+        weights = torch.ones(count, device=self.world.device)
+        if self.spec.byte_weighted:
+            weights = torch.from_numpy(byte_weights(text.bytes(first, first + count))).to(self.world.device)
+            self._acted("ttt.byte_weighted", (weights - 1).abs().max())
+        return weights / count
+
+    def _update(self, params: list[Tensor]) -> None:
+        """Sum the gradients over ranks, scale and clip them, and step."""
         grads = [p.grad for p in params]
         self.world.sum_(*grads)
-        scale_by_snr(grads, self.spec.gradient_scale.value)
+        if self.spec.gradient_scale is not GradientScale.NONE:
+            self._acted("ttt.gradient_scale", scale_by_snr(grads, self.spec.gradient_scale.value))
         torch.nn.utils.clip_grad_norm_(params, self.spec.clip)
         self.optimizer.step()
         self._average(params)
-
-    def _backward(self, text: "CommittedText", first: int, count: int, batch_tokens: int) -> None:
-        """Add this micro-batch's share of the batch's mean loss to the gradients."""
-        x_BT, y_BT = text.sequences(first, count, self.spec.sequence_length)
-        nll_BT = self.loss(x_BT, y_BT, self.spec.sequence_length)
-        if self.spec.byte_weighted:
-            weights = byte_weights(text.bytes(first, first + x_BT.numel()))
-            nll_BT = nll_BT * torch.from_numpy(weights).to(nll_BT).view_as(nll_BT)
-        (nll_BT.sum() / batch_tokens).backward()
 
     @torch.no_grad()
     def _average(self, params: list[Tensor]) -> None:
@@ -131,6 +167,7 @@ class ScoreFirstLearner(Learner):
             found.append(
                 Receipt("ttt.polyak", "kept the scoring weights apart from the trained ones (L2)", apart, apart > 0)
             )
+        found += [Receipt(part, EFFECTS[part], size.item(), size.item() > 0) for part, size in self.effects.items()]
         if self.mixer is not None:
             found.append(self.mixer.receipt())
         return tuple(found)
@@ -154,13 +191,17 @@ def cosine(done: float, floor: float) -> float:
 
 
 @torch.no_grad()
-def scale_by_snr(grads: list[Tensor], power: int) -> None:
+def scale_by_snr(grads: list[Tensor], power: int) -> Tensor:
     """g ← g · clip((mean |g| / std g)^power, 0.3, 3), tensor by tensor (PR 639); a single number has no spread and stays.
+    Returns the factor farthest from 1, as its distance.
 
     Two equal entries have no noise and are scaled by 3; [1, −1] has mean |g| = std and stays."""
-    for g in (g for g in grads if power and g.numel() > 1):
-        snr = g.abs().mean() / (g.std(correction=0) + 1e-12)
-        g.mul_((snr**power).clamp(0.3, 3.0))
+    farthest = torch.zeros((), device=grads[0].device)
+    for g in (g for g in grads if g.numel() > 1):
+        factor = ((g.abs().mean() / (g.std(correction=0) + 1e-12)) ** power).clamp(0.3, 3.0)
+        farthest = torch.maximum(farthest, (factor - 1).abs())
+        g.mul_(factor)
+    return farthest
 
 
 def byte_weights(target_bytes: np.ndarray) -> np.ndarray:
