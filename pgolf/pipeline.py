@@ -73,9 +73,7 @@ def prepared(recipe, screen: Screen):
     """The corpus, built or found, with a bar while it is built; a text that cannot be scored is refused here."""
     with screen.bar("corpus") as bar:
         corpus = recipe.data.prepare(lambda stage, done: bar.update(done, stage))
-    targets = corpus.validation.tokens - 1
-    recipe.eval.check(targets)
-    recipe.ttt.check(targets, recipe.eval)
+    recipe.check_text(corpus)
     return corpus
 
 

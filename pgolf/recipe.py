@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pgolf.average import Average
 from pgolf.codec import Codec
-from pgolf.data import Data
+from pgolf.data import Corpus, Data
 from pgolf.errors import ConfigError, need
 from pgolf.eval import Eval
 from pgolf.limits import Limits
@@ -43,6 +43,7 @@ class Recipe:
             allowed = "trains on validation text before scoring it (breaks C3) and needs limits=study; try ttt=sgd_score_first"
             raise ConfigError("ttt", type(self.ttt).__name__, allowed)
         self._check_switches()
+        self.ttt.check(self.eval)
         data, ranks = self.data, self.machine.world_size
         if data.batch_tokens % (ranks * data.sequence_length):
             raise ConfigError(
@@ -66,6 +67,13 @@ class Recipe:
         if self.model.recurrent and not self.schedule.looping(END):
             allowed = "is never switched on by the schedule: set schedule.loop_at, or model.loop=null"
             raise ConfigError("model.loop", "on", allowed)
+
+    def check_text(self, corpus: Corpus) -> None:
+        """Refuse texts too short to train on, or to be judged by."""
+        corpus.training.check_enough(self.data.batch_tokens)
+        targets = corpus.validation.tokens - 1
+        self.eval.check_text(targets)
+        self.ttt.check_text(targets)
 
     @property
     def rank_tokens(self) -> int:

@@ -65,7 +65,7 @@ def main() -> None:
             rehearsed = rehearse(asked.overrides, sweep=asked.multirun)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
-            _require_ranks(rehearsed, asked.overrides)
+            _require(rehearsed, asked.overrides)
         task()
     except UserError as wrong:
         sys.exit(_refused(wrong))
@@ -74,11 +74,15 @@ def main() -> None:
         sys.exit(130)
 
 
-def _require_ranks(rehearsed: list, words: list[str]) -> None:
-    """The GPUs that are asked for are here; where a launcher takes the jobs elsewhere, that place looks for itself."""
-    if not any(word.startswith("hydra/launcher=") for word in words):
-        for one in rehearsed:
-            one.recipe.machine.require()
+def _require(rehearsed: list, words: list[str]) -> None:
+    """The model has what is to learn; GPUs and text are here and suit. Where a launcher takes the jobs, it looks for itself."""
+    elsewhere = any(word.startswith("hydra/launcher=") for word in words)
+    for recipe in [one.recipe for one in rehearsed]:
+        recipe.ttt.check_model(recipe.model)
+        if not elsewhere:
+            recipe.machine.require()
+            if corpus := recipe.data.require():
+                recipe.check_text(corpus)
 
 
 def _show_plans(rehearsed: list) -> None:

@@ -134,8 +134,9 @@ def test_numbers_out_of_range(tmp_path, model, changes, key):
     ("changes", "key"), [({"batch_tokens": 6400}, "batch_tokens"), ({"dev_tokens": 5000}, "dev_tokens")]
 )
 def test_too_few_tokens(tmp_path, model, changes, key):
+    data = published(tmp_path, model, **changes)
     with pytest.raises(ConfigError, match=f"data.{key}"):
-        published(tmp_path, model, **changes).prepare(quiet)
+        data.prepare(quiet).training.check_enough(data.batch_tokens)
 
 
 def test_published_constants(tmp_path, model):
@@ -164,7 +165,15 @@ def test_plan_reads_headers_only(tmp_path, model):
     empty = replace(data, folder=str(tmp_path / "none"))
     assert empty.locate() is None
     assert empty.tokens_present() is None
-    assert "python -m pgolf.data tiny" in data.absent()
+    with pytest.raises(UserError, match=r"python -m pgolf\.data tiny"):
+        empty.require()
+
+
+def test_what_is_required_is_known_without_reading_tokens(tmp_path, model):
+    data = published(tmp_path, model)
+    assert data.require() == data.locate()
+    with pytest.raises(ConfigError, match=r"data.vocab_size=1024.*512 pieces"):
+        replace(data, vocab_size=1024).require()
 
 
 def test_halves_travel_and_training_knows_no_validation_path(tmp_path, model):

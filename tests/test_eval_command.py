@@ -1,34 +1,61 @@
 """What a person sees on the command line: bad input in one message, the benchmark, a warning about the clock, and progress."""
 
 import math
+import os
+from unittest.mock import patch
 
 import pytest
+from hydra import initialize_config_dir
 
 from pgolf.bench.contest import Setting
 from pgolf.bench.eval import contests
+from pgolf.compose import beside_or_inside, jobs
 from pgolf.errors import UserError
 from pgolf.eval.ledger import Progress
 from pgolf.judge import EvalProgress
-from tests.command import TINY, run
+from tests.command import TINY, environment, run
 
 BAD = [
-    (2, ("eval.stride=4096",), "eval.stride=4096: must be between 1 and eval.context (128)"),
-    (2, ("ttt=prequant_adamw",), "needs limits=study"),
-    (2, ("ttt=adamw_scorefirst",), "Did you mean 'adamw_score_first'?"),
-    (2, ("ttt=adamw_score_first", "ttt/trained=query"), "there is no such option"),
-    # These are known once the text is; the run has begun, its training has not.
-    (1, ("eval.context=1000000", "ttt=none"), "the validation text is shorter than one window"),
-    (1, ("ttt=adamw_score_first", "ttt.chunk_tokens=1280000"), "ttt.chunk_tokens=1280000: must be below the"),
-    (1, ("ttt=lora_score_first", "ttt.chunk_tokens=129"), "ttt.chunk_tokens=129: must be at most eval.context (128)"),
+    (("eval.stride=4096",), "eval.stride=4096: must be between 1 and eval.context (128)"),
+    (("ttt=prequant_adamw",), "needs limits=study"),
+    (("ttt=adamw_scorefirst",), "Did you mean 'adamw_score_first'?"),
+    (("ttt=adamw_score_first", "ttt/trained=query"), "there is no such option"),
+    (("eval.context=1000000", "ttt=none"), "the validation text is shorter than one window"),
+    (("ttt=adamw_score_first", "ttt.chunk_tokens=1280000"), "ttt.chunk_tokens=1280000: must be below the"),
+    (("ttt=lora_score_first", "ttt.chunk_tokens=129"), "ttt.chunk_tokens=129: must be at most eval.context (128)"),
+    (
+        ("ttt.layers=[attn.q,foo]",),
+        "ttt.layers=['attn.q', 'foo']: 'foo' ends no layer's name: ",
+    ),
+    (("ttt=sgd_score_first", "ttt/trained=queries", "ttt.trained.blocks=1"), "ttt.trained.blocks"),
+    (("data.batch_tokens=1073741824", "data.sequence_length=256"), "fewer than one batch"),
 ]
 
 
-@pytest.mark.parametrize(("code", "words", "message"), BAD, ids=[words[-1] for _, words, _ in BAD])
-def test_bad_input_is_one_message_before_anything_is_trained(tmp_path, code, words, message):
-    done = run(tmp_path, "limits.train_steps=1", *TINY, *words, code=code)
+@pytest.fixture(scope="module")
+def text():
+    """The corpus of the tests is built: what is known of a text is known once it is there."""
+    with (
+        patch.dict(os.environ, environment()),
+        initialize_config_dir(str(beside_or_inside("conf")), version_base="1.3"),
+    ):
+        (tiny,) = jobs(list(TINY), sweep=False)
+    tiny.recipe.data.prepare(lambda what, done: None)
+
+
+@pytest.mark.usefixtures("text")
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[words[-1] for words, _ in BAD])
+def test_bad_input_is_one_message_before_anything_is_started(tmp_path, words, message):
+    done = run(tmp_path, "limits.train_steps=1", *TINY, *words, code=2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert "step 1" not in done.stdout
+    assert done.stdout == ""
+
+
+def test_shards_that_are_not_there_are_told_before_anything_is_started(tmp_path):
+    done = run(tmp_path, "data=fineweb_sp1024", "data.folder=nowhere", code=2)
+    assert "Fetch the shards with `python -m pgolf.data fineweb_sp1024`" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 class Said:

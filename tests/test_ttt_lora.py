@@ -172,7 +172,10 @@ def test_a_lanes_gradient_is_clipped_by_its_own_norm():
         (dict(documents=0), "ttt.documents=0"),
         (dict(alpha=0.0), "ttt.alpha=0.0: must be above 0"),
         (dict(chunk_tokens=65), r"ttt.chunk_tokens=65: must be at most eval.context \(64\)"),
-        (dict(layers=("nothing",)), r"ttt.layers=\['nothing'\]: must name some of: .*q, k, v, out, up, down.*head"),
+        (
+            dict(layers=("nothing",)),
+            r"ttt.layers=\['nothing'\]: 'nothing' ends no layer's name: .*attn.k, .*mlp.up, .*head",
+        ),
     ],
 )
 def test_impossible_adapters_are_refused(changes, message):

@@ -127,9 +127,9 @@ class Data(ABC):
     def locate(self) -> Corpus | None:
         """The corpus as far as it is there now, for a plan: nothing is built, and the files are taken at their word."""
 
-    @abstractmethod
-    def absent(self) -> str:
-        """What it means that `locate` found nothing."""
+    def require(self) -> Corpus | None:
+        """The corpus as `locate` finds it; None where `prepare` would build it. Raises UserError where it cannot be had."""
+        return self.locate()
 
     def tokens_present(self) -> int | None:
         """Training tokens on disk now, the held-out slice included; None when there are none."""
@@ -139,10 +139,6 @@ class Data(ABC):
     @property
     def cache_folder(self) -> Path:
         return Path(self.cache).expanduser().absolute()
-
-    def _enough(self, corpus: Corpus) -> Corpus:
-        corpus.training.check_enough(self.batch_tokens)
-        return corpus
 
     def _corpus(self, manifest: Manifest, folder: Path, tokenizer: str) -> Corpus:
         return Corpus.of(manifest, folder, folder / tokenizer, self.sequence_length, self.dev_tokens)
@@ -164,16 +160,13 @@ class StdlibText(Data):
     def prepare(self, show: Show) -> Corpus:
         from pgolf.data import stdlib
 
-        return self._enough(self._opened(stdlib.prepare(self.cache_folder, self._parameters(), show)))
+        return self._opened(stdlib.prepare(self.cache_folder, self._parameters(), show))
 
     def locate(self) -> Corpus | None:
         from pgolf.data import stdlib
 
         folder = stdlib.locate(self.cache_folder, self._parameters())
-        return self._opened(folder) if folder.exists() else None
-
-    def absent(self) -> str:
-        return "the corpus is not built yet; the run will do it first"
+        return self._opened(folder) if folder.exists() and stdlib.flaw(folder) is None else None
 
     def _opened(self, folder: Path) -> Corpus:
         from pgolf.data import stdlib
@@ -214,7 +207,7 @@ class PublishedText(Data):
     def prepare(self, show: Show) -> Corpus:
         from pgolf.data import published
 
-        return self._enough(self._corpus(published.prepare(self, show), self.local, self.tokenizer))
+        return self._corpus(published.prepare(self, show), self.local, self.tokenizer)
 
     def locate(self) -> Corpus | None:
         from pgolf.data import published
@@ -222,5 +215,8 @@ class PublishedText(Data):
         manifest = published.by_headers(self)
         return self._corpus(manifest, self.local, self.tokenizer) if manifest else None
 
-    def absent(self) -> str:
-        return f"no shards in {self.local}; fetch them with `python -m pgolf.data {self.name}`"
+    def require(self) -> Corpus:
+        from pgolf.data import published
+
+        published.require(self)
+        return self.locate()

@@ -30,18 +30,23 @@ Show = Callable[[str, float], None]
 
 def prepare(data: "PublishedText", show: Show) -> Manifest:
     """The manifest of the shards in `data.folder`, after every check that can be made here."""
-    paths = shard_paths(data)
-    tokenizer = data.local / data.tokenizer
-    check_tokenizer(tokenizer, data.vocab_size)
+    paths = require(data)
     known = _remembered(data)
     files = _looked_at(paths, known.files if known else {}, show)
-    found = _manifest(data, sha256_of(tokenizer), files)
+    found = _manifest(data, sha256_of(data.local / data.tokenizer), files)
     if found != known:
         found = _with_text_bytes(found, data, show)
         found.check(str(data.local))
         _remember(found, data)
     _check_scored(found, data)
     return found
+
+
+def require(data: "PublishedText") -> dict[Path, str]:
+    """The shard files, if there are some of each split and a tokenizer that suits the configuration."""
+    paths = shard_paths(data)
+    check_tokenizer(data.local / data.tokenizer, data.vocab_size)
+    return paths
 
 
 def _manifest(data: "PublishedText", tokenizer_sha256: str, files: dict[str, Shard]) -> Manifest:

@@ -23,8 +23,8 @@ class Eval(ABC):
         need(self.context >= 2, "eval.context", self.context, "at least 2")
         need(self.batch_windows >= 1, "eval.batch_windows", self.batch_windows, "at least 1")
 
-    def check(self, targets: int) -> None:
-        """Refuse a validation text shorter than one window, before anything is trained."""
+    def check_text(self, targets: int) -> None:
+        """Refuse a validation text shorter than one window."""
         allowed = f"at most the {targets:,} tokens to score: the validation text is shorter than one window"
         need(self.context <= targets, "eval.context", self.context, allowed)
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pgolf.errors import ConfigError, need
+from pgolf.errors import need
 from pgolf.ttt.parts import (
     SGD,
     AdamW,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pgolf.eval.text import Text
     from pgolf.eval.windows import Plan
     from pgolf.machine.world import World
+    from pgolf.model import Model
     from pgolf.model.transformer import Transformer
     from pgolf.ttt.learner import Learner
     from pgolf.ttt.prequant import Exam
@@ -65,9 +66,17 @@ class TTT(ABC):
     def __post_init__(self) -> None:
         need(self.chunk_tokens >= 1, "ttt.chunk_tokens", self.chunk_tokens, "at least 1")
 
-    @abstractmethod
-    def check(self, targets: int, evaluation: "Eval") -> None:
-        """Refuse, before anything is trained, a text of `targets` targets or windows that this option cannot work on."""
+    def check(self, evaluation: "Eval") -> None:
+        """Refuse windows that this option cannot work with."""
+        return None
+
+    def check_model(self, model: "Model") -> None:
+        """Refuse a model in which nothing is found of what is to learn."""
+        return None
+
+    def check_text(self, targets: int) -> None:
+        """Refuse a text of `targets` targets that this option cannot work on."""
+        return None
 
     @abstractmethod
     def plan(self, evaluation: "Eval", text: "Text") -> "Plan":
@@ -111,9 +120,6 @@ class NoTTT(Legal):
     """No adaptation. `chunk_tokens` is how often the running score is committed and shown."""
 
     isolated = False
-
-    def check(self, targets: int, evaluation: "Eval") -> None:
-        pass
 
     def plan(self, evaluation: "Eval", text: "Text") -> "Plan":
         return evaluation.plan(text.targets, self.chunk_tokens)
@@ -159,13 +165,17 @@ class ScoreFirst(Legal):
         need(floor is None or 0 <= floor <= 1, "ttt.within_chunk_floor", floor, "null or between 0 and 1")
         need(polyak is None or 0 < polyak < 1, "ttt.polyak", polyak, "null or above 0 and below 1")
 
-    def check(self, targets: int, evaluation: "Eval") -> None:
-        if self.chunk_tokens >= targets:
-            allowed = f"must be below the {targets:,} tokens to score: the last chunk is never trained on"
-            raise ConfigError("ttt.chunk_tokens", self.chunk_tokens, allowed)
+    def check_model(self, model: "Model") -> None:
+        from pgolf.ttt.score_first import trained_names
+
+        trained_names(self, model.build(0, "meta"))
+
+    def check_text(self, targets: int) -> None:
+        allowed = f"below the {targets:,} tokens to score: the last chunk is never trained on"
+        need(self.chunk_tokens < targets, "ttt.chunk_tokens", self.chunk_tokens, allowed)
 
     def plan(self, evaluation: "Eval", text: "Text") -> "Plan":
-        self.check(text.targets, evaluation)
+        self.check_text(text.targets)
         return evaluation.plan(text.targets, self.chunk_tokens)
 
     def build(self, model: "Transformer", world: "World", plan: "Plan") -> "Learner":
@@ -202,7 +212,7 @@ class LoraScoreFirst(Legal):
         need(self.alpha > 0, "ttt.alpha", self.alpha, "above 0")
         need(self.clip > 0, "ttt.clip", self.clip, "above 0")
 
-    def check(self, targets: int, evaluation: "Eval") -> None:
+    def check(self, evaluation: "Eval") -> None:
         need(
             self.chunk_tokens <= evaluation.context,
             "ttt.chunk_tokens",
@@ -210,10 +220,15 @@ class LoraScoreFirst(Legal):
             f"at most eval.context ({evaluation.context}): a chunk of a document is scored by one window",
         )
 
+    def check_model(self, model: "Model") -> None:
+        from pgolf.ttt.lora import adapted
+
+        adapted(self, model.build(0, "meta"))
+
     def plan(self, evaluation: "Eval", text: "Text") -> "Plan":
         from pgolf.ttt.documents import document_plan
 
-        self.check(text.targets, evaluation)
+        self.check(evaluation)
         return document_plan(text, evaluation.context, self.chunk_tokens, self.documents)
 
     def build(self, model: "Transformer", world: "World", plan: "Plan") -> "Learner":
@@ -254,7 +269,7 @@ class PrequantAdamW(TTT):
     def descent(self) -> AdamW:
         return AdamW(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
 
-    def check(self, targets: int, evaluation: "Eval") -> None:
+    def check_text(self, targets: int) -> None:
         allowed = f"at most the {targets:,} tokens of the validation text"
         need(self.sequence_length <= targets, "ttt.sequence_length", self.sequence_length, allowed)
 

@@ -3,6 +3,7 @@
 The model stays as it was packed. A row of the batch goes through its own adapters, so documents cannot reach each other, and
 the ranks share nothing but the count of what was scored."""
 
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -99,18 +100,25 @@ class LoraLearner(Learner):
 def attached(spec: LoraScoreFirst, model: "Transformer", lanes: int, device: torch.device) -> dict[str, Adapter]:
     """An adapter on every layer that `spec.layers` names, its output added by a hook."""
     adapters = {}
-    for name, module in model.named_modules():
-        tied_head = name == "head" and model.spec.tied
-        if name.endswith(tuple(spec.layers)) and (tied_head or isinstance(module, Linear)):
-            outputs, inputs = (model.spec.vocab_size, model.spec.embed_width) if tied_head else module.weight.shape
-            adapter = adapters[name.replace(".", "_")] = Adapter(lanes, inputs, outputs, spec, device)
-            module.register_forward_hook(lambda _, inputs, out, adapter=adapter: out + adapter(inputs[0]))
-    if not adapters:
-        names = dict.fromkeys(
-            n.split(".")[-1] for n, m in model.named_modules() if n == "head" or isinstance(m, Linear)
-        )
-        raise ConfigError("ttt.layers", list(spec.layers), f"must name some of: {', '.join(names)}")
+    for name, (module, (outputs, inputs)) in adapted(spec, model).items():
+        adapter = adapters[name.replace(".", "_")] = Adapter(lanes, inputs, outputs, spec, device)
+        module.register_forward_hook(lambda _, inputs, out, adapter=adapter: out + adapter(inputs[0]))
     return adapters
+
+
+def adapted(spec: LoraScoreFirst, model: "Transformer") -> dict[str, tuple[nn.Module, tuple[int, int]]]:
+    """The layers that `spec.layers` names, each with its (outputs, inputs); ConfigError if one of them names none."""
+    linear = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Linear):
+            linear[name] = module, tuple(module.weight.shape)
+        elif name == "head" and model.spec.tied:
+            linear[name] = module, (model.spec.vocab_size, model.spec.embed_width)
+    for word in spec.layers:
+        if not any(name.endswith(word) for name in linear):
+            kinds = dict.fromkeys(re.sub(r"^blocks\.\d+\.", "", name) for name in linear)
+            raise ConfigError("ttt.layers", list(spec.layers), f"{word!r} ends no layer's name: {', '.join(kinds)}")
+    return {name: layer for name, layer in linear.items() if name.endswith(tuple(spec.layers))}
 
 
 @torch.no_grad()

@@ -176,13 +176,20 @@ class ScoreFirstLearner(Learner):
 def trained_parameters(spec: ScoreFirst, model: "Transformer") -> dict[str, torch.nn.Parameter]:
     """The parameters that learn, by name; all others are frozen, so that no gradient is computed for them."""
     everything = dict(model.named_parameters())
+    names = trained_names(spec, model)
+    for name, p in everything.items():
+        p.requires_grad_(name in names)
+    return {name: everything[name] for name in names}
+
+
+def trained_names(spec: ScoreFirst, model: "Transformer") -> list[str]:
+    """The names of the parameters that learn; ConfigError if there are none."""
+    everything = [name for name, _ in model.named_parameters()]
     names = spec.trained.names(everything, len(model.blocks))
     if not names:
         kinds = dict.fromkeys(re.sub(r"^blocks\.\d+", "blocks.N", name) for name in everything)
         raise ConfigError("ttt.trained", spec.trained, f"must choose some of: {', '.join(kinds)}")
-    for name, p in everything.items():
-        p.requires_grad_(name in names)
-    return {name: everything[name] for name in names}
+    return names
 
 
 def cosine(done: float, floor: float) -> float:
