@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgolf import stats
+from pgolf.command import command
 from pgolf.compose import SAME_RESULT, group_of
 from pgolf.errors import UserError, nearest
 from pgolf.readme import count, table
@@ -42,22 +43,19 @@ class Cell:
         return (*((k, v) for k, v in self.words if k != word), self.seed)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command()
+def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pgolf.ablation", description="What the words of a sweep do.")
     parser.add_argument(
         "sweeps", metavar="SWEEP", nargs="+", type=Path, help="a sweep's folder; the first arm is the first"
     )
     parser.add_argument("--by", metavar="WORD", help="effects within each value of this word, as quant.bits")
     parser.add_argument("--curves", metavar="FILE", type=Path, help="draw running bpb, an .svg or .png")
-    asked = parser.parse_args(arguments)
-    try:
-        cells = cells_of([run for sweep in asked.sweeps for run in runs_of(sweep)])
-        print("\n\n".join([arms_table(cells), *effects(cells, asked.by)]))
-        if asked.curves:
-            draw(by_arm(cells), asked.curves)
-    except (UserError, OSError) as error:
-        print(f"pgolf: {error}", file=sys.stderr)
-        return 2
+    asked = parser.parse_args(words)
+    cells = cells_of([run for sweep in asked.sweeps for run in runs_of(sweep)])
+    print("\n\n".join([arms_table(cells), *effects(cells, asked.by)]))
+    if asked.curves:
+        draw(by_arm(cells), asked.curves)
     return 0
 
 

@@ -227,4 +227,4 @@ def _correct(tensors: dict[str, QTensor | Tensor], name: str) -> None:
 if __name__ == "__main__":
     from pgolf.codec.table import main
 
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

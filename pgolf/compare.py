@@ -10,26 +10,23 @@ from collections.abc import Sequence
 
 from pgolf import stats
 from pgolf.baselines import baselines
-from pgolf.errors import UserError
+from pgolf.command import command
 from pgolf.scores import Scores, scores
 
 WHERE = "SWEEP:ARM, a sweep, run or submission folder, a submission.json, TABLE.json:ROW, or a shipped baseline's name"
 SAME_STREAM = 0.01  # nats per bpb is a constant of the token stream; further apart than this are two streams
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command()
+def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pgolf.compare", description="Compare two results; A is the baseline."
     )
     parser.add_argument("a", metavar="A", help=f"the baseline: {WHERE}")
     parser.add_argument("b", metavar="B", help="ours, named in the same ways")
     parser.add_argument("--baselines", action=_List, nargs=0, help="list the shipped baselines and stop")
-    asked = parser.parse_args(arguments)
-    try:
-        print(report(scores(asked.a), scores(asked.b)))
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    asked = parser.parse_args(words)
+    print(report(scores(asked.a), scores(asked.b)))
     return 0
 
 

@@ -5,9 +5,11 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from pgolf.command import command
 from pgolf.errors import UserError
 from pgolf.logger.key import has_key
 
@@ -79,7 +81,7 @@ def workspace(entity: str, project: str) -> "Workspace":
     return workspaces.Workspace(entity=entity, project=project, name=NAME, sections=made)
 
 
-def settings(words: list[str]) -> dict[str, str]:
+def settings(words: Sequence[str]) -> dict[str, str]:
     ours = dict(OURS)
     for word in words:
         key, _, value = word.partition("=")
@@ -91,23 +93,17 @@ def settings(words: list[str]) -> dict[str, str]:
     return ours
 
 
-def main(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
+@command(__doc__)
+def main(words: Sequence[str]) -> int:
     if words == ["spec"]:
         print(json.dumps(spec(), indent=2))
         return 0
-    try:
-        ours = settings(words)
-        if not has_key():
-            raise UserError("there is no key for W&B; wandb login")
-        print(workspace(**ours).save().url)
-    except UserError as wrong:
-        print(f"pgolf: {wrong}", file=sys.stderr)
-        return 2
+    ours = settings(words)
+    if not has_key():
+        raise UserError("there is no key for W&B; wandb login")
+    print(workspace(**ours).save().url)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -8,11 +8,12 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgolf.command import command
 from pgolf.compose import register_experiments, rehearse, short_words
 from pgolf.errors import UserError
 from pgolf.logger.key import has_key
@@ -204,19 +205,16 @@ def _stepped(trainer, progress, clock: Callable[[], float]) -> float:
     return clock()
 
 
-def main(words: list[str]) -> int:
+@command(__doc__)
+def main(words: Sequence[str]) -> int:
     register_experiments()
     good = True
-    try:
-        for finding in findings([short_words(word) for word in words]):
-            print(finding, flush=True)
-            good &= finding.ok
-    except UserError as wrong:
-        print(f"pgolf: {wrong}", file=sys.stderr)
-        return 2
+    for finding in findings([short_words(word) for word in words]):
+        print(finding, flush=True)
+        good &= finding.ok
     print("ready: python -m pgolf.run" + "".join(f" {word}" for word in words) if good else "not ready: see BAD above")
     return 0 if good else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -74,7 +74,8 @@ class EvalProgress:
 
     def __call__(self, now: Progress) -> None:
         needed = now.expected - now.seconds
-        text = f"{now.done:,} of {now.total:,} targets  bpb {now.bpb:.4f}  {needed:.0f} s to go"
+        bpb = f"bpb {now.bpb:.4f}  " if now.committed else ""
+        text = f"{now.done:,} of {now.total:,} targets  {bpb}{needed:.0f} s to go"
         self.bar.update(now.done / now.total, f"{text}  {self.clock.elapsed:.0f} s used, {self.clock.left:.0f} s left")
         if now.chunk > self.chunk:
             self.chunk = now.chunk

@@ -9,7 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
+from pgolf.command import command
 from pgolf.compose import register_experiments, rehearse, short_words
 from pgolf.errors import UserError
 from pgolf.files import read_json
@@ -67,7 +68,7 @@ def dimension(word: Override) -> Dimension:
     raise UserError(f"{word.input_line}: search over choice(...), range(...), interval(...) or a list")
 
 
-def divided(words: list[str]) -> tuple[list[Dimension], list[str]]:
+def divided(words: Sequence[str]) -> tuple[list[Dimension], list[str]]:
     """What is searched, and what is fixed."""
     parsed = [_parsed(word) for word in words]
     space = [dimension(word) for word in parsed if word.is_sweep_override()]
@@ -211,7 +212,7 @@ def best(study: "Study", fixed: list[str]) -> str:
     return f"best of {len(done)} complete trial(s): dev_bpb {found.value:.4f}, trial {found.number}\n{again}"
 
 
-def settings(words: list[str]) -> tuple[Mapping[str, str], list[str]]:
+def settings(words: Sequence[str]) -> tuple[Mapping[str, str], list[str]]:
     """`trials=` and `study=` are the search's own words; the others are a run's."""
     ours = dict(OURS)
     theirs = []
@@ -228,27 +229,21 @@ def settings(words: list[str]) -> tuple[Mapping[str, str], list[str]]:
     return ours, theirs
 
 
-def main(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
-        print(__doc__ + "\ntrials=N (20) in all, study=NAME (search): searches/NAME, taken up again where it stopped.")
-        return 0
+@command(__doc__ + "\ntrials=N (20) in all, study=NAME (search): searches/NAME, taken up again where it stopped.")
+def main(words: Sequence[str]) -> int:
     register_experiments()
+    ours, theirs = settings(words)
+    space, fixed = divided(theirs)
+    rehearse([*(dimension.first for dimension in space), *fixed], sweep=False)
+    folder = Path("searches", ours["study"]).absolute()
+    study = opened(folder, theirs)
     try:
-        ours, theirs = settings(words)
-        space, fixed = divided(theirs)
-        rehearse([*(dimension.first for dimension in space), *fixed], sweep=False)
-        folder = Path("searches", ours["study"]).absolute()
-        study = opened(folder, theirs)
         search(study, space, fixed, folder, int(ours["trials"]))
-        print(best(study, fixed))
-    except UserError as wrong:
-        print(f"pgolf: {wrong}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print("interrupted; the same words take it up again", file=sys.stderr)
-        return 130
+        raise KeyboardInterrupt("the same words take it up again") from None
+    print(best(study, fixed))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pgolf
+from pgolf.command import command
 from pgolf.errors import UserError
 from pgolf.files import json_bytes, read_json, write_folder, write_json
 from pgolf.jsonshape import submission_schema, violations
@@ -214,18 +215,15 @@ def requirements(environment: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command()
+def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pgolf.submission", description="Copy a submission to its dated folder."
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="SWEEP/submission/ARM")
     parser.add_argument("--into", metavar="DIR", type=Path, required=True, help="the folder of records to copy it into")
-    asked = parser.parse_args(arguments)
-    try:
-        path, needed = hand_in(asked.folder, asked.into)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    asked = parser.parse_args(words)
+    path, needed = hand_in(asked.folder, asked.into)
     print(path)
     if needed:
         print(f"still needed in submission.json: {', '.join(needed)}")

@@ -171,5 +171,5 @@ def test_the_command_line(folder):
     words = [sys.executable, "-m", "pgolf.audit", str(folder)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("pgolf.audit: ")
+    assert done.stderr.startswith("pgolf: ")
     assert "Traceback" not in done.stderr

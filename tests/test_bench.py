@@ -70,7 +70,7 @@ def test_ways_that_disagree_give_no_figures(capsys, monkeypatch):
     monkeypatch.setattr("pgolf.bench.gptq.contests", lambda setting: iter([contest]))
     assert main(["gptq"]) == 1
     told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "pgolf.bench: 1 is not 2\n")
+    assert (told.out, told.err) == ("", "pgolf: 1 is not 2\n")
 
 
 def test_ways_take_turns():

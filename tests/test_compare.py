@@ -120,7 +120,7 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path, capsys, content, mes
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert main([str(path), str(path)]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: ")
+    assert err.startswith("pgolf: ")
     assert message in err
 
 

@@ -215,7 +215,6 @@ def test_offline_is_one_clear_message(tmp_path):
     ("words", "told"),
     [
         ([], "usage"),
-        (["--help"], "usage"),
         (["fineweb_sp1025"], "Did you mean 'fineweb_sp1024'"),
         (["stdlib"], "nothing to fetch"),
         (["fineweb_sp1024", "train_shard=8"], "Did you mean 'train_shards'"),

@@ -86,7 +86,13 @@ def test_an_evaluation_that_will_be_late_says_so_once_and_early():
     listen(progress(50, 50.0))
     listen(progress(60, 60.0))
     assert said.lines == ["at this rate evaluation needs 950 s more, and limits.eval_seconds leaves 100"]
-    assert said.shown[1] == "50 of 1,000 targets  bpb nan  950 s to go  1 s used, 100 s left"
+    assert said.shown[1] == "50 of 1,000 targets  950 s to go  1 s used, 100 s left"
+
+
+def test_the_running_score_is_shown_once_a_chunk_is_committed():
+    said = Said(left=100.0)
+    EvalProgress(said, said, said)(Progress(1, 10, 150, 1000, 1, 1.5, 15.0))
+    assert said.shown == ["150 of 1,000 targets  bpb 1.5000  85 s to go  1 s used, 100 s left"]
 
 
 def test_one_that_will_be_in_time_says_nothing():

@@ -147,7 +147,7 @@ def test_mistakes_are_one_message_and_exit_code_2(tmp_path, capsys, content):
         (tmp_path / "train_gpt.py").write_bytes(content)
     assert main([str(tmp_path)]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: ")
+    assert err.startswith("pgolf: ")
     assert err.count("\n") == 1
 
 

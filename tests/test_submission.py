@@ -289,7 +289,7 @@ def refused(folder, into, capsys):
     before = contents(into) if into.is_dir() else None
     assert main([str(folder), "--into", str(into)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert error.startswith("pgolf: ")
     assert error.count("\n") == 1
     assert (contents(into) if into.is_dir() else None) == before, "nothing is left behind"
     return error

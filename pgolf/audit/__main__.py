@@ -3,29 +3,28 @@
 A run is checked by running its artifact and its evaluator; full=true scores all of the validation text again."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pgolf.audit.finding import Finding, overall
+from pgolf.command import command
 from pgolf.errors import UserError
 from pgolf.runfolder import ARTIFACT, RECORD
 
 WORDS = {"full=true": True, "full=false": False}
 
 
-def main(words: list[str]) -> int:
+@command(__doc__)
+def main(words: Sequence[str]) -> int:
     """0 consistent, 1 findings, 2 misuse with one message."""
-    try:
-        findings = audit(*asked(words))
-    except UserError as mistake:
-        print(f"pgolf.audit: {mistake}", file=sys.stderr)
-        return 2
+    findings = audit(*asked(words))
     for line in table(findings):
         print(line)
     print(f"verdict {overall(findings)}")
     return 0 if overall(findings) == "consistent" else 1
 
 
-def asked(words: list[str]) -> tuple[Path, bool]:
+def asked(words: Sequence[str]) -> tuple[Path, bool]:
     """The path, and whether everything is to be scored again."""
     paths, options = [w for w in words if w not in WORDS], [WORDS[w] for w in words if w in WORDS]
     if len(paths) != 1:
@@ -57,4 +56,4 @@ def table(findings: list[Finding]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -4,11 +4,13 @@ benchmark; without a NAME, list them. Figures are of this machine at this moment
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
+from pgolf.command import command
 from pgolf.errors import UserError, nearest
 
 HELPERS = ("__main__", "contest")
@@ -20,22 +22,20 @@ def names() -> list[str]:
     return sorted(m.name for m in iter_modules([str(Path(__file__).parent)]) if m.name not in HELPERS)
 
 
-def main(words: list[str]) -> int:
+@command(__doc__)
+def main(words: Sequence[str]) -> int:
     """0 done, 1 the ways disagree, 2 misuse with one message."""
+    chosen, options = asked(words)
+    if chosen is None:
+        print("\n".join(listed()))
+        return 0
     from pgolf.bench.contest import DisagreementError
 
     try:
-        chosen, options = asked(words)
-        if chosen is None:
-            print("\n".join(listed()))
-            return 0
         run(chosen, options)
     except DisagreementError as wrong:
-        print(f"pgolf.bench: {wrong}", file=sys.stderr)
+        print(f"pgolf: {wrong}", file=sys.stderr)
         return 1
-    except UserError as mistake:
-        print(f"pgolf.bench: {mistake}", file=sys.stderr)
-        return 2
     return 0
 
 
@@ -46,7 +46,7 @@ def listed() -> list[str]:
     return [f"{name:<{width}}  {line}" for name, line in about.items()]
 
 
-def asked(words: list[str]) -> tuple[str | None, dict[str, str]]:
+def asked(words: Sequence[str]) -> tuple[str | None, dict[str, str]]:
     """The benchmark's name and the options, all checked."""
     chosen = [w for w in words if "=" not in w]
     options = dict(w.split("=", 1) for w in words if "=" in w)
@@ -126,4 +126,4 @@ def _ms(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """What an artifact is made of, for people (`python -m pgolf.artifact FILE`) and for the record."""
 
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,8 @@ import torch
 
 from pgolf.artifact import Stream, read_index, unpack
 from pgolf.codec.streams import ArtifactError
+from pgolf.command import command
+from pgolf.errors import UserError
 from pgolf.quant.rows import entropy
 from pgolf.quant.tensors import QTensor
 
@@ -83,16 +85,15 @@ def _line(row: Stream, stored, size: int) -> Line:
     return Line(row.name, row.section, row.shape, kind, row.codec, size, bits)
 
 
-def main(arguments: list[str]) -> int:
-    """Print the table of one file. 2 and one message for a file that cannot be read."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print(f"usage: {USAGE}", file=sys.stderr)
-        return 2
+@command(f"{USAGE}: what is inside an artifact, tensor by tensor.")
+def main(words: Sequence[str]) -> int:
+    """Print the table of one file."""
+    if len(words) != 1 or words[0].startswith("-"):
+        raise UserError(f"usage: {USAGE}")
     try:
-        found = inventory(Path(arguments[0]).read_bytes())
-    except (ArtifactError, OSError) as wrong:
-        print(f"pgolf: {arguments[0]}: {getattr(wrong, 'strerror', None) or wrong}", file=sys.stderr)
-        return 2
+        found = inventory(Path(words[0]).read_bytes())
+    except ArtifactError as wrong:
+        raise UserError(f"{words[0]}: {wrong}") from None
     print("\n".join(rendered(found)))
     return 0
 

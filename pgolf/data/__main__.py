@@ -1,11 +1,13 @@
 """`python -m pgolf.data fineweb_sp1024 [train_shards=80] [out=DIR]`: fetch published shards and check them."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from pgolf.command import command
 from pgolf.compose import beside_or_inside
 from pgolf.data import Data, PublishedText
 from pgolf.data.fetch import fetch, hub_download
@@ -13,20 +15,8 @@ from pgolf.errors import UserError, nearest
 from pgolf.schema import build, resolved
 
 
-def main(words: list[str]) -> int:
-    """0, or 2 after one message on stderr."""
-    try:
-        run(words)
-    except UserError as mistake:
-        print(mistake, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def run(words: list[str]) -> None:
+@command(__doc__)
+def main(words: Sequence[str]) -> int:
     if not words or "=" in words[0] or words[0].startswith("-"):
         raise UserError(f"usage: {__doc__}\nThere are: {', '.join(options())}.")
     data = overridden(option(words[0]), words[1:])
@@ -37,6 +27,7 @@ def run(words: list[str]) -> None:
         f"{data.name}: {manifest.tokens('train'):,} training and {manifest.tokens('val'):,} validation tokens"
         f" ({manifest.bytes('val'):,} bytes of text). Use it with data={words[0]} data.folder={data.local}"
     )
+    return 0
 
 
 def line(what: str, done: float) -> None:
@@ -58,7 +49,7 @@ def option(name: str) -> PublishedText:
     return build(resolved(OmegaConf.load(beside_or_inside("conf") / "data" / f"{name}.yaml")), Data, "data")
 
 
-def overridden(data: PublishedText, words: list[str]) -> PublishedText:
+def overridden(data: PublishedText, words: Sequence[str]) -> PublishedText:
     for word in words:
         key, _, value = word.partition("=")
         if key == "out" and value:
@@ -74,4 +65,4 @@ def overridden(data: PublishedText, words: list[str]) -> PublishedText:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

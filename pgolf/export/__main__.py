@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from pgolf.command import command
 from pgolf.compare import aligned
 from pgolf.errors import UserError
 from pgolf.export.code import Inside, literal, unpack, weigh, wrapped
@@ -30,16 +31,13 @@ from pathlib import Path
 '''
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command()
+def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pgolf.export", description="Show what an exported file holds.")
     parser.add_argument("run", metavar="RUN", type=Path, help=f"a run or submission folder, or a {CODE}")
     parser.add_argument("--unpack", metavar="DIR", type=Path, help="write the source inside to this new folder")
-    asked = parser.parse_args(arguments)
-    try:
-        print("\n".join(show(asked.run, asked.unpack)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    asked = parser.parse_args(words)
+    print("\n".join(show(asked.run, asked.unpack)))
     return 0
 
 

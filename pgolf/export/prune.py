@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from pgolf.export.scopes import FUNCTIONS, bound_names, last_name
 
-INERT = {"dataclass", "cache", "lru_cache", "contextmanager", "no_grad", "inference_mode"}  # decorators
+INERT = {"dataclass", "command", "cache", "lru_cache", "contextmanager", "no_grad", "inference_mode"}  # decorators
 PLAIN_BASES = {"ABC", "object"}  # call none of a class's methods by name
 BY_NAME = {"getattr", "hasattr", "methodcaller", "attrgetter"}  # read attributes that are named in strings
 

@@ -2,23 +2,22 @@
 
 import sys
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 
+from pgolf.command import command
 from pgolf.errors import UserError
 from pgolf.report import write
 from pgolf.runfolder import RECORD
 from pgolf.summary import SUMMARY
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command()
+def main(words: Sequence[str]) -> int:
     parser = ArgumentParser("python -m pgolf.report", description="Write report.html of runs and sweeps again.")
     parser.add_argument("folder", nargs="+", type=Path, help="a run's folder, or a sweep's")
-    try:
-        for folder in parser.parse_args(arguments).folder:
-            print(write(_checked(folder)))
-    except UserError as wrong:
-        print(f"pgolf: {wrong}", file=sys.stderr)
-        return 2
+    for folder in parser.parse_args(words).folder:
+        print(write(_checked(folder)))
     return 0
 
 

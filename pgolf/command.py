@@ -1,0 +1,39 @@
+"""What all commands of pgolf share: how they show their help, a person's mistake, and that they were stopped."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+
+from pgolf.errors import UserError
+
+Main = Callable[[Sequence[str]], int]
+
+
+def command(help: str | None = None) -> Callable[[Main], Callable[[Sequence[str] | None], int]]:
+    """Make `main(words)` a command: a UserError, or a file that cannot be read or written, is one line on stderr and exit
+    code 2, an interrupt 130. `help` is what -h and --help print; without it `main` knows those words itself."""
+
+    def decorated(main: Main) -> Callable[[Sequence[str] | None], int]:
+        @functools.wraps(main)
+        def shown(words: Sequence[str] | None = None) -> int:
+            words = sys.argv[1:] if words is None else words
+            if help and words and words[0] in ("-h", "--help"):
+                print(help.strip())
+                return 0
+            try:
+                return main(words)
+            except UserError as wrong:
+                return _told(str(wrong), 2)
+            except OSError as wrong:
+                return _told(f"{wrong.filename or 'writing'}: {wrong.strerror or wrong}", 2)
+            except KeyboardInterrupt as stop:
+                return _told(f"interrupted{f': {stop}' if str(stop) else ''}", 130)
+
+        return shown
+
+    return decorated
+
+
+def _told(message: str, code: int) -> int:
+    print(f"pgolf: {message}", file=sys.stderr)
+    return code
