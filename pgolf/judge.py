@@ -7,6 +7,8 @@ import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from pgolf.artifact import unpack
 from pgolf.data import ValidationText
 from pgolf.errors import UserError
@@ -33,7 +35,9 @@ def judge(
         model = load(artifact, sha256, text, world)
     with clock.phase("prove bytes"):
         ids, table = text.read(), byte_table(text.tokenizer)
-        proven = prove(ids, text.tokenizer, table)
+        counted = torch.tensor(prove(ids, text.tokenizer, table, world.rank, world.size))
+        world.sum_(counted)
+        proven = counted.item()
     journal.line(f"validation: {len(ids):,} tokens, {proven:,} bytes by table and by decoding")
     with clock.phase("score"), journal.screen.bar("evaluate") as bar:
         watch, compiled = EvalProgress(journal, bar, clock), recipe.machine.compile
@@ -80,8 +84,12 @@ class EvalProgress:
         if now.chunk > self.chunk:
             self.chunk = now.chunk
             self.journal.event("chunk", chunk=now.chunk, val_bpb=now.bpb, seconds=round(self.clock.elapsed, 3))
-        if not self.warned and now.done * 20 >= now.total and needed > self.clock.left:
+        if not self.warned and self._measured(now) and needed > self.clock.left:
             self.warned = True
             self.journal.line(
                 f"at this rate evaluation needs {needed:.0f} s more, and limits.eval_seconds leaves {self.clock.left:.0f}"
             )
+
+    def _measured(self, now: Progress) -> bool:
+        """Whether the rate can be trusted: a twentieth of the text is done, or a fifth of the clock went by."""
+        return now.done * 20 >= now.total or self.clock.elapsed * 4 >= self.clock.left

@@ -63,6 +63,8 @@ def main() -> None:
     try:
         if not (asked.hydra_help or asked.cfg or asked.info or asked.shell_completion):
             rehearsed = rehearse(asked.overrides, sweep=asked.multirun)
+            for one in rehearsed:
+                one.recipe.ttt.check_model(one.recipe.model)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
             _require(rehearsed, asked.overrides)
@@ -75,14 +77,13 @@ def main() -> None:
 
 
 def _require(rehearsed: list, words: list[str]) -> None:
-    """The model has what is to learn; GPUs and text are here and suit. Where a launcher takes the jobs, it looks for itself."""
-    elsewhere = any(word.startswith("hydra/launcher=") for word in words)
+    """GPUs and text that are asked for are here and suit; where a launcher takes the jobs elsewhere, that place looks itself."""
+    if any(word.startswith("hydra/launcher=") for word in words):
+        return
     for recipe in [one.recipe for one in rehearsed]:
-        recipe.ttt.check_model(recipe.model)
-        if not elsewhere:
-            recipe.machine.require()
-            if corpus := recipe.data.require():
-                recipe.check_text(corpus)
+        recipe.machine.require()
+        if corpus := recipe.data.require():
+            recipe.check_text(corpus)
 
 
 def _show_plans(rehearsed: list) -> None:

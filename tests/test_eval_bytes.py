@@ -94,6 +94,21 @@ def test_prove_streams_block_by_block(tokenizer, monkeypatch):
     assert prove(ids, tokenizer, byte_table(tokenizer)) == len(text_of(ids, tokenizer))
 
 
+@pytest.mark.parametrize("size", [2, 3, 50])
+def test_ranks_prove_a_share_each(tokenizer, size):
+    ids, table = stream(tokenizer), byte_table(tokenizer)
+    shares = [prove(ids, tokenizer, table, rank, size) for rank in range(size)]
+    assert sum(shares) == prove(ids, tokenizer, table)
+    twice = replace(table, base=(table.base + 3 * table.leading_space).astype(np.int16))
+    refused = 0
+    for rank in range(size):
+        try:
+            prove(ids, tokenizer, twice, rank, size)
+        except UserError:
+            refused += 1
+    assert refused >= min(size, 2)
+
+
 def test_prefix_sums_give_the_bytes_of_any_range(tokenizer):
     per_token = token_bytes(stream(tokenizer), byte_table(tokenizer))
     sums = prefix_sums(per_token)
@@ -121,7 +136,7 @@ def test_a_missing_tokenizer_is_named(tmp_path):
 def test_the_space_counted_twice_is_caught(tokenizer):
     table = byte_table(tokenizer)
     twice = replace(table, base=(table.base + 3 * table.leading_space).astype(np.int16))
-    with pytest.raises(UserError, match=r"document \d+ .* position \d+.*The leading space is counted twice"):
+    with pytest.raises(UserError, match=r"document at token \d+ .* position \d+.*The leading space is counted twice"):
         prove(stream(tokenizer), tokenizer, twice)
 
 

@@ -199,8 +199,8 @@ def test_bad_tokens_and_texts_are_refused():
 
 def test_a_fingerprint_sees_every_change():
     state = {"a": torch.arange(6.0), "b": torch.ones(3, dtype=torch.bfloat16)}
-    original = fingerprint(state)
-    assert original == fingerprint({k: v.clone() for k, v in state.items()})
+    original = fingerprint(state, ALONE)
+    assert original == fingerprint({k: v.clone() for k, v in state.items()}, ALONE)
     assert len(original) == 16
     changed = [
         state | {"a": torch.nextafter(state["a"], torch.tensor(9.0))},
@@ -208,4 +208,14 @@ def test_a_fingerprint_sees_every_change():
         state | {"b": state["b"] * 2},
         {"a": state["a"], "c": state["b"]},
     ]
-    assert len({original, *map(fingerprint, changed)}) == 5
+    assert len({original, *(fingerprint(c, ALONE) for c in changed)}) == 5
+
+
+def test_two_changes_of_bits_do_not_cancel():
+    one = torch.zeros(2)
+    other = torch.tensor([3, -1], dtype=torch.int32).view(torch.float32)  # 3 · 1 − 1 · 3 = 0
+    assert fingerprint({"a": one}, ALONE) != fingerprint({"a": other}, ALONE)
+
+
+def test_a_state_may_hold_empty_tensors():
+    assert fingerprint({"a": torch.zeros(0)}, ALONE) != fingerprint({"b": torch.zeros(0)}, ALONE)

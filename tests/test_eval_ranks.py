@@ -68,7 +68,8 @@ def check(ranks: list[dict], alone: dict) -> None:
     for rank in ranks:
         assert rank["loss"] == first["loss"]
         assert rank["bytes"] == alone["bytes"]
-        assert rank["shas"] == first["shas"]  # ranks stay equal to the bit
+        assert rank["shas"] == first["shas"]
+        np.testing.assert_array_equal(rank["weight"], first["weight"])  # ranks stay equal to the bit
         assert rank["loss"] == pytest.approx(alone["loss"], abs=1e-5)
         assert rank["bpb"] == pytest.approx(alone["bpb"], abs=1e-5)
         assert rank["moved"] == pytest.approx(alone["moved"], rel=1e-3)

@@ -158,6 +158,15 @@ def test_ranks_share_the_documents_and_change_nothing():
     np.testing.assert_allclose(np.nanmax(together, 0), alone, atol=1e-3)
 
 
+def one_document_at_a_time(world):
+    return scored(TEXT, lora(documents=1), world)[0].val_loss
+
+
+def test_a_rank_may_be_left_without_a_document():
+    for loss in run_ranks(one_document_at_a_time, 2):
+        assert loss == pytest.approx(one_document_at_a_time(ALONE), abs=1e-5)
+
+
 def test_a_lanes_gradient_is_clipped_by_its_own_norm():
     grads = [torch.tensor([[3.0], [0.3]]), torch.tensor([[[4.0]], [[0.4]]])]
     clip_by_lane(grads, 1.0)

@@ -101,12 +101,16 @@ def documents(ids: np.ndarray, bos: int) -> list[tuple[int, int]]:
     return list(pairwise([*starts, len(ids)]))
 
 
-def decoded(ids: np.ndarray, sp: sentencepiece.SentencePieceProcessor) -> Iterator[tuple[int, int, bytes]]:
-    """(start, end, UTF-8 text) of each document, as the tokenizer itself decodes it, a block of documents at a time."""
+def decoded(
+    ids: np.ndarray, sp: sentencepiece.SentencePieceProcessor, rank: int = 0, size: int = 1
+) -> Iterator[tuple[int, int, bytes]]:
+    """(start, end, UTF-8 text) of each document of this rank's share, as the tokenizer itself decodes it, a block at a time."""
+    every = documents(ids, sp.bos_id())
+    mine = every[len(every) * rank // size : len(every) * (rank + 1) // size]
     block: list[tuple[int, int]] = []
-    for start, end in documents(ids, sp.bos_id()):
+    for start, end in mine:
         block.append((start, end))
-        if end - block[0][0] >= BLOCK_TOKENS or end == len(ids):
+        if end - block[0][0] >= BLOCK_TOKENS or end == mine[-1][1]:
             texts = sp.decode([ids[a:b].tolist() for a, b in block])
             yield from ((a, b, text.encode()) for (a, b), text in zip(block, texts, strict=True))
             block = []
@@ -117,29 +121,30 @@ def text_of(ids: np.ndarray, tokenizer_path: str | Path) -> bytes:
     return b"".join(text for _, _, text in decoded(ids, load_tokenizer(tokenizer_path)))
 
 
-def prove(ids: np.ndarray, tokenizer_path: str | Path, table: ByteTable) -> int:
-    """Bytes of the split, counted twice: by the table and by decoding. Refuses, with the first difference, unless equal."""
+def prove(ids: np.ndarray, tokenizer_path: str | Path, table: ByteTable, rank: int = 0, size: int = 1) -> int:
+    """Bytes of this rank's share of the split, counted twice: by the table and by decoding. Refuses, with the first
+    difference, unless equal. The shares of all ranks are the whole."""
     sp = load_tokenizer(tokenizer_path)
     if sp.get_piece_size() != table.vocabulary:
         raise UserError(
             f"tokenizer {tokenizer_path} has {sp.get_piece_size()} pieces, the byte table {table.vocabulary}: another tokenizer"
         )
     sums = prefix_sums(token_bytes(ids, table))
-    for number, (start, end, text) in enumerate(decoded(ids, sp)):
+    proven = 0
+    for start, end, text in decoded(ids, sp, rank, size):
         if sums[end] - sums[start] != len(text):
-            raise UserError(_difference(number, start, ids[start:end], sp, table))
-    return int(sums[-1])
+            raise UserError(_difference(start, ids[start:end], sp, table))
+        proven += len(text)
+    return proven
 
 
-def _difference(
-    number: int, start: int, ids: np.ndarray, sp: sentencepiece.SentencePieceProcessor, table: ByteTable
-) -> str:
+def _difference(start: int, ids: np.ndarray, sp: sentencepiece.SentencePieceProcessor, table: ByteTable) -> str:
     """Which token of this document is the first whose table bytes are not its decoded bytes, and why."""
     sums = prefix_sums(token_bytes(ids, table))
     at = _first_difference(ids, sp, sums)
     spelled = len(sp.decode(ids[: at + 1].tolist()).encode())
     return (
-        f"byte accounting: document {number} (tokens from {start}) differs first at position {start + at}, piece "
+        f"byte accounting: the document at token {start} differs first at position {start + at}, piece "
         f"{sp.id_to_piece(int(ids[at]))!r}: the table says {int(sums[at + 1])} bytes so far, decoding gives {spelled}. "
         f"{_reason(int(ids[at]), int(ids[at - 1]) if at else None, sp, table)}"
     )

@@ -37,7 +37,7 @@ def evaluate(
         raise UserError(f"a model of {model.spec.vocab_size} tokens cannot score a text of {table.vocabulary} pieces")
     model.set_looping(True)
     text = Text(ids, table, evaluation.context, world.device)
-    plan = ttt.plan(evaluation, text)
+    plan = ttt.plan(evaluation, text.outline)
     learner = ttt.build(model, world, plan)
     if compile:
         learner.compile(evaluation.batch_windows, plan.one_shape)

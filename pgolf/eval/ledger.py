@@ -131,12 +131,12 @@ class Ledger:
         return self._result(learner)
 
     def _grade(self, learner: "Learner", chunk: int) -> None:
-        began, sha = time.monotonic(), fingerprint(learner.state())
+        began, sha = time.monotonic(), fingerprint(learner.state(), self.world)
         paper = Paper(self, chunk)
         self._mark(self.open, paper, True)
         learner.score(paper)
         self._mark(self.open, paper, False)
-        if fingerprint(learner.state()) != sha:
+        if fingerprint(learner.state(), self.world) != sha:
             raise LedgerError("C3", f"chunk {chunk}: parameters changed while it was being scored")
         self._commit(paper)
         self.trace.append(TraceRow(chunk, "score", sha, self.bpb, time.monotonic() - began, 0.0))
@@ -178,7 +178,7 @@ class Ledger:
         if not math.isfinite(nats):
             raise LedgerError("C2", f"chunk {paper.chunk}: the sum of its scores is {nats}")
         self._mark(self.visits, paper, 1)
-        self._mark(self.committed._known, paper, True)
+        self.committed.add(self.text, paper.spans)
         self.nats += nats
         self.bytes += self.text.bytes_in(paper.spans)
         self.done += len(targets)
@@ -193,9 +193,8 @@ class Ledger:
         self.progress(Progress(chunk, self.plan.chunks, done, self.plan.targets, self.graded, self.bpb, elapsed))
 
     def _result(self, learner: "Learner") -> Score:
-        missed = int((~self.committed._known).sum())
-        if missed or self.done != self.text.targets:
-            raise LedgerError("mistake 7", f"{missed} of {self.text.targets} targets were not scored exactly once")
+        if self.done != self.text.targets:
+            raise LedgerError("mistake 7", f"{self.done} of {self.text.targets} targets were scored")
         seconds, trace, receipts = time.monotonic() - self._began, tuple(self.trace), learner.receipts()
         return Score(self.nats / self.done, self.bpb, self.done, self.bytes, True, trace, receipts, seconds)
 
@@ -203,17 +202,20 @@ class Ledger:
 _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
-    """16 hex digits of the SHA-256 over names and 64-bit checksums of tensors. The checksums are made where the tensors live,
-    because hashing 130 MB on the host before every chunk would cost minutes of an evaluation."""
+def fingerprint(state: Mapping[str, torch.Tensor], world: World) -> str:
+    """16 hex digits of the SHA-256 over names and 64-bit checksums of tensors, those of all ranks added. The checksums are made
+    where the tensors live, because hashing 130 MB on the host before every chunk would cost minutes of an evaluation."""
     sha = hashlib.sha256("\n".join(state).encode())
-    sums = [_checksum(tensor) for tensor in state.values()]
-    sha.update(torch.stack(sums).cpu().numpy().tobytes() if sums else b"")
+    if state:
+        sums = torch.stack([_checksum(tensor) for tensor in state.values()])
+        world.sum_(sums)
+        sha.update(sums.cpu().numpy().tobytes())
     return sha.hexdigest()[:16]
 
 
 def _checksum(tensor: torch.Tensor) -> torch.Tensor:
-    """Σ bits_j · (2j + 1) · odd, modulo 2^64: any change of one element changes it, and so does a swap of two."""
+    """Σ mix(bits_j + (2j + 1) · odd), modulo 2^64: a change of one element changes it, and so does a swap of two."""
     bits = tensor.detach().reshape(-1).view(_INTEGER[tensor.element_size()]).long()
-    weights = torch.arange(1, 2 * len(bits), 2, device=bits.device) * -7046029254386353131
-    return (bits * weights).sum()
+    places = torch.arange(len(bits), device=bits.device) * 2 + 1
+    mixed = (bits + places * -7046029254386353131) * -4658895280553007687
+    return (mixed ^ (mixed >> 32)).sum()

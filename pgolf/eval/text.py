@@ -1,10 +1,12 @@
 """The validation text as a referee hands it out: whole windows to be graded, and, for learning, only what has been graded."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
 from pgolf.errors import UserError
-from pgolf.eval.bytes import ByteTable, prefix_sums, token_bytes
+from pgolf.eval.bytes import ByteTable, token_bytes
 from pgolf.eval.windows import Span
 
 
@@ -16,53 +18,72 @@ class LedgerError(RuntimeError):
         self.rule = rule
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What a plan may know of a text: how many targets it has, and at which tokens its documents open (0 is one)."""
+
+    targets: int
+    document_starts: np.ndarray
+
+
 class Text:
-    """The split on `device` as uint16, padded by one context so that every window is a plain strided view."""
+    """The split on `device` as uint16, padded by one context so that every window is a plain strided view.
+
+    `bytes` are those of each target, (targets,) int16: the first token is nobody's target, so its bytes do not count."""
 
     def __init__(self, ids: np.ndarray, table: ByteTable, context: int, device: torch.device):
         if len(ids) < 2:
             raise UserError(f"a validation text of {len(ids)} tokens has nothing to score; it needs at least 2")
-        # The first token is nobody's target, so its bytes are not counted either.
-        self.bytes_before = prefix_sums(token_bytes(ids, table)[1:])
+        self.bytes = token_bytes(ids, table)[1:]
         self.targets = len(ids) - 1
+        self.outline = Outline(self.targets, _document_starts(ids, table))
         padded = np.zeros(len(ids) + context, np.uint16)
         padded[: len(ids)] = ids
         self.tokens = torch.from_numpy(padded).to(device)
-        self._ids, self._table = ids, table
-
-    def document_starts(self) -> np.ndarray:
-        """Positions of the tokens that open a document (boundary pieces), and 0."""
-        starts = np.flatnonzero(self._table.boundary[self._ids[:-1]])
-        return starts if len(starts) and starts[0] == 0 else np.concatenate([[0], starts])
 
     def bytes_in(self, spans: list[Span]) -> int:
-        return sum(int(self.bytes_before[end] - self.bytes_before[first]) for first, end in spans)
+        return sum(int(self.bytes[first:end].sum(dtype=np.int64)) for first, end in spans)
+
+
+def _document_starts(ids: np.ndarray, table: ByteTable) -> np.ndarray:
+    """Positions of the tokens that open a document (boundary pieces), and 0."""
+    starts = np.flatnonzero(table.boundary[ids[:-1]])
+    return starts if len(starts) and starts[0] == 0 else np.concatenate([[0], starts])
 
 
 class CommittedText:
-    """The part of the text whose scores are committed: all that a learner may ever learn from. The ledger owns `_known`."""
+    """The part of the text whose scores are committed: all that a learner may ever learn from. What is not committed is not
+    in it; the ledger adds it."""
 
     def __init__(self, text: Text):
-        self._text = text
+        self._tokens = torch.zeros_like(text.tokens)
+        self._bytes = np.zeros_like(text.bytes)
         self._known = np.zeros(text.targets, bool)
+
+    def add(self, text: Text, spans: list[Span]) -> None:
+        """The targets of `spans`, and the tokens that they were predicted from last."""
+        for first, end in spans:
+            self._tokens[first : end + 1] = text.tokens[first : end + 1]
+            self._bytes[first:end] = text.bytes[first:end]
+            self._known[first:end] = True
 
     def sequences(self, first: int, count: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """`count` training sequences (inputs, targets) of `length`, one after another from target `first`."""
         self._allow(first, first + count * length)
-        flat = self._text.tokens[first : first + count * length + 1].long()
+        flat = self._tokens[first : first + count * length + 1].long()
         return flat[:-1].view(count, length), flat[1:].view(count, length)
 
     def rows(self, starts: np.ndarray, ends: np.ndarray, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets (B, length): row i from token `starts[i]`, repeating its last known token after `ends[i]`."""
         for first, end in zip(starts, ends, strict=True):
             self._allow(int(first), int(end))
-        both = gather_rows(self._text.tokens, starts, ends, length)
+        both = gather_rows(self._tokens, starts, ends, length)
         return both[:, :-1], both[:, 1:]
 
     def bytes(self, first: int, end: int) -> np.ndarray:
         """Bytes of each of the targets [first, end)."""
         self._allow(first, end)
-        return np.diff(self._text.bytes_before[first : end + 1])
+        return self._bytes[first:end]
 
     def _allow(self, first: int, end: int) -> None:
         known = self._known[max(first, 0) : end]
@@ -77,4 +98,4 @@ def gather_rows(tokens: torch.Tensor, starts: np.ndarray, ends: np.ndarray, leng
     Tokens 5 6 7 8, start 1, end 2, length 3: 6 7 7 7."""
     first, last = (torch.from_numpy(np.asarray(a, np.int64)).to(tokens.device)[:, None] for a in (starts, ends))
     at = torch.minimum(first + torch.arange(length + 1, device=tokens.device), last)
-    return tokens[at].long()
+    return tokens.view(torch.int16)[at].long() & 0xFFFF  # CUDA has no kernel that gathers uint16

@@ -27,7 +27,7 @@ from pgolf.ttt.parts import (
 if TYPE_CHECKING:
     from pgolf.data.corpus import ValidationText
     from pgolf.eval import Eval
-    from pgolf.eval.text import Text
+    from pgolf.eval.text import Outline
     from pgolf.eval.windows import Plan
     from pgolf.machine.world import World
     from pgolf.model import Model
@@ -79,7 +79,7 @@ class TTT(ABC):
         return None
 
     @abstractmethod
-    def plan(self, evaluation: "Eval", text: "Text") -> "Plan":
+    def plan(self, evaluation: "Eval", text: "Outline") -> "Plan":
         """In what order the text is scored."""
 
     @abstractmethod
@@ -121,7 +121,7 @@ class NoTTT(Legal):
 
     isolated = False
 
-    def plan(self, evaluation: "Eval", text: "Text") -> "Plan":
+    def plan(self, evaluation: "Eval", text: "Outline") -> "Plan":
         return evaluation.plan(text.targets, self.chunk_tokens)
 
     def build(self, model: "Transformer", world: "World", plan: "Plan") -> "Learner":
@@ -174,7 +174,7 @@ class ScoreFirst(Legal):
         allowed = f"below the {targets:,} tokens to score: the last chunk is never trained on"
         need(self.chunk_tokens < targets, "ttt.chunk_tokens", self.chunk_tokens, allowed)
 
-    def plan(self, evaluation: "Eval", text: "Text") -> "Plan":
+    def plan(self, evaluation: "Eval", text: "Outline") -> "Plan":
         self.check_text(text.targets)
         return evaluation.plan(text.targets, self.chunk_tokens)
 
@@ -209,6 +209,8 @@ class LoraScoreFirst(Legal):
         super().__post_init__()
         for name in ("rank", "documents", "epochs"):
             need(getattr(self, name) >= 1, f"ttt.{name}", getattr(self, name), "at least 1")
+        named = bool(self.layers) and all(self.layers)
+        need(named, "ttt.layers", list(self.layers), "at least one ending of a layer's name, none of them empty")
         need(self.alpha > 0, "ttt.alpha", self.alpha, "above 0")
         need(self.clip > 0, "ttt.clip", self.clip, "above 0")
 
@@ -225,7 +227,7 @@ class LoraScoreFirst(Legal):
 
         adapted(self, model.build(0, "meta"))
 
-    def plan(self, evaluation: "Eval", text: "Text") -> "Plan":
+    def plan(self, evaluation: "Eval", text: "Outline") -> "Plan":
         from pgolf.ttt.documents import document_plan
 
         self.check(evaluation)
@@ -273,7 +275,7 @@ class PrequantAdamW(TTT):
         allowed = f"at most the {targets:,} tokens of the validation text"
         need(self.sequence_length <= targets, "ttt.sequence_length", self.sequence_length, allowed)
 
-    def plan(self, evaluation: "Eval", text: "Text") -> "Plan":
+    def plan(self, evaluation: "Eval", text: "Outline") -> "Plan":
         return evaluation.plan(text.targets, self.chunk_tokens)
 
     def build(self, model: "Transformer", world: "World", plan: "Plan") -> "Learner":

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from pgolf.eval.text import Text, gather_rows
+from pgolf.eval.text import Outline, gather_rows
 from pgolf.eval.windows import Batch, Plan, Span
 
 
@@ -101,9 +101,9 @@ class DocumentPlan(Plan):
         return gather_rows(tokens, batch.starts, batch.ends, batch.length)
 
 
-def document_plan(text: Text, context: int, chunk: int, side: int) -> DocumentPlan:
+def document_plan(text: Outline, context: int, chunk: int, side: int) -> DocumentPlan:
     """The plan of `text`, each document holding the targets from its first token to the token that opens the next."""
-    starts = text.document_starts()
+    starts = text.document_starts
     lengths = np.diff([*starts, text.targets])
     order = np.argsort(-lengths, kind="stable")
     return DocumentPlan(starts[order], lengths[order], context, chunk, side)

@@ -38,8 +38,9 @@ class Learner(ABC):
     def compile(self, rows: int, one_shape: bool) -> None:
         """Compile scoring and learning. Parameters are inputs of the graphs, so learning in place needs no new ones; where
         batches have `one_shape`, shorter ones are filled up to `rows` windows."""
-        self.loss = torch.compile(self.loss, dynamic=False)
-        compiled = torch.compile(self.nll, dynamic=False if one_shape else None)
+        dynamic = False if one_shape else None  # None: a second shape makes a graph for all shapes
+        self.loss = torch.compile(self.loss, dynamic=dynamic)
+        compiled = torch.compile(self.nll, dynamic=dynamic)
         self.nll = filled(compiled, rows) if one_shape else compiled
 
     @abstractmethod

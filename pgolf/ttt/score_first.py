@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 # What the options that only change numbers on the way did, so that one which is on and does nothing is seen.
 EFFECTS = {
-    "ttt.gradient_scale": "scaled a tensor's gradient (largest distance of a factor from 1)",
-    "ttt.byte_weighted": "weighed a target by its bytes (largest distance of a weight from 1)",
-    "ttt.temperature": "changed the first scored sequence (mean nats a token)",
+    "ttt.gradient_scale": "largest distance of a tensor's factor from 1",
+    "ttt.byte_weighted": "largest distance of a target's weight from 1",
+    "ttt.temperature": "mean nats a token by which it changed the first sequence",
 }
 
 
@@ -44,7 +44,8 @@ class ScoreFirstLearner(Learner):
         self.optimizer = spec.optimizer.build(list(self.trained.values()))
         self.scorer = model if spec.polyak is None else copy.deepcopy(model)
         self.averages = [p for name, p in self.scorer.named_parameters() if name in self.trained]
-        self.mixer = HedgeMixer(spec.mixer, model.spec.vocab_size, world.device) if spec.mixer else None
+        if spec.mixer is not None:
+            self.hedge = HedgeMixer(spec.mixer, model.spec.vocab_size, world.device)
         self.moved: list[float] = []
         on = {
             "ttt.gradient_scale": spec.gradient_scale is not GradientScale.NONE,
@@ -55,17 +56,18 @@ class ScoreFirstLearner(Learner):
 
     def log_p(self, x_BT: Tensor, last: int) -> Tensor:
         log_p_BSV = self._network(x_BT, last)
-        return log_p_BSV if self.mixer is None else self.mixer.mixed(log_p_BSV, x_BT[:, -last:])
+        return log_p_BSV if self.spec.mixer is None else self.hedge.mixed(log_p_BSV, x_BT[:, -last:])
 
     def _network(self, x_BT: Tensor, last: int) -> Tensor:
         logits_BSV = self.scorer.logits(x_BT, last=last)
-        temperature = self.spec.temperature
-        return (logits_BSV if temperature is None else logits_BSV / temperature.of(logits_BSV)).log_softmax(-1)
+        if self.spec.temperature is not None:
+            logits_BSV = logits_BSV / self.spec.temperature.of(logits_BSV)
+        return logits_BSV.log_softmax(-1)
 
     def adapt(self, text: "CommittedText", chunk: int) -> float:
-        if self.mixer is not None:
-            self._teach_mixer(self.mixer, text, chunk)
-        if chunk == 0:
+        if self.spec.mixer is not None:
+            self._teach_mixer(text, chunk)
+        if self.spec.temperature is not None and chunk == 0:
             self._witness_temperature(text)
         before = [p.detach().clone() for p in self.trained.values()]
         steps = list(self._steps())
@@ -76,7 +78,7 @@ class ScoreFirstLearner(Learner):
         return self.moved[-1]
 
     @torch.no_grad()
-    def _teach_mixer(self, mixer: HedgeMixer, text: "CommittedText", chunk: int) -> None:
+    def _teach_mixer(self, text: "CommittedText", chunk: int) -> None:
         """The experts are compared on the chunk as they scored it, before any of them learns from it."""
         T, count = self.spec.sequence_length, self.plan.chunk // self.spec.sequence_length
         x_NT, y_NT = text.sequences(chunk * self.plan.chunk, count, T)
@@ -85,17 +87,16 @@ class ScoreFirstLearner(Learner):
         for at in range(mine, end, self.spec.micro_sequences):
             x_BT, y_BT = (t[at : min(at + self.spec.micro_sequences, end)] for t in (x_NT, y_NT))
             neural_BT = self._network(x_BT, T).gather(-1, y_BT[..., None]).squeeze(-1)
-            losses += mixer.losses(neural_BT.flatten(), x_BT.flatten(), y_BT.flatten())
+            losses += self.hedge.losses(neural_BT.flatten(), x_BT.flatten(), y_BT.flatten())
         self.world.sum_(losses)
-        mixer.learn(losses, x_NT.flatten(), y_NT.flatten())
+        self.hedge.learn(losses, x_NT.flatten(), y_NT.flatten())
 
     @torch.no_grad()
     def _witness_temperature(self, text: "CommittedText") -> None:
-        if self.spec.temperature is not None:
-            x_BT, y_BT = text.sequences(0, 1, self.spec.sequence_length)
-            plain_BTV = self.scorer.logits(x_BT, last=x_BT.shape[1]).log_softmax(-1)
-            change_BTV = self._network(x_BT, self.spec.sequence_length) - plain_BTV
-            self._acted("ttt.temperature", change_BTV.gather(-1, y_BT[..., None]).abs().mean())
+        x_BT, y_BT = text.sequences(0, 1, self.spec.sequence_length)
+        plain_BTV = self.scorer.logits(x_BT, last=x_BT.shape[1]).log_softmax(-1)
+        change_BTV = self._network(x_BT, self.spec.sequence_length) - plain_BTV
+        self._acted("ttt.temperature", change_BTV.gather(-1, y_BT[..., None]).abs().mean())
 
     def _acted(self, part: str, size: Tensor) -> None:
         """Keep the largest size of what an option did; equal on all ranks, which see the same batch."""
@@ -152,7 +153,7 @@ class ScoreFirstLearner(Learner):
 
     def state(self) -> dict[str, Tensor]:
         # The optimiser's buffers are left out: no score reads them, and they change only in `adapt`.
-        mixer = self.mixer.state() if self.mixer else {}
+        mixer = {} if self.spec.mixer is None else self.hedge.state()
         if self.scorer is self.model:
             return self.model.state_dict() | mixer
         both = (("model", self.model), ("scorer", self.scorer))
@@ -168,8 +169,8 @@ class ScoreFirstLearner(Learner):
                 Receipt("ttt.polyak", "kept the scoring weights apart from the trained ones (L2)", apart, apart > 0)
             )
         found += [Receipt(part, EFFECTS[part], size.item(), size.item() > 0) for part, size in self.effects.items()]
-        if self.mixer is not None:
-            found.append(self.mixer.receipt())
+        if self.spec.mixer is not None:
+            found.append(self.hedge.receipt())
         return tuple(found)
 
 
