@@ -208,9 +208,20 @@ def _told(wrong: Exception, overrides: list[str]) -> str:
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         there = f"{nearest(option.group(2), options)} There are: {', '.join(options)}."
         return f"{option.group(1)}={option.group(2)}: there is no such option.{there}"
+    if part := re.search(r"Could not override '([^'/]+)/([^'/]+)'", text):
+        return f"{part.group(1)}/{part.group(2)}: {_having(*part.groups())}"
     if key := re.search(r"Could not override '([^']+)'", text):
         return f"{key.group(1)}: there is no such key.{_known(key.group(1), overrides)}"
     return text
+
+
+def _having(group: str, part: str) -> str:
+    """Which options of a group are put together from parts of that name, as some of `ttt` are from a `mixer`."""
+    files = sorted((beside_or_inside("conf") / group).glob("*.yaml"))
+    having = [file.stem for file in files if re.search(rf"^  - {re.escape(part)}: ", file.read_text(), re.MULTILINE)]
+    if not having:
+        return "there is no such key."
+    return f"the {group} that is chosen has no {part}; of its options these have one: {', '.join(having)}."
 
 
 def _known(key: str, overrides: list[str]) -> str:

@@ -20,6 +20,10 @@ BAD = [
     (("ttt=prequant_adamw",), "needs limits=study"),
     (("ttt=adamw_scorefirst",), "Did you mean 'adamw_score_first'?"),
     (("ttt=adamw_score_first", "ttt/trained=query"), "there is no such option"),
+    (
+        ("ttt/mixer=hedge",),
+        "ttt/mixer: the ttt that is chosen has no mixer; of its options these have one: adamw_score_first",
+    ),
     (("eval.context=1000000", "ttt=none"), "the validation text is shorter than one window"),
     (("ttt=adamw_score_first", "ttt.chunk_tokens=1280000"), "ttt.chunk_tokens=1280000: must be below the"),
     (("ttt=lora_score_first", "ttt.chunk_tokens=129"), "ttt.chunk_tokens=129: must be at most eval.context (128)"),
