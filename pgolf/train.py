@@ -31,10 +31,9 @@ from pgolf.views import receipt_text
 if TYPE_CHECKING:
     from pgolf.ttt.prequant import Exam
 
-LOOK_EVERY = (
-    10  # steps between two looks at the loss and whether all is finite, which make the host wait for the device
-)
-LINE_EVERY = 50  # steps between two lines of what is kept as an event at every look
+# Steps between two looks at the loss and whether all is finite, which make the host wait for the device.
+LOOK_EVERY = 10
+LINE_EVERY = 50  # and between two lines of what is kept as an event at every look
 
 
 def train(

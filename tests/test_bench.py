@@ -11,7 +11,7 @@ from pgolf.bench.__main__ import main, names
 from pgolf.bench.contest import Contest, DisagreementError, Setting
 
 torch.set_num_threads(1)
-QUICK = ("codec", "gptq", "loader", "muon")
+QUICK = ("codec", "gptq", "loader", "muon", "step")
 
 
 def test_without_a_name_they_are_listed(capsys):
