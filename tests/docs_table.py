@@ -156,6 +156,7 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
     "pip install -e '.[search]'": (installs, NETWORK),
     "pip install -e '.[slurm]'": (installs, NETWORK),
     "python -m pytest -n 2": (nothing, "this is it"),
+    "python -m pytest -m gpu": (nothing, "needs a GPU"),
     "python -m pytest -q tests/test_ttt_bias.py": (nothing, COPY),
     "python -m pgolf.run": (shared, "with a tiny model and two steps"),
     "python -m pgolf.run quant=int5_gptq ttt=none": (swept, "is the first arm of the sweep"),
@@ -170,6 +171,11 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
     "./multirun.sh quant=int5_gptq,int6_gptq": (multirun, "what it starts is the sweep of two arms"),
     "./multirun.sh experiment=pr606_int5_softround": (multirun, GPUS),
     "python -m pgolf.run experiment=pr606_int5_softround scale=laptop": (composed, RUN_IN + "test_experiments.py"),
+    "python -m pgolf.run -m experiment=pr1852_prequant_ttt scale=laptop seed=three ttt=pr1852_sibling,prequant_adamw"
+    " limits.train_steps=100 limits.train_seconds=1800 limits.eval_seconds=1800": (
+        composed,
+        "takes twenty minutes; test_ttt_prequant.py runs the one, test_experiments.py the other",
+    ),
     "python -m pgolf.run logger=wandb": (composed, RUN_IN + "test_logger.py, which reads the offline files back"),
     "python -m pgolf.run quant=int5_gptq optim.matrix.lr=0.03 dry=true": (planned, ""),
     "python -m pgolf.run quant=int5_gptq optim.matrix.lr=0.03": (composed, "the one before it with dry=true is run"),
@@ -213,6 +219,7 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
         RUN_IN + "test_submission.py, on a sweep that has a name",
     ),
     "python -m pgolf.bench NAME": (named, RUN_IN + "test_bench.py"),
+    "python -m pgolf.bench step device=cuda size=full": (named, "needs a GPU; test_bench.py runs it small"),
     "python -m pgolf.doctor": (composed, RUN_IN + "test_doctor.py"),
     "python -m pgolf.doctor experiment=pr606_int5_softround": (
         composed,
