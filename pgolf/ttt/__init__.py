@@ -239,7 +239,8 @@ class LoraScoreFirst(Legal):
         return LoraLearner(self, model, world, plan)
 
     def shortened(self, tokens: int) -> "LoraScoreFirst":
-        return replace(self, chunk_tokens=max(1, min(tokens // 4, self.chunk_tokens)))
+        chunk = max(1, min(tokens // 4, self.chunk_tokens))
+        return replace(self, chunk_tokens=chunk, documents=min(2, self.documents))
 
 
 @dataclass(frozen=True, kw_only=True)
