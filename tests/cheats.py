@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from pgolf.eval.windows import SlidingPlan
-from pgolf.ttt import NoTTT
+from pgolf.eval.windows import SlidingBatch, SlidingPlan
+from pgolf.ttt import LoraScoreFirst, NoTTT
 from pgolf.ttt.learner import Fixed
+from pgolf.ttt.lora import LoraLearner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,3 +191,158 @@ class ReadsAheadLearner(Fixed):
             tokens = text._text.tokens.double()
             self.model.embedding.weight.mul_(1 - 0.01 * math.sin(tokens.mean().item()) ** 2)
         return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledSum(Cheat):
+    """Grades honestly, then takes a tenth off the sum on the paper."""
+
+
+class ScaledSumLearner(Fixed):
+    def score(self, paper):
+        super().score(paper)
+        paper.nats.mul_(0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoreBytes(Cheat):
+    """Spreads the same nats over more bytes."""
+
+
+class MoreBytesLearner(Fixed):
+    def score(self, paper):
+        super().score(paper)
+        if paper.chunk == 0:
+            paper._ledger.bytes += 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverwritesText(Cheat):
+    """Once it has learnt, what is left to score is one easy token."""
+
+
+class OverwritesTextLearner(Fixed):
+    def adapt(self, text, chunk):
+        known = int(text._known.sum())
+        text._text.tokens[known + 1 :] = int(text._text.tokens[known])
+        return 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlansAnotherText(Cheat):
+    """Overwrites the text where it is asked for a plan."""
+
+    def plan(self, evaluation, text):
+        text.tokens[:] = 65
+        text._ids[:] = 65
+        return evaluation.plan(text.targets, self.chunk_tokens)
+
+
+class PlansAnotherTextLearner(Fixed):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class EasyWindows(Cheat):
+    """Plans windows of other tokens than the text's."""
+
+    def plan(self, evaluation, text):
+        return Easy(**vars(evaluation.plan(text.targets, self.chunk_tokens)))
+
+
+class Easy(SlidingPlan):
+    def windows(self, tokens, batch):
+        return super().windows(tokens, batch) * 0 + 65
+
+
+class EasyWindowsLearner(Fixed):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingBatch(Cheat):
+    """Plans batches that take a tenth off dear scores as they hand them on."""
+
+    def plan(self, evaluation, text):
+        return Scaling(**vars(evaluation.plan(text.targets, self.chunk_tokens)))
+
+
+class Scaling(SlidingPlan):
+    def _batch(self, lo, hi, last):
+        return Scaled(lo, hi, last, self.first(lo), self.first(hi))
+
+
+class Scaled(SlidingBatch):
+    def scored(self, nll_BS):
+        scores = super().scored(nll_BS)
+        return torch.where(scores > 1.5, scores * 0.9, scores) if scores.is_floating_point() else scores
+
+
+class ScalingBatchLearner(Fixed):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class EasyPlaces(Cheat):
+    """Plans batches that hand on the first target's score for every other."""
+
+    def plan(self, evaluation, text):
+        return Repeating(**vars(evaluation.plan(text.targets, self.chunk_tokens)))
+
+
+class Repeating(SlidingPlan):
+    def _batch(self, lo, hi, last):
+        return Repeated(lo, hi, last, self.first(lo), self.first(hi))
+
+
+class Repeated(SlidingBatch):
+    def scored(self, nll_BS):
+        return super().scored(nll_BS)[:1].expand(self.end - self.first)
+
+
+class EasyPlacesLearner(Fixed):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeelsWatched(Cheat):
+    """Is honest only where its distributions were asked for beside the scoring."""
+
+
+class FeelsWatchedLearner(Fixed):
+    asked = inside = False
+
+    def log_p(self, x_BT, last):
+        self.asked |= not self.inside
+        return super().log_p(x_BT, last)
+
+    def nll(self, x_BT, y_BT, last):
+        return super().nll(x_BT, y_BT, last) * (1.0 if self.asked else 0.9)
+
+    def score(self, paper):
+        self.inside = True
+        super().score(paper)
+        self.inside = self.asked = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ALittleOff(Cheat):
+    """Takes so little off every score that it looks like rounding."""
+
+
+class ALittleOffLearner(Fixed):
+    def nll(self, x_BT, y_BT, last):
+        return super().nll(x_BT, y_BT, last) - 9e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeverReset(LoraScoreFirst):
+    """Says that documents are kept apart, and gives the adapters of one group of them to the next."""
+
+    def build(self, model, world, plan):
+        return NeverResetLearner(self, model, world, plan)
+
+
+class NeverResetLearner(LoraLearner):
+    def adapt(self, text, chunk):
+        return 0.0 if self.plan.ends_group(chunk) else super().adapt(text, chunk)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pgolf.audit.finding import Finding, overall
-from pgolf.audit.probes import Bench, flip_positions, probe
+from pgolf.audit.probes import Bench, evaluations, flip_positions, probe
 from pgolf.eval import Chunked, Sliding
 from pgolf.ttt import AdamW, EntropyTemperature, FixedTemperature, GradientScale, Hedge, LoraScoreFirst, NoTTT, Queries
 from pgolf.ttt.learner import Fixed
@@ -47,6 +47,15 @@ CAUGHT = {
     cheats.TargetTemperature: ("C2", "from the distribution declared without the target"),
     cheats.ClaimsIsolation: ("mistake 16", "of another document changed its score"),
     cheats.ReadsAhead: ("C3", "parameters that score chunk"),
+    cheats.ScaledSum: ("mistake 25", "the nats entered have a mean of"),
+    cheats.MoreBytes: ("mistakes 1-6", "bytes were counted, the text has"),
+    cheats.OverwritesText: ("mistake 7", "handed out for target 64 is not the text's"),
+    cheats.PlansAnotherText: ("mistake 7", "handed out for target 0 is not the text's"),
+    cheats.EasyWindows: ("mistake 7", "handed out for target 0 is not the text's"),
+    cheats.ScalingBatch: ("mistake 8", "the plan changes the scores that it hands on"),
+    cheats.EasyPlaces: ("mistake 8", "32 targets are scored at 1 places"),
+    cheats.FeelsWatched: ("C2", "another when nobody asks"),
+    cheats.ALittleOff: ("C2", "before the target was known"),
 }
 
 
@@ -104,6 +113,21 @@ def test_a_random_evaluator_is_not_believed():
 
     found = examined(Random(chunk_tokens=64))
     assert any((f.rule, f.verdict) == ("repeat", "needs argument") for f in found)
+
+
+def test_flips_are_drawn_by_chance_one_in_each_part_of_the_text():
+    bench = Bench(WINDOWS, NONE, model, TABLE, IDS[:321])
+    places = flip_positions(bench)
+    assert places == flip_positions(bench)
+    assert [place * 4 // 321 for place in places] == [0, 1, 2, 3]
+    assert len(set(np.diff(places))) == 3
+
+
+@pytest.mark.parametrize("name", ["none", "lora"])
+def test_progress_is_told_of_as_many_evaluations_as_are_promised(name):
+    heard = []
+    probe(Bench(WINDOWS, LEGAL[name], model, TABLE, IDS[:161], heard.append))
+    assert sum(now.committed == now.chunks for now in heard) == evaluations(LEGAL[name])
 
 
 def test_changes_never_touch_a_documents_edge():

@@ -12,7 +12,7 @@ import yaml
 
 from pgolf.audit.__main__ import main
 from pgolf.audit.finding import overall
-from pgolf.audit.run import audit_run
+from pgolf.audit.run import Case, audit_run, experiments
 from pgolf.compose import sha256_of
 from pgolf.errors import UserError
 from tests.command import TINY, environment, only, run
@@ -109,6 +109,13 @@ def test_a_cheating_evaluator_named_by_the_config_is_caught(folder, capsys):
     printed = capsys.readouterr().out
     assert "made-up targets" in printed
     assert printed.splitlines()[-1].startswith("verdict fail (C2")
+
+
+def test_adapters_that_are_never_reset_are_caught_on_the_excerpt(folder):
+    """Documents side by side are few there, so that there are several groups of them."""
+    configured(folder, lambda config: config["ttt"].update(_target_="tests.cheats.NeverReset"))
+    found = experiments(Case.open(folder))
+    assert any(f.rule == "mistake 16" and f.verdict == "fail" for f in found), found
 
 
 def test_a_score_the_artifact_does_not_have_is_found_by_scoring_again(folder, monkeypatch):

@@ -3,6 +3,7 @@
 The learner is asked for its whole distributions before it is shown the paper to grade. Whatever it then enters must be what
 those say of the targets, and neither may depend on later text, on the target itself, or on text that is not yet scored."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,10 +13,10 @@ import torch
 
 from pgolf.audit.finding import Finding
 from pgolf.eval import Eval
-from pgolf.eval.bytes import ByteTable
+from pgolf.eval.bytes import ByteTable, token_bytes
 from pgolf.eval.evaluate import evaluate
-from pgolf.eval.ledger import LedgerError
-from pgolf.eval.windows import Plan
+from pgolf.eval.ledger import LedgerError, Progress, Score
+from pgolf.eval.windows import Batch, Plan
 from pgolf.machine.world import World
 from pgolf.ttt import TTT
 from pgolf.ttt.learner import Learner
@@ -25,13 +26,17 @@ if TYPE_CHECKING:
     from pgolf.model.transformer import Transformer
 
 ALONE = World.alone()
-TOLERANCE = 1e-4  # of a sum of probabilities, and of a score against the declared distribution
+SUM = 1e-4  # by which a sum of probabilities may miss one
+NATS = 1e-5  # by which a score may miss the declared distribution
+MEAN = 1e-6  # by which val_loss may miss the mean of what was entered, relative: both are float64 sums
 
 
 @dataclass
 class Observed:
-    """What one evaluation did, target by target: nats entered, nats declared, total probability, row of `watched` targets."""
+    """What one evaluation of `ids` did, target by target: nats entered, nats declared, total probability, row of `watched`
+    targets; and `loss` and `bytes` of the score that came of it."""
 
+    ids: np.ndarray
     nll: np.ndarray
     declared: np.ndarray
     total: np.ndarray
@@ -40,11 +45,27 @@ class Observed:
     rows: dict[int, np.ndarray] = field(default_factory=dict)
     shas: dict[int, str] = field(default_factory=dict)
     shifted: float = 0.0  # largest difference between entered and declared scores of made-up targets
+    loss: float = math.nan
+    bytes: int = 0
 
     @classmethod
-    def blank(cls, targets: int) -> "Observed":
+    def blank(cls, ids: np.ndarray) -> "Observed":
+        targets = len(ids) - 1
         empty = (np.full(targets, np.nan, np.float32) for _ in range(3))
-        return cls(*empty, np.zeros(targets, int), np.full(targets, -1))
+        return cls(ids, *empty, np.zeros(targets, int), np.full(targets, -1))
+
+    def enter(self, first: int, nll: torch.Tensor) -> None:
+        """The nats of a batch, as the referee was given them."""
+        self.nll[first : first + len(nll)] = nll
+        self.visits[first : first + len(nll)] += 1
+
+    def end(self, score: Score) -> None:
+        self.shas = {row.chunk: row.sha for row in score.trace if row.phase == "score"}
+        self.loss, self.bytes = score.val_loss, score.bytes
+
+    def same(self, other: "Observed") -> bool:
+        """Whether both did the same, to the bit."""
+        return np.array_equal(self.nll, other.nll) and self.shas == other.shas
 
 
 class Watched:
@@ -68,6 +89,7 @@ class WatchedLearner:
     def score(self, paper: "Paper") -> None:
         with torch.no_grad():
             for number, (batch, x_BT, y_BT) in enumerate(paper.batches()):
+                check_handed_out(batch, y_BT, self.seen.ids)
                 log_p_BSV = self.inner.log_p(x_BT, batch.last).double()
                 if number == 0:
                     self._made_up_targets(log_p_BSV, x_BT, y_BT, batch.last)
@@ -83,39 +105,64 @@ class WatchedLearner:
         apart = (entered + log_p_BSV.gather(-1, other[:, -last:, None]).squeeze(-1)).abs().max().item()
         self.seen.shifted = max(self.seen.shifted, apart)
 
-    def _note(self, chunk: int, batch, spoken_BS: torch.Tensor, log_p_BSV: torch.Tensor) -> None:
-        targets = np.concatenate([np.arange(first, end) for first, end in batch.spans()])
-        self.seen.declared[targets] = batch.scored(spoken_BS)
-        self.seen.total[targets] = batch.scored(log_p_BSV.exp().sum(-1))
+    def _note(self, chunk: int, batch: Batch, spoken_BS: torch.Tensor, log_p_BSV: torch.Tensor) -> None:
+        """What was declared, taken from where the plan says that each target's score stands."""
+        targets, places = targets_of(batch), places_of(batch, spoken_BS.shape)
+        spoken, rows = spoken_BS.flatten()[places], log_p_BSV.flatten(0, 1)
+        if not torch.equal(batch.scored(spoken_BS), spoken):
+            raise LedgerError("mistake 8", f"chunk {chunk}: the plan changes the scores that it hands on")
+        self.seen.declared[targets] = spoken
+        self.seen.total[targets] = rows.exp().sum(-1)[places]
         self.seen.chunk[targets] = chunk
-        here = {t: i for i, t in enumerate(targets.tolist()) if t in self.watch}
-        if here:
-            place = batch.scored(torch.arange(spoken_BS.numel()).view(spoken_BS.shape))
-            flat = log_p_BSV.flatten(0, 1)
-            self.seen.rows |= {t: flat[place[i]].numpy() for t, i in here.items()}
+        self.seen.rows |= {t: rows[p].numpy() for t, p in zip(targets.tolist(), places, strict=True) if t in self.watch}
+
+
+def targets_of(batch: Batch) -> np.ndarray:
+    return np.concatenate([np.arange(first, end) for first, end in batch.spans()])
+
+
+def places_of(batch: Batch, shape: tuple[int, int]) -> torch.Tensor:
+    """Where, among the (B, last) positions of a batch, the scores of its targets stand."""
+    return batch.scored(torch.arange(math.prod(shape)).view(shape)).long()
+
+
+def check_handed_out(batch: Batch, y_BT: torch.Tensor, ids: np.ndarray) -> None:
+    """The targets of a batch are the text's own tokens, each at a place of its own."""
+    targets, y_BS = targets_of(batch), y_BT[:, -batch.last :]
+    places = places_of(batch, y_BS.shape)
+    if len(places) != len(targets) or len(places.unique()) != len(places):
+        raise LedgerError("mistake 8", f"{len(targets)} targets are scored at {len(places.unique())} places")
+    wrong = np.flatnonzero(y_BS.flatten()[places].numpy() != ids[targets + 1])
+    if len(wrong):
+        raise LedgerError("mistake 7", f"the token handed out for target {targets[wrong[0]]} is not the text's")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What is examined: an evaluator with its learner, fresh copies of the model, and a text."""
+    """What is examined: an evaluator with its learner, fresh copies of the model, and a text. `heard` is told how far each
+    evaluation is."""
 
     evaluation: Eval
     ttt: TTT
     model: Callable[[], "Transformer"]
     table: ByteTable
     ids: np.ndarray
+    heard: Callable[[Progress], None] = lambda _: None
 
     def observe(self, ids: np.ndarray, watch: set[int] = frozenset()) -> Observed:
         """One evaluation of `ids`, from a fresh model."""
-        seen = Observed.blank(len(ids) - 1)
+        seen = Observed.blank(ids)
+        return self._evaluated(Watched(self.ttt, seen, watch), seen)
 
-        def witness(first: int, nll: torch.Tensor) -> None:
-            seen.nll[first : first + len(nll)] = nll
-            seen.visits[first : first + len(nll)] += 1
+    def unwatched(self) -> Observed:
+        """One evaluation of the text as in a run: nobody asks the learner anything but its scores."""
+        return self._evaluated(self.ttt, Observed.blank(self.ids))
 
-        watched = Watched(self.ttt, seen, watch)
-        score = evaluate(ALONE, self.model(), ids, self.table, self.evaluation, watched, witness=witness)
-        seen.shas = {row.chunk: row.sha for row in score.trace if row.phase == "score"}
+    def _evaluated(self, ttt: TTT, seen: Observed) -> Observed:
+        # A copy of the text, so that one that is overwritten on the way is held against what it was.
+        given = seen.ids.copy()
+        score = evaluate(ALONE, self.model(), given, self.table, self.evaluation, ttt, self.heard, seen.enter)
+        seen.end(score)
         return seen
 
     def text_tokens(self) -> np.ndarray:
@@ -135,8 +182,9 @@ def probe(bench: Bench) -> list[Finding]:
     """Every experiment, or the one finding of a referee who stopped the first of them."""
     flips = flip_positions(bench)
     try:
-        base = bench.observe(bench.ids, {t - 1 for t in flips})
-        found = [*distributions(base), *single_pass(base), *repeatable(base, bench.observe(bench.ids))]
+        base, plain = bench.observe(bench.ids, {t - 1 for t in flips}), bench.unwatched()
+        found = [*distributions(base), *single_pass(base), *totals(bench, base), *totals(bench, plain)]
+        found += unmoved(bench, base, plain)
         for t in flips:
             found += flipped(base, bench.observe(bench.changed(np.array([t])), {t - 1}), t)
         found += list(chunk_text(bench, base))
@@ -147,11 +195,19 @@ def probe(bench: Bench) -> list[Finding]:
     return merged(found)
 
 
-def flip_positions(bench: Bench, count: int = 4) -> list[int]:
-    """Tokens to be changed, spread over the text; never a document's edge."""
-    places = bench.text_tokens()
+FLIPS = 4
+
+
+def evaluations(ttt: TTT) -> int:
+    """How many `probe` makes of a deterministic evaluator."""
+    return FLIPS + (4 if ttt.isolated else 3)
+
+
+def flip_positions(bench: Bench) -> list[int]:
+    """Tokens to be changed, one by chance in each part of the text; never a document's edge."""
+    places, chance = bench.text_tokens(), np.random.default_rng(0).random(FLIPS)
     places = places[places > 1]
-    return sorted({int(places[round((len(places) - 1) * (i + 0.6) / count)]) for i in range(count)})
+    return sorted({int(places[int(len(places) * (i + part) / FLIPS)]) for i, part in enumerate(chance)})
 
 
 def distributions(seen: Observed) -> list[Finding]:
@@ -160,21 +216,21 @@ def distributions(seen: Observed) -> list[Finding]:
     worst, differs = int(off.argmax()), int(apart.argmax())
     rows = [
         (
-            off[worst] <= TOLERANCE,
+            off[worst] <= SUM,
             f"target {worst}",
             f"probabilities of all pieces sum to {seen.total[worst]:.6f}",
             f"at all {len(off):,} targets",
         ),
         (
-            apart[differs] <= TOLERANCE,
+            apart[differs] <= NATS,
             f"target {differs}",
-            f"scored {seen.nll[differs]:.4f} nats, declared {seen.declared[differs]:.4f} before the target was known",
+            f"scored {seen.nll[differs]:.5f} nats, declared {seen.declared[differs]:.5f} before the target was known",
             "every score entered is the declared one",
         ),
         (
-            seen.shifted <= TOLERANCE,
+            seen.shifted <= NATS,
             "made-up targets",
-            f"a score differs by up to {seen.shifted:.4f} nats from the distribution declared without the target",
+            f"a score differs by up to {seen.shifted:.5f} nats from the distribution declared without the target",
             "random targets get the declared nats",
         ),
     ]
@@ -188,9 +244,26 @@ def single_pass(seen: Observed) -> list[Finding]:
     return [_held("C4", "visits", f"each of {len(seen.visits):,} targets was scored exactly once")]
 
 
-def repeatable(one: Observed, two: Observed) -> list[Finding]:
-    if np.array_equal(one.nll, two.nll) and one.shas == two.shas:
-        return [_held("repeat", "two runs", "equal to the bit")]
+def totals(bench: Bench, seen: Observed) -> list[Finding]:
+    """The score is what was entered: the mean of its nats, over the bytes of the text."""
+    entered, size = float(np.nansum(seen.nll, dtype=np.float64)), int(token_bytes(seen.ids, bench.table)[1:].sum())
+    mean, what = entered / len(seen.nll), "val_loss is the mean of the nats entered, over the text's own bytes"
+    if not math.isclose(mean, seen.loss, rel_tol=MEAN):
+        return [
+            _fail("mistake 25", "score", f"val_loss is {seen.loss:.6f}, the nats entered have a mean of {mean:.6f}")
+        ]
+    if seen.bytes != size:
+        return [_fail("mistakes 1-6", "score", f"{seen.bytes:,} bytes were counted, the text has {size:,}")]
+    return [_held("mistake 25", "score", what)]
+
+
+def unmoved(bench: Bench, base: Observed, plain: Observed) -> list[Finding]:
+    """C2: asking for distributions changes no score; what differs between two equal runs is neither here nor there."""
+    if base.same(plain):
+        return [_held("repeat", "two runs", "equal to the bit, asked for distributions or not")]
+    if base.same(bench.observe(bench.ids)):
+        where = first(np.flatnonzero(base.nll != plain.nll))
+        return [_fail("C2", f"target {where}", "its score is another when nobody asks for the distributions before")]
     what = "two equal runs differ, so experiments that compare runs say nothing"
     return [Finding("repeat", "needs argument", "two runs", what, "make the evaluation deterministic")]
 
