@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from pgolf.logger import Logger
 
@@ -41,27 +41,30 @@ class Bar(ABC):
 
 
 class Plain(Screen):
-    """Lines for files and pipes."""
+    """Lines for files and pipes, on stdout unless another stream is given."""
+
+    def __init__(self, stream: TextIO | None = None):
+        self.stream = stream
 
     def line(self, text: str) -> None:
-        print(text, flush=True)
+        print(text, file=self.stream, flush=True)
 
     @contextmanager
     def bar(self, label: str, recipe: "Recipe | None" = None) -> Iterator[Bar]:
-        yield _PlainBar(label)
+        yield _PlainBar(label, self.stream)
 
     def card(self, title: str, rows: list[tuple[str, str]]) -> None:
         pass
 
 
 class _PlainBar(Bar):
-    def __init__(self, label: str):
-        self.label = label
+    def __init__(self, label: str, stream: TextIO | None):
+        self.label, self.stream = label, stream
         self.shown = time.monotonic()
 
     def update(self, done: float, text: str, tokens_per_second: float = 0.0) -> None:
         if time.monotonic() - self.shown >= PLAIN_SECONDS:
-            print(f"{self.label}  {done:4.0%}  {text}", flush=True)
+            print(f"{self.label}  {done:4.0%}  {text}", file=self.stream, flush=True)
             self.shown = time.monotonic()
 
 

@@ -26,7 +26,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, g
 from torch.distributed.launcher import LaunchConfig, elastic_launch
 
 from pgolf.errors import UserError
-from pgolf.machine import Machine
+from pgolf.machine import Machine, spin_briefly
 from pgolf.machine.world import World
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -47,8 +47,7 @@ def launch(stage: Callable[..., Any], *args: Any, machine: Machine, logs: Path) 
     """
     for noisy in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    # Threads that spin long while they wait make a step five times as long once anything else runs on the same cores.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    spin_briefly()
     others = dict.fromkeys(range(1, machine.world_size), Std.ALL)
     config = LaunchConfig(
         min_nodes=1,
