@@ -75,7 +75,10 @@ COMPLETE = {
     "evaluate.bytes": int,
     "evaluate.seconds": float,
     "evaluate.phases": dict,
+    "evaluate.trace": list,
 }
+SEALED = {"config_sha256": str, "code.sha256": str, "code.bytes": int, "data.manifest_sha256": str, "environment": dict}
+TRACE = {"chunk": int, "phase": str, "sha": str, "bpb": float, "seconds": float}  # in every row of evaluate.trace
 
 
 def read_run(folder: Path) -> Run:
@@ -90,7 +93,19 @@ def read_run(folder: Path) -> Run:
         _need_fields(folder, record, COMPLETE)
         _need_numbers(folder, record)
         _need_rows(folder, record)
+        _need_trace(folder, record)
     return Run(folder, record)
+
+
+def require_sealed(run: Run) -> None:
+    """Refuse a run whose artifact there never was, or is not here, or is nothing that the record describes."""
+    if lookup(run.record, "artifact.sha256") is None:
+        what = f"this run sealed no artifact (status {run.status}), so there is nothing to judge"
+        raise UserError(f"{run.folder}: {what}")
+    if not (run.folder / ARTIFACT).is_file():
+        what = f"this run's artifact is not here ({ARTIFACT}), and nothing can be scored without it; put it back"
+        raise UserError(f"{run.folder}: {what}")
+    _need_fields(run.folder, run.record, SEALED)
 
 
 def _need_fields(folder: Path, record: dict, fields: dict[str, type]) -> None:
@@ -121,6 +136,14 @@ def _need_rows(folder: Path, record: dict) -> None:
     for row in record["receipts"]:
         if not _is(row["value"], float):
             raise UserError(f"{folder / RECORD}: the receipt of {row['part']} has value {row['value']!r}, not a number")
+
+
+def _need_trace(folder: Path, record: dict) -> None:
+    """Every row of evaluate.trace tells what a phase of a chunk did."""
+    for number, row in enumerate(record["evaluate"]["trace"]):
+        if not isinstance(row, dict) or not all(_is(row.get(key), kind) for key, kind in TRACE.items()):
+            fields = ", ".join(f"{key} ({kind.__name__})" for key, kind in TRACE.items())
+            raise UserError(f"{folder / RECORD}: evaluate.trace row {number} is {row!r}; it must have {fields}")
 
 
 def _is(value: Any, kind: type) -> bool:

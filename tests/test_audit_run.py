@@ -1,20 +1,26 @@
 """The audit of a real run folder: what is whole passes, and every doctored file, figure or evaluator is named."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
 from pgolf.audit.__main__ import main
+from pgolf.audit.case import Case, Places, prepared
 from pgolf.audit.finding import overall
-from pgolf.audit.run import Case, audit_run, experiments
-from pgolf.compose import sha256_of
+from pgolf.audit.run import GPU_DRIFT, REST, audit_run, compared, experiments, threads, weighed
+from pgolf.compose import rehearse, sha256_of
 from pgolf.errors import UserError
+from pgolf.journal import Nowhere
+from pgolf.machine import Device
 from tests.command import TINY, environment, only, run
 
 torch.set_num_threads(1)
@@ -58,9 +64,14 @@ def failed(folder: Path, **how) -> dict[str, str]:
     return {f.rule: f"{f.where}: {f.what}" for f in audit_run(folder, **how) if f.verdict == "fail"}
 
 
-def test_a_whole_run_is_consistent_and_scores_the_same_again(folder, capsys):
+def test_a_whole_run_is_consistent_and_scores_the_same_again(folder, capsys, monkeypatch):
+    monkeypatch.setattr("pgolf.journal.PLAIN_SECONDS", 0.0)
     assert main([str(folder), "full=true"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr()
+    assert re.search(r"^experiments +\d+%  experiment 8 of 8  \d+ s to go$", told.err, re.MULTILINE)
+    assert re.search(r"^scoring again  100%  ([\d,]+) of \1 targets  0 s to go$", told.err, re.MULTILINE)
+    assert REST not in told.out
+    lines = told.out.splitlines()
     stated = json.loads((folder / "record.json").read_text())["evaluate"]["val_bpb"]
     assert lines[-1] == "verdict consistent"
     assert any(f"val_bpb={stated:.8f}, recorded {stated:.8f} (difference +0.0e+00" in line for line in lines)
@@ -108,7 +119,7 @@ def test_a_cheating_evaluator_named_by_the_config_is_caught(folder, capsys):
     assert main([str(folder)]) == 1
     printed = capsys.readouterr().out
     assert "made-up targets" in printed
-    assert printed.splitlines()[-1].startswith("verdict fail (C2")
+    assert printed.splitlines()[-1] == "verdict fail (mistake 25, C2)"
 
 
 def test_adapters_that_are_never_reset_are_caught_on_the_excerpt(folder):
@@ -133,6 +144,129 @@ def test_a_score_the_artifact_does_not_have_is_found_by_scoring_again(folder, mo
     assert "from the artifact alone" in failed(folder)["mistake 25"]
 
 
+def forged(record: dict, bpb: float) -> None:
+    """Another score, at which val_loss, tokens and bytes arrive too."""
+    record["evaluate"]["val_loss"] *= bpb / record["evaluate"]["val_bpb"]
+    record["evaluate"]["val_bpb"] = bpb
+
+
+@pytest.mark.usefixtures("unprobed")
+def test_a_score_at_which_the_trace_does_not_arrive_is_named(folder):
+    doctored(folder, lambda record: forged(record, 1.0))
+    assert "trace: val_bpb is 1.00000000, but the trace ends at" in failed(folder)["mistake 25"]
+
+
+@pytest.mark.usefixtures("unprobed")
+def test_a_trace_that_leaves_chunks_out_is_named(folder):
+    def shorter(record):
+        del record["evaluate"]["trace"][-2:]
+        forged(record, record["evaluate"]["trace"][-1]["bpb"])
+
+    doctored(folder, shorter)
+    assert re.search(r"trace: \d+ chunks were scored, the plan has \d+", failed(folder)["mistake 25"])
+
+
+def test_what_was_not_scored_again_is_said(folder):
+    case = Case.open(folder)
+    trace, chunks = case.run.record["evaluate"]["trace"], case.chunks()
+    assert compared(case, {1: trace[0]["bpb"]}, chunks).fix == REST
+    assert compared(case, {1: trace[0]["bpb"], chunks: trace[-1]["bpb"]}, chunks).fix == ""
+    assert compared(case, {}, chunks).verdict == "needs argument"
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "verdict"),
+    [
+        ("AUTO", [], "fail"),
+        ("AUTO", ["H100"], "needs argument"),
+        ("CPU", ["H100"], "needs argument"),
+        ("CUDA", [], "note"),
+    ],
+)
+def test_a_forged_environment_does_not_widen_what_is_arithmetic(device, gpus, verdict, monkeypatch):
+    monkeypatch.setattr("pgolf.audit.run.device", lambda machine: "cpu")
+    case = SimpleNamespace(
+        machine=SimpleNamespace(device=Device[device]), run=SimpleNamespace(record={"environment": {"gpus": gpus}})
+    )
+    assert weighed(case, "1 of 2 chunks", 1.0, GPU_DRIFT / 2, "").verdict == verdict
+    assert weighed(case, "1 of 2 chunks", 1.0, GPU_DRIFT * 2, "").verdict == "fail"
+
+
+def test_an_audit_has_the_runs_threads_as_far_as_they_are_here():
+    cores = len(os.sched_getaffinity(0))
+    assert [threads(SimpleNamespace(threads=n)) for n in (1, None, 10**6)] == [1, cores, cores]
+
+
+DATA = {"cache": "~/.cache/pgolf", "folder": "~/.cache/pgolf/shards"}
+
+
+@pytest.mark.parametrize(
+    ("places", "data", "found"),
+    [
+        (Places(), DATA, DATA),
+        (Places({}, "/c"), DATA, {"cache": "/c", "folder": "/c/shards"}),
+        (Places({}, "/c"), {"cache": "/a", "folder": "/b"}, {"cache": "/c", "folder": "/b"}),
+        (Places({"folder": "/f"}, "/c"), DATA, {"cache": "/c", "folder": "/f"}),
+        (Places({"cache": "/d"}, None), DATA, DATA | {"cache": "/d"}),
+        (Places({}, "/c"), {"cache": "/a"}, {"cache": "/c"}),
+        (Places({}, "/c"), None, None),
+    ],
+)
+def test_data_are_where_words_or_the_environment_say(places, data, found):
+    assert places.applied(data) == found
+
+
+@pytest.mark.usefixtures("unprobed")
+def test_a_run_from_another_machine(folder, tmp_path, monkeypatch, capsys):
+    """Its cache cannot be there; a word or PGOLF_CACHE names ours, and the config keeps its hash."""
+    here = yaml.safe_load((folder / "config.yaml").read_text())["data"]["cache"]
+    (tmp_path / "file").write_text("")
+    configured(folder, lambda config: config["data"].update(cache=str(tmp_path / "file/cache")))
+    monkeypatch.setenv("PGOLF_CACHE", "")
+    assert main([str(folder)]) == 2
+    assert "or where data.folder=DIR, data.cache=DIR or PGOLF_CACHE says" in capsys.readouterr().err
+    monkeypatch.setenv("GOMP_SPINCOUNT", "")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    assert main([str(folder), f"data.cache={here}"]) == 0
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("PGOLF_CACHE", here)
+    assert main([str(folder)]) == 0
+
+
+def test_missing_shards_are_told_with_a_way_that_works(tmp_path, monkeypatch):
+    monkeypatch.setenv("PGOLF_CACHE", str(tmp_path))
+    (job,) = rehearse(["data=fineweb_sp1024"], sweep=False)
+    with pytest.raises(UserError, match=r"no fineweb_train_\*\.bin there.*data\.folder=DIR"):
+        prepared(job.config["data"], Nowhere())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: e.pop("trace"), "evaluate.trace is missing; it must be of type list"),
+        (lambda e: e["trace"][1].pop("sha"), "evaluate.trace row 1 is "),
+        (lambda e: e["trace"][0].update(bpb="low"), "evaluate.trace row 0 is "),
+        (lambda e: e["trace"].insert(0, 5), "evaluate.trace row 0 is 5; it must have chunk (int), "),
+    ],
+)
+def test_a_record_whose_trace_has_no_shape_is_one_message(folder, change, message, capsys):
+    doctored(folder, lambda record: change(record["evaluate"]))
+    assert main([str(folder)]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("unprobed")
+def test_an_empty_trace_shows_nothing(folder):
+    doctored(folder, lambda record: record["evaluate"].update(trace=[]))
+    assert "mistake 25" in failed(folder)
+
+
+def test_a_run_without_its_artifact_is_not_taken_for_a_submission(folder, capsys):
+    (folder / "artifact.pgolf").unlink()
+    assert main([str(folder)]) == 2
+    assert "this run's artifact is not here (artifact.pgolf)" in capsys.readouterr().err
+
+
 def test_an_evaluation_killed_half_way_is_done_again_from_the_artifact_alone(folder, monkeypatch):
     """All that is left is what there is while judging: no score in the record, no end of the log."""
     monkeypatch.setattr("pgolf.audit.run.experiments", lambda case: [])
@@ -140,6 +274,7 @@ def test_an_evaluation_killed_half_way_is_done_again_from_the_artifact_alone(fol
     doctored(folder, lambda r: r.update(status="running", evaluate=None, verdict=None, log_sha256=None))
     findings = audit_run(folder, full=True)
     assert overall(findings) == "needs argument (mistake 27)"
+    assert not any("full=true" in f.fix for f in findings)
     assert any(f.what.endswith(f"from the artifact alone: val_bpb={stated:.8f}") for f in findings)
 
 

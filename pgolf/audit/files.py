@@ -1,6 +1,7 @@
 """A run's record doubted: against its files, its own arithmetic, its clocks, and the validation split it names."""
 
 import hashlib
+import math
 from typing import Any
 
 from pgolf.audit.finding import Finding
@@ -82,7 +83,7 @@ def clocks(record: dict[str, Any]) -> list[Finding]:
 
 
 def _clock(rule: str, where: str, stage: dict[str, Any], limit: float) -> tuple:
-    spent, phases = stage["seconds"], sum(stage["phases"].values())
+    spent, phases = stage["seconds"], sum(seconds or 0.0 for seconds in stage["phases"].values())
     ok = spent <= limit and phases <= spent + SLACK
     return rule, ok, where, f"{spent:.1f} s ({phases:.1f} in phases) of {limit:g}", f"{spent:.1f} s of {limit:g}"
 
@@ -99,6 +100,32 @@ def order(record: dict[str, Any]) -> list[Finding]:
     apart = [a["chunk"] for s, a in zip(trace[::2], trace[1::2], strict=False) if s["sha"] != a["sha"]]
     what = f"chunk {apart[0] if apart else 0} was not scored by the parameters that then learnt from it"
     return [judged("C3", not apart, "trace", what, f"{chunks} chunks, each scored before it was learnt from")]
+
+
+def traced(record: dict[str, Any], chunks: int) -> list[Finding]:
+    """The trace ends at the recorded score, after as many chunks as the plan has."""
+    told, scores = (
+        record["evaluate"]["val_bpb"],
+        [r["bpb"] for r in record["evaluate"]["trace"] if r["phase"] == "score"],
+    )
+    last = scores[-1] if scores else math.nan
+    rows = [
+        (
+            "mistake 25",
+            math.isclose(last, told, rel_tol=1e-12),
+            "trace",
+            f"val_bpb is {told:.8f}, but the trace ends at {last:.8f}",
+            "it ends at the recorded val_bpb",
+        ),
+        (
+            "mistake 25",
+            len(scores) == chunks,
+            "trace",
+            f"{len(scores)} chunks were scored, the plan has {chunks}",
+            f"it has the plan's {chunks} chunks",
+        ),
+    ]
+    return [judged(*row) for row in rows]
 
 
 def counts(record: dict[str, Any], targets: int, proven: int, scored_bytes: int) -> list[Finding]:
@@ -121,7 +148,7 @@ def counts(record: dict[str, Any], targets: int, proven: int, scored_bytes: int)
         ),
         (
             "mistake 8",
-            told["visits_ok"] is True,
+            told.get("visits_ok") is True,
             "visits",
             "not every target was scored once",
             "recorded as exactly one",

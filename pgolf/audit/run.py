@@ -3,83 +3,45 @@
 Only the artifact, the config and the validation text are used; nothing that training left, and none of its processes."""
 
 import math
-import time
-from dataclasses import dataclass
+import os
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
+import torch
 
-from pgolf.audit.files import arithmetic, clocks, counts, files, order
+from pgolf.audit.case import Case, Places
+from pgolf.audit.files import arithmetic, clocks, counts, files, order, traced
 from pgolf.audit.finding import Finding
-from pgolf.audit.probes import ALONE, Bench, probe
-from pgolf.data import Corpus, Data
+from pgolf.audit.probes import Bench, evaluations, probe
+from pgolf.audit.show import EnoughError, Experiments, Rescoring
 from pgolf.errors import UserError
-from pgolf.eval import Eval
-from pgolf.eval.bytes import ByteTable, byte_table, prove, token_bytes
+from pgolf.eval.bytes import ByteTable, prove, token_bytes
 from pgolf.eval.evaluate import evaluate
-from pgolf.eval.ledger import LedgerError, Progress
-from pgolf.judge import load
-from pgolf.runfolder import ARTIFACT, Run, lookup, read_run
-from pgolf.schema import build
-from pgolf.ttt import TTT
+from pgolf.eval.ledger import LedgerError
+from pgolf.journal import Screen
+from pgolf.machine import Device, Machine
+from pgolf.machine.world import World
+from pgolf.runfolder import ARTIFACT, Run
 
 EXCERPT = 1536  # tokens of validation text that the experiments use
 CONTEXT = 256  # their windows; the run's own where those are shorter
 RESCORE_SECONDS = 120.0  # for scoring the beginning again, unless all is asked for
 CPU_DRIFT, GPU_DRIFT = 1e-4, 2e-3  # bpb that may lie between one machine's arithmetic and another's
+REST = "full=true scores the rest"
 
 
-@dataclass(frozen=True)
-class Case:
-    """A run with what its config says is needed to judge it again."""
-
-    run: Run
-    config: dict[str, Any]
-    evaluation: Eval
-    ttt: TTT
-    corpus: Corpus
-    ids: np.ndarray
-    table: ByteTable
-
-    @classmethod
-    def open(cls, folder: Path) -> "Case":
-        run = read_run(folder)
-        config = read_config(folder / "config.yaml")
-        corpus = build(config.get("data"), Data, "data").prepare(lambda stage, done: None)
-        parts = build(config.get("eval"), Eval, "eval"), build(config.get("ttt"), TTT, "ttt")
-        return cls(run, config, *parts, corpus, corpus.validation.read(), byte_table(corpus.validation.tokenizer))
-
-    def model(self) -> Any:
-        """A fresh model from the artifact."""
-        artifact = self.run.folder / ARTIFACT
-        return load(artifact, lookup(self.run.record, "artifact.sha256"), self.corpus.validation, ALONE)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as wrong:
-        raise UserError(f"{path}: cannot be read: {wrong}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: must be a mapping of config groups")
-    return config
-
-
-def audit_run(path: Path, full: bool = False) -> list[Finding]:
+def audit_run(
+    path: Path, full: bool = False, places: Places | None = None, screen: Screen | None = None
+) -> list[Finding]:
     """Every check of the run in `path`; `full` scores all of the text again instead of what fits two minutes."""
-    case = Case.open(path)
-    record = case.run.record
-    if lookup(record, "artifact.sha256") is None:
-        raise UserError(f"{path}: this run sealed no artifact (status {case.run.status}), so there is nothing to judge")
+    case = Case.open(path, places, screen)
+    torch.set_num_threads(threads(case.machine))
     found = [*files(case.run, case.config, case.corpus), *unfinished(case.run)]
-    if case.run.complete:
-        found += [*arithmetic(case.run), *clocks(record), *order(record)]
     proven = prove(case.ids, case.corpus.validation.tokenizer, case.table)
     if case.run.complete:
-        found += counts(record, len(case.ids) - 1, proven, int(token_bytes(case.ids, case.table)[1:].sum()))
+        found += recorded(case, proven)
     try:
         case.model()
     except UserError as wrong:
@@ -87,22 +49,38 @@ def audit_run(path: Path, full: bool = False) -> list[Finding]:
     return [*found, *experiments(case), *rescored(case, math.inf if full else RESCORE_SECONDS)]
 
 
+def threads(machine: Machine) -> int:
+    """As many as the run had, as far as this machine has them."""
+    cores = len(os.sched_getaffinity(0))
+    return min(machine.threads or cores, cores)
+
+
+def recorded(case: Case, proven: int) -> list[Finding]:
+    """A complete record against its own arithmetic and against the text, of which `proven` bytes were decoded."""
+    run, record = case.run, case.run.record
+    scored = int(token_bytes(case.ids, case.table)[1:].sum())
+    found = [*arithmetic(run), *clocks(record), *order(record), *traced(record, case.chunks())]
+    return [*found, *counts(record, len(case.ids) - 1, proven, scored)]
+
+
 def unfinished(run: Run) -> list[Finding]:
     if run.complete:
         return []
     what = f"the run is {run.status}: {run.record.get('error') or 'no reason recorded'}"
-    return [Finding("mistake 27", "needs argument", "record.json", what, "its artifact can still be scored: full=true")]
+    return [Finding("mistake 27", "needs argument", "record.json", what, "run it to its end")]
 
 
 def experiments(case: Case) -> list[Finding]:
     """The probes, on an excerpt and with windows small enough for a CPU; the line says what was made smaller."""
     ttt, evaluation, ids = case.ttt, case.evaluation, excerpt(case.ids, case.table)
     small = Bench(evaluation.shortened(CONTEXT), ttt.shortened(CONTEXT), case.model, case.table, ids)
+    with case.screen.bar("experiments") as bar:
+        found = probe(replace(small, heard=Experiments(bar, evaluations(ttt))))
     what = (
         f"experiments on {len(ids):,} of {len(case.ids):,} tokens, windows of {small.evaluation.context}"
         f" (the run: {evaluation.context}), chunks of {small.ttt.chunk_tokens:,} (the run: {ttt.chunk_tokens:,})"
     )
-    return [Finding("scope", "note", "excerpt", what, ""), *probe(small)]
+    return [Finding("scope", "note", "excerpt", what, ""), *found]
 
 
 def excerpt(ids: np.ndarray, table: ByteTable, tokens: int = EXCERPT, each: int = 400) -> np.ndarray:
@@ -114,44 +92,51 @@ def excerpt(ids: np.ndarray, table: ByteTable, tokens: int = EXCERPT, each: int 
     return taken if len(taken) > tokens else ids[: tokens + 1]
 
 
-class _EnoughError(Exception):
-    """The time for scoring again is over."""
-
-
 def rescored(case: Case, seconds: float) -> list[Finding]:
     """The running score of every chunk that `seconds` allow, from the artifact alone, against the record's trace."""
-    began, again, total = time.monotonic(), {}, 0
-
-    def listen(now: Progress) -> None:
-        nonlocal total
-        total = now.chunks
-        if now.committed:
-            again[now.committed] = now.bpb
-        if time.monotonic() - began > seconds and now.committed < now.chunks:
-            raise _EnoughError
-
-    try:
-        evaluate(ALONE, case.model(), case.ids, case.table, case.evaluation, case.ttt, listen)
-    except _EnoughError:
-        pass
-    except LedgerError as stopped:
-        return [Finding(stopped.rule, "fail", "scoring again", str(stopped), "see the rule")]
-    return [compared(case.run, again, total)]
+    world = World.alone(device(case.machine))
+    with case.screen.bar("scoring again") as bar:
+        heard = Rescoring(bar, seconds)
+        try:
+            evaluate(world, case.model(world), case.ids, case.table, case.evaluation, case.ttt, heard)
+        except EnoughError:
+            pass
+        except LedgerError as stopped:
+            return [Finding(stopped.rule, "fail", "scoring again", str(stopped), "see the rule")]
+    return [compared(case, heard.scores, heard.total)]
 
 
-def compared(run: Run, again: dict[int, float], total: int) -> Finding:
+def device(machine: Machine) -> str:
+    """A GPU where there is one, unless the run was told to take none."""
+    return "cuda" if torch.cuda.is_available() and machine.device is not Device.CPU else "cpu"
+
+
+def compared(case: Case, again: dict[int, float], total: int) -> Finding:
     """The score after the last chunk that was scored again, beside the recorded one."""
-    where, record = "scoring again", run.record
+    where = "scoring again"
     if not again:
         return Finding("score", "needs argument", where, "the time did not suffice for one chunk", "run with full=true")
     last = max(again)
+    rest = "" if last == total else REST
     scope = f"{last} of {total} chunks from the artifact alone: val_bpb={again[last]:.8f}"
-    if not run.complete:
-        return Finding("score", "note", where, scope, "")
-    told = [row["bpb"] for row in record["evaluate"]["trace"] if row["phase"] == "score"]
-    stated = record["evaluate"]["val_bpb"] if last == total else told[last - 1] if last <= len(told) else math.nan
-    drift = GPU_DRIFT if record["environment"].get("gpus") else CPU_DRIFT
-    what = f"{scope}, recorded {stated:.8f} (difference {again[last] - stated:+.1e}, up to {drift:g} is arithmetic)"
-    if abs(again[last] - stated) <= drift:
-        return Finding("score", "note", where, f"holds: {what}", "")
-    return Finding("mistake 25", "fail", where, what, "report what the artifact scores")
+    if not case.run.complete:
+        return Finding("score", "note", where, scope, rest)
+    judged = case.run.record["evaluate"]
+    told = [row["bpb"] for row in judged["trace"] if row["phase"] == "score"]
+    stated = judged["val_bpb"] if last == total else told[last - 1] if last <= len(told) else math.nan
+    return weighed(case, scope, stated, again[last] - stated, rest)
+
+
+def weighed(case: Case, scope: str, stated: float, apart: float, rest: str) -> Finding:
+    """Whether a score that is `apart` from the `stated` one is the same but for arithmetic.
+
+    A GPU's arithmetic counts where one was used here or is what the config asks for; the record's word is no proof."""
+    machine, told = case.machine, case.run.record["environment"].get("gpus")
+    drift = GPU_DRIFT if machine.device is Device.CUDA or device(machine) == "cuda" else CPU_DRIFT
+    what = f"{scope}, recorded {stated:.8f} (difference {apart:+.1e}, up to {drift:g} is arithmetic)"
+    if abs(apart) <= drift:
+        return Finding("score", "note", "scoring again", f"holds: {what}", rest)
+    if told and abs(apart) <= GPU_DRIFT:
+        fix = f"score it again on such a GPU: {told[0]}"
+        return Finding("score", "needs argument", "scoring again", f"{what}; the record says that a GPU did it", fix)
+    return Finding("mistake 25", "fail", "scoring again", what, "report what the artifact scores")

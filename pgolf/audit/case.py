@@ -1,0 +1,100 @@
+"""A run folder opened to be judged again: its record, the parts that its config names, and the text they are judged by."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from pgolf.audit.probes import ALONE
+from pgolf.data import Corpus, Data
+from pgolf.errors import UserError
+from pgolf.eval import Eval
+from pgolf.eval.bytes import ByteTable, byte_table
+from pgolf.eval.text import Text
+from pgolf.journal import Nowhere, Screen
+from pgolf.judge import load
+from pgolf.machine import Machine
+from pgolf.machine.world import World
+from pgolf.runfolder import ARTIFACT, Run, lookup, read_run, require_sealed
+from pgolf.schema import build
+from pgolf.ttt import TTT
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where this machine keeps its data: `words` (`cache`, `folder`) that were given, else what PGOLF_CACHE says."""
+
+    words: dict[str, str] = field(default_factory=dict)
+    cache: str | None = None
+
+    def applied(self, data: Any) -> Any:
+        """A run's config of data with these places; a folder inside the cache goes where the cache goes."""
+        if not isinstance(data, dict):
+            return data
+        there = {"cache": self.cache} if self.cache else {}
+        before, folder = Path(str(data.get("cache"))), Path(str(data.get("folder")))
+        if self.cache and folder.is_relative_to(before):
+            there["folder"] = str(Path(self.cache) / folder.relative_to(before))
+        return data | there | self.words
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run with what its config says is needed to judge it again."""
+
+    run: Run
+    config: dict[str, Any]
+    evaluation: Eval
+    ttt: TTT
+    machine: Machine
+    corpus: Corpus
+    ids: np.ndarray
+    table: ByteTable
+    screen: Screen
+
+    @classmethod
+    def open(cls, folder: Path, places: Places | None = None, screen: Screen | None = None) -> "Case":
+        run, screen = read_run(folder), screen or Nowhere()
+        require_sealed(run)
+        config = read_config(folder / "config.yaml")
+        bases = {"eval": Eval, "ttt": TTT, "machine": Machine}
+        parts = [build(config.get(key), base, key) for key, base in bases.items()]
+        corpus = prepared((places or Places()).applied(config.get("data")), screen)
+        text = corpus.validation
+        return cls(run, config, *parts, corpus, text.read(), byte_table(text.tokenizer), screen)
+
+    def model(self, world: World = ALONE) -> Any:
+        """A fresh model from the artifact."""
+        artifact = self.run.folder / ARTIFACT
+        return load(artifact, lookup(self.run.record, "artifact.sha256"), self.corpus.validation, world)
+
+    def chunks(self) -> int:
+        """How many the evaluation's own plan has."""
+        text = Text(self.ids, self.table, self.evaluation.context, torch.device("cpu"))
+        return self.ttt.plan(self.evaluation, text).chunks
+
+
+def prepared(data: Any, screen: Screen) -> Corpus:
+    """The corpus, checked, or built where it can be."""
+    component = build(data, Data, "data")
+    try:
+        with screen.bar("corpus") as bar:
+            return component.prepare(lambda stage, done: bar.update(done, stage))
+    except UserError as wrong:
+        where = (
+            "An audit looks where the run's config says, or where data.folder=DIR, data.cache=DIR or PGOLF_CACHE says."
+        )
+        raise UserError(f"{wrong} {where}") from None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as wrong:
+        raise UserError(f"{path}: cannot be read: {wrong}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: must be a mapping of config groups")
+    return config
