@@ -99,7 +99,7 @@ def test_windows_side_by_side_pass():
 
 def test_learning_is_seen_to_act_on_later_chunks_only():
     rewritten = [f.what for f in examined(sgd(**SMALL)) if f.where.endswith("rewritten")]
-    assert rewritten == ["holds: its own parameters and all scores before are the same; 2 later ones are not"]
+    assert rewritten == ["holds: its own parameters and all scores before are the same; 3 later ones are not"]
 
 
 def test_a_random_evaluator_is_not_believed():
