@@ -109,12 +109,13 @@ class WatchedLearner:
         """What was declared, taken from where the plan says that each target's score stands."""
         targets, places = targets_of(batch), places_of(batch, spoken_BS.shape)
         spoken, rows = spoken_BS.flatten()[places], log_p_BSV.flatten(0, 1)
-        if not torch.equal(batch.scored(spoken_BS), spoken):
+        if not torch.allclose(batch.scored(spoken_BS), spoken, rtol=0.0, atol=0.0, equal_nan=True):
             raise LedgerError("mistake 8", f"chunk {chunk}: the plan changes the scores that it hands on")
         self.seen.declared[targets] = spoken
         self.seen.total[targets] = rows.exp().sum(-1)[places]
         self.seen.chunk[targets] = chunk
-        self.seen.rows |= {t: rows[p].numpy() for t, p in zip(targets.tolist(), places, strict=True) if t in self.watch}
+        at = zip(targets.tolist(), places.tolist(), strict=True)
+        self.seen.rows |= {target: rows[place].numpy() for target, place in at if target in self.watch}
 
 
 def targets_of(batch: Batch) -> np.ndarray:
