@@ -185,10 +185,16 @@ class ReadsAhead(Cheat):
     """Learns from the chunk after the one that was committed."""
 
 
-class ReadsAheadLearner(Fixed):
+class KeepsTheText(Fixed):
+    def score(self, paper):
+        self.text = paper._ledger.text
+        super().score(paper)
+
+
+class ReadsAheadLearner(KeepsTheText):
     def adapt(self, text, chunk):
         with torch.no_grad():
-            tokens = text._text.tokens.double()
+            tokens = self.text.tokens.double()
             self.model.embedding.weight.mul_(1 - 0.01 * math.sin(tokens.mean().item()) ** 2)
         return 1.0
 
@@ -221,21 +227,25 @@ class OverwritesText(Cheat):
     """Once it has learnt, what is left to score is one easy token."""
 
 
-class OverwritesTextLearner(Fixed):
+class OverwritesTextLearner(KeepsTheText):
     def adapt(self, text, chunk):
         known = int(text._known.sum())
-        text._text.tokens[known + 1 :] = int(text._text.tokens[known])
+        self.text.tokens[known + 1 :] = int(self.text.tokens[known])
         return 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlansAnotherText(Cheat):
-    """Overwrites the text where it is asked for a plan."""
+    """Plans windows that overwrite the text they are cut from."""
 
     def plan(self, evaluation, text):
-        text.tokens[:] = 65
-        text._ids[:] = 65
-        return evaluation.plan(text.targets, self.chunk_tokens)
+        return Overwriting(**vars(evaluation.plan(text.targets, self.chunk_tokens)))
+
+
+class Overwriting(SlidingPlan):
+    def windows(self, tokens, batch):
+        tokens[:] = 65
+        return super().windows(tokens, batch)
 
 
 class PlansAnotherTextLearner(Fixed):

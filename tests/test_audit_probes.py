@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from pgolf.audit.finding import Finding, overall
-from pgolf.audit.probes import Bench, evaluations, flip_positions, probe
+from pgolf.audit.probes import evaluations, flip_positions, probe
+from pgolf.audit.watch import Bench
 from pgolf.eval import Chunked, Sliding
 from pgolf.ttt import AdamW, EntropyTemperature, FixedTemperature, GradientScale, Hedge, LoraScoreFirst, NoTTT, Queries
 from pgolf.ttt.learner import Fixed

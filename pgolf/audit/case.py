@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import yaml
 
-from pgolf.audit.probes import ALONE
+from pgolf.audit.watch import ALONE
 from pgolf.data import Corpus, Data
 from pgolf.errors import UserError
 from pgolf.eval import Eval
@@ -74,7 +74,7 @@ class Case:
     def chunks(self) -> int:
         """How many the evaluation's own plan has."""
         text = Text(self.ids, self.table, self.evaluation.context, torch.device("cpu"))
-        return self.ttt.plan(self.evaluation, text).chunks
+        return self.ttt.plan(self.evaluation, text.outline).chunks
 
 
 def prepared(data: Any, screen: Screen) -> Corpus:

@@ -14,8 +14,9 @@ import torch
 from pgolf.audit.case import Case, Places
 from pgolf.audit.files import arithmetic, clocks, counts, files, order, traced
 from pgolf.audit.finding import Finding
-from pgolf.audit.probes import Bench, evaluations, probe
+from pgolf.audit.probes import evaluations, probe
 from pgolf.audit.show import EnoughError, Experiments, Rescoring
+from pgolf.audit.watch import Bench
 from pgolf.errors import UserError
 from pgolf.eval.bytes import ByteTable, prove, token_bytes
 from pgolf.eval.evaluate import evaluate
