@@ -12,6 +12,7 @@ from typing import Any
 
 from pgolf.command import command
 from pgolf.errors import UserError, nearest
+from pgolf.machine import spin_briefly
 
 HELPERS = ("__main__", "contest")
 OPTIONS = ("size", "repeats", "device", "artifact", "json")
@@ -29,6 +30,7 @@ def main(words: Sequence[str]) -> int:
     if chosen is None:
         print("\n".join(listed()))
         return 0
+    spin_briefly()
     from pgolf.bench.contest import DisagreementError
 
     try:
