@@ -44,10 +44,8 @@ class Rescoring:
         self.total = now.chunks
         if now.committed:
             self.scores[now.committed] = now.bpb
-        done, left = (
-            max(now.done / now.total, now.seconds / self.seconds),
-            min(now.expected, self.seconds) - now.seconds,
-        )
+        done = max(now.done / now.total, now.seconds / self.seconds)
+        left = min(now.expected, self.seconds) - now.seconds
         self.bar.update(min(1.0, done), f"{now.done:,} of {now.total:,} targets  {max(0.0, left):.0f} s to go")
         if now.seconds > self.seconds and now.committed < now.chunks:
             raise EnoughError
