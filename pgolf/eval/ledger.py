@@ -178,7 +178,7 @@ class Ledger:
         if not math.isfinite(nats):
             raise LedgerError("C2", f"chunk {paper.chunk}: the sum of its scores is {nats}")
         self._mark(self.visits, paper, 1)
-        self.committed.add(self.text, paper.spans)
+        self.committed.admit(self.text, paper.spans)
         self.nats += nats
         self.bytes += self.text.bytes_in(paper.spans)
         self.done += len(targets)

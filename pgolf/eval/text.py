@@ -60,7 +60,7 @@ class CommittedText:
         self._bytes = np.zeros_like(text.bytes)
         self._known = np.zeros(text.targets, bool)
 
-    def add(self, text: Text, spans: list[Span]) -> None:
+    def admit(self, text: Text, spans: list[Span]) -> None:
         """The targets of `spans`, and the tokens that they were predicted from last."""
         for first, end in spans:
             self._tokens[first : end + 1] = text.tokens[first : end + 1]
