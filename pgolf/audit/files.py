@@ -104,10 +104,8 @@ def order(record: dict[str, Any]) -> list[Finding]:
 
 def traced(record: dict[str, Any], chunks: int) -> list[Finding]:
     """The trace ends at the recorded score, after as many chunks as the plan has."""
-    told, scores = (
-        record["evaluate"]["val_bpb"],
-        [r["bpb"] for r in record["evaluate"]["trace"] if r["phase"] == "score"],
-    )
+    told = record["evaluate"]["val_bpb"]
+    scores = [row["bpb"] for row in record["evaluate"]["trace"] if row["phase"] == "score"]
     last = scores[-1] if scores else math.nan
     rows = [
         (

@@ -22,7 +22,7 @@ class Device(Enum):
 def spin_briefly() -> None:
     """For this process, if torch is not imported yet, and those it starts: threads that spin long while they wait make a
     step five times as long once anything else runs on the same cores."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def gpus_present() -> int:
