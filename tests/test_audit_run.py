@@ -228,7 +228,7 @@ def test_a_run_from_another_machine(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GOMP_SPINCOUNT", "")
     monkeypatch.delenv("GOMP_SPINCOUNT")
     assert main([str(folder), f"data.cache={here}"]) == 0
-    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    assert int(os.environ["GOMP_SPINCOUNT"]) < 10_000
     monkeypatch.setenv("PGOLF_CACHE", here)
     assert main([str(folder)]) == 0
 
