@@ -63,8 +63,8 @@ def main() -> None:
     try:
         if not (asked.hydra_help or asked.cfg or asked.info or asked.shell_completion):
             rehearsed = rehearse(asked.overrides, sweep=asked.multirun)
-            for one in rehearsed:
-                one.recipe.ttt.check_model(one.recipe.model)
+            for ttt, model in dict.fromkeys((one.recipe.ttt, one.recipe.model) for one in rehearsed):
+                ttt.check_model(model)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
             _require(rehearsed, asked.overrides)
@@ -80,9 +80,12 @@ def _require(rehearsed: list, words: list[str]) -> None:
     """GPUs and text that are asked for are here and suit; where a launcher takes the jobs elsewhere, that place looks itself."""
     if any(word.startswith("hydra/launcher=") for word in words):
         return
-    for recipe in [one.recipe for one in rehearsed]:
-        recipe.machine.require()
-        if corpus := recipe.data.require():
+    recipes = [one.recipe for one in rehearsed]
+    for machine in dict.fromkeys(recipe.machine for recipe in recipes):
+        machine.require()
+    corpora = {data: data.require() for data in dict.fromkeys(recipe.data for recipe in recipes)}
+    for recipe in recipes:
+        if corpus := corpora[recipe.data]:
             recipe.check_text(corpus)
 
 

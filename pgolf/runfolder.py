@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pgolf import stats
 from pgolf.errors import UserError
 from pgolf.files import read_json
 
 RECORD, LOG, ARTIFACT, CODE = "record.json", "train.log", "artifact.pgolf", "train_gpt.py"
+CONFIG = "config.yaml"
 STATUSES = ("running", "complete", "failed", "interrupted")
 
 
@@ -95,6 +98,18 @@ def read_run(folder: Path) -> Run:
         _need_rows(folder, record)
         _need_trace(folder, record)
     return Run(folder, record)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved config that a run was made with. UserError if it cannot be read."""
+    path = folder / CONFIG
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as wrong:
+        raise UserError(f"{path}: cannot be read: {wrong}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: must be a mapping of config groups")
+    return config
 
 
 def require_sealed(run: Run) -> None:

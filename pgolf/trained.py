@@ -8,11 +8,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from pgolf.errors import ConfigError, UserError
 from pgolf.files import read_json
-from pgolf.runfolder import ARTIFACT, RECORD, lookup
+from pgolf.runfolder import ARTIFACT, RECORD, lookup, read_config
 
 JUDGING = ("machine", "eval", "ttt", "logger", "author", "name", "dry", "trained", "limits.eval_seconds")
 
@@ -32,7 +30,7 @@ class Earlier:
         sealed = isinstance(record, dict) and lookup(record, "train.steps") and lookup(record, "artifact.sha256")
         if not sealed or not (folder / ARTIFACT).exists():
             raise ConfigError("trained", str(folder), "must be the folder of a run that sealed an artifact")
-        return cls(folder, record, yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+        return cls(folder, record, read_config(folder))
 
     def require(self, config: dict, legal: bool) -> None:
         """ConfigError for the first word of `config` with which something else would have been trained.

@@ -14,10 +14,10 @@ from pgolf.ttt.lora import LoraLearner
 
 @dataclass(frozen=True, kw_only=True)
 class Cheat(NoTTT):
-    """Builds the learner named like itself, with 'Learner' behind."""
+    """Builds the learner named like itself, with 'Learner' behind; one that cheats in its plan needs none of its own."""
 
     def build(self, model, world, plan):
-        return globals()[f"{type(self).__name__}Learner"](model)
+        return globals().get(f"{type(self).__name__}Learner", Fixed)(model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +135,6 @@ class PartialSplit(Cheat):
         return evaluation.plan(text.targets // 2, self.chunk_tokens)
 
 
-class PartialSplitLearner(Fixed):
-    pass
-
-
 @dataclass(frozen=True, kw_only=True)
 class SkippedTail(Cheat):
     """Leaves out the hard end of every chunk, and says so to nobody."""
@@ -150,10 +146,6 @@ class SkippedTail(Cheat):
 class Shy(SlidingPlan):
     def batches(self, *where):
         yield from list(super().batches(*where))[:-1] or super().batches(*where)
-
-
-class SkippedTailLearner(Fixed):
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,10 +166,6 @@ class ClaimsIsolation(Cheat):
     """Says that documents are kept apart, with windows that run over their edges."""
 
     isolated = True
-
-
-class ClaimsIsolationLearner(Fixed):
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,10 +236,6 @@ class Overwriting(SlidingPlan):
         return super().windows(tokens, batch)
 
 
-class PlansAnotherTextLearner(Fixed):
-    pass
-
-
 @dataclass(frozen=True, kw_only=True)
 class EasyWindows(Cheat):
     """Plans windows of other tokens than the text's."""
@@ -263,10 +247,6 @@ class EasyWindows(Cheat):
 class Easy(SlidingPlan):
     def windows(self, tokens, batch):
         return super().windows(tokens, batch) * 0 + 65
-
-
-class EasyWindowsLearner(Fixed):
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,10 +268,6 @@ class Scaled(SlidingBatch):
         return torch.where(scores > 1.5, scores * 0.9, scores) if scores.is_floating_point() else scores
 
 
-class ScalingBatchLearner(Fixed):
-    pass
-
-
 @dataclass(frozen=True, kw_only=True)
 class EasyPlaces(Cheat):
     """Plans batches that hand on the first target's score for every other."""
@@ -308,10 +284,6 @@ class Repeating(SlidingPlan):
 class Repeated(SlidingBatch):
     def scored(self, nll_BS):
         return super().scored(nll_BS)[:1].expand(self.end - self.first)
-
-
-class EasyPlacesLearner(Fixed):
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from pgolf.trained import words
+from pgolf.errors import UserError
+from pgolf.trained import Earlier, words
 from tests.command import TINY, only, record, run
 
 STEPS = (*TINY, "limits.train_steps=6")
@@ -59,6 +60,13 @@ def test_other_words_are_refused_before_anything_starts(tmp_path, earlier, wrong
     refused = run(tmp_path, *STEPS, *words, code=2)
     assert refused.stderr.startswith("pgolf: " + said.replace("HERE", str(earlier)))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_whose_config_is_gone_is_one_message(tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps({"train": {"steps": 2}, "artifact": {"sha256": "0"}}))
+    (tmp_path / "artifact.pgolf").write_bytes(b"")
+    with pytest.raises(UserError, match=r"config\.yaml: cannot be read"):
+        Earlier.read(tmp_path)
 
 
 def test_words_are_values_by_dotted_key():

@@ -5,20 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import yaml
 
 from pgolf.audit.watch import ALONE
 from pgolf.data import Corpus, Data
 from pgolf.errors import UserError
 from pgolf.eval import Eval
 from pgolf.eval.bytes import ByteTable, byte_table
-from pgolf.eval.text import Text
+from pgolf.eval.text import Outline
 from pgolf.journal import Nowhere, Screen
 from pgolf.judge import load
 from pgolf.machine import Machine
 from pgolf.machine.world import World
-from pgolf.runfolder import ARTIFACT, Run, lookup, read_run, require_sealed
+from pgolf.runfolder import ARTIFACT, Run, lookup, read_config, read_run, require_sealed
 from pgolf.schema import build
 from pgolf.ttt import TTT
 
@@ -59,7 +57,7 @@ class Case:
     def open(cls, folder: Path, places: Places | None = None, screen: Screen | None = None) -> "Case":
         run, screen = read_run(folder), screen or Nowhere()
         require_sealed(run)
-        config = read_config(folder / "config.yaml")
+        config = read_config(folder)
         bases = {"eval": Eval, "ttt": TTT, "machine": Machine}
         parts = [build(config.get(key), base, key) for key, base in bases.items()]
         corpus = prepared((places or Places()).applied(config.get("data")), screen)
@@ -73,8 +71,7 @@ class Case:
 
     def chunks(self) -> int:
         """How many the evaluation's own plan has."""
-        text = Text(self.ids, self.table, self.evaluation.context, torch.device("cpu"))
-        return self.ttt.plan(self.evaluation, text.outline).chunks
+        return self.ttt.plan(self.evaluation, Outline.of(self.ids, self.table)).chunks
 
 
 def prepared(data: Any, screen: Screen) -> Corpus:
@@ -88,13 +85,3 @@ def prepared(data: Any, screen: Screen) -> Corpus:
             "An audit looks where the run's config says, or where data.folder=DIR, data.cache=DIR or PGOLF_CACHE says."
         )
         raise UserError(f"{wrong} {where}") from None
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as wrong:
-        raise UserError(f"{path}: cannot be read: {wrong}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: must be a mapping of config groups")
-    return config

@@ -12,6 +12,7 @@ import numpy as np
 import sentencepiece
 
 from pgolf.errors import UserError
+from pgolf.eval.windows import share
 
 SPACE = "▁"
 BLOCK_TOKENS = 1 << 20  # decoded at a time, so that a split of any size streams through a few megabytes
@@ -106,7 +107,7 @@ def decoded(
 ) -> Iterator[tuple[int, int, bytes]]:
     """(start, end, UTF-8 text) of each document of this rank's share, as the tokenizer itself decodes it, a block at a time."""
     every = documents(ids, sp.bos_id())
-    mine = every[len(every) * rank // size : len(every) * (rank + 1) // size]
+    mine = every[slice(*share(0, len(every), rank, size))]
     block: list[tuple[int, int]] = []
     for start, end in mine:
         block.append((start, end))

@@ -25,6 +25,12 @@ class Outline:
     targets: int
     document_starts: np.ndarray
 
+    @classmethod
+    def of(cls, ids: np.ndarray, table: ByteTable) -> "Outline":
+        """Boundary pieces open documents."""
+        starts = np.flatnonzero(table.boundary[ids[:-1]])
+        return cls(len(ids) - 1, starts if len(starts) and starts[0] == 0 else np.concatenate([[0], starts]))
+
 
 class Text:
     """The split on `device` as uint16, padded by one context so that every window is a plain strided view.
@@ -36,19 +42,13 @@ class Text:
             raise UserError(f"a validation text of {len(ids)} tokens has nothing to score; it needs at least 2")
         self.bytes = token_bytes(ids, table)[1:]
         self.targets = len(ids) - 1
-        self.outline = Outline(self.targets, _document_starts(ids, table))
+        self.outline = Outline.of(ids, table)
         padded = np.zeros(len(ids) + context, np.uint16)
         padded[: len(ids)] = ids
         self.tokens = torch.from_numpy(padded).to(device)
 
     def bytes_in(self, spans: list[Span]) -> int:
         return sum(int(self.bytes[first:end].sum(dtype=np.int64)) for first, end in spans)
-
-
-def _document_starts(ids: np.ndarray, table: ByteTable) -> np.ndarray:
-    """Positions of the tokens that open a document (boundary pieces), and 0."""
-    starts = np.flatnonzero(table.boundary[ids[:-1]])
-    return starts if len(starts) and starts[0] == 0 else np.concatenate([[0], starts])
 
 
 class CommittedText:
