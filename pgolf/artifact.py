@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgolf.codec import Codec
-from pgolf.codec.streams import ArtifactError, decode
+from pgolf.codec import Codec, decode
+from pgolf.errors import ArtifactError
 from pgolf.quant.tensors import QTensor
 
 MAGIC = b"PGOLF\r\n\0"

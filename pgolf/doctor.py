@@ -85,7 +85,7 @@ def gpus(machine: Machine) -> Finding:
         do = "install the build of torch for the driver's CUDA (nvidia-smi shows it), then look again"
         return Finding("GPUs", f"{present} in the machine, {usable} usable by torch", False, do)
     try:
-        machine.require()
+        machine.require_devices()
     except UserError as wrong:
         return Finding("GPUs", str(wrong), False)
     return Finding("GPUs", f"{usable} ({names})" if usable else "none: ranks run on the CPU")

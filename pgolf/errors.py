@@ -16,6 +16,10 @@ class ConfigError(UserError):
         self.key = key
 
 
+class ArtifactError(UserError):
+    """A file that cannot be trusted or read. The message begins with the field that is wrong."""
+
+
 def need(ok: bool, key: str, value: object, allowed: str) -> None:
     """Raise ConfigError for `key` unless `ok`. `allowed` completes "must be ..."."""
     if not ok:

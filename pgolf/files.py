@@ -1,6 +1,7 @@
 """Files that are whole or absent: JSON is read strictly, and everything is written beside its place and then renamed."""
 
 import json
+import math
 import os
 import shutil
 import uuid
@@ -30,9 +31,18 @@ def _refuse_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is not a JSON number")
 
 
+def finite(value: Any) -> Any:
+    """Plain values with null for NaN and infinities, which JSON lacks. finite({"a": [1.0, nan]}) == {"a": [1.0, None]}"""
+    if isinstance(value, dict):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def json_bytes(value: Any) -> bytes:
-    """The one spelling of `value` that pgolf writes: indented, UTF-8, newline at the end, no NaN."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """The one spelling of `value` that pgolf writes: indented, UTF-8, newline at the end, null for NaN."""
+    return (json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,6 +6,7 @@ It opens the sealed artifact as a stranger would; nothing else of training reach
 import hashlib
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,36 +16,41 @@ from pgolf.errors import UserError
 from pgolf.eval.bytes import byte_table, prove
 from pgolf.eval.evaluate import evaluate
 from pgolf.eval.ledger import Progress
+from pgolf.events import Events
 from pgolf.frozen import thaw
-from pgolf.journal import Bar, Journal, open_journal
 from pgolf.limits.clock import Clock
 from pgolf.machine.world import World
+from pgolf.model import Model
 from pgolf.quant.tensors import load_quantized
 from pgolf.recipe import Recipe
 
+if TYPE_CHECKING:
+    from pgolf.model.transformer import Transformer
+
 
 def judge(
-    world: World, recipe: Recipe, artifact: Path, sha256: str, text: ValidationText, folder: Path, terminal: bool
+    world: World, recipe: Recipe, artifact: Path, sha256: str, text: ValidationText, code_sha256: str, events: Events
 ) -> dict:
-    """Score `artifact`, whose hash was taken when it was sealed, on all of `text`. Returns the record's `evaluate`."""
-    journal = open_journal(world, folder, recipe.logger, terminal)
-    journal.event("stage", stage="evaluate")
+    """Score `artifact`, whose hash was taken when it was sealed, on all of `text`. Returns the record's `evaluate`, which names
+    the file that did it by its `code_sha256`."""
+    events.write("stage", stage="evaluate")
     clock = Clock(recipe.limits.eval_seconds)
     clock.start()
     with clock.phase("load"):
-        model = load(artifact, sha256, text, world)
+        model = load(artifact, sha256, text.vocab_size, world, recipe.model)
     with clock.phase("prove bytes"):
         ids, table = text.read(), byte_table(text.tokenizer)
         counted = torch.tensor(prove(ids, text.tokenizer, table, world.rank, world.size))
         world.sum_(counted)
         proven = counted.item()
-    journal.line(f"validation: {len(ids):,} tokens, {proven:,} bytes by table and by decoding")
-    with clock.phase("score"), journal.screen.bar("evaluate") as bar:
-        watch, compiled = EvalProgress(journal, bar, clock), recipe.machine.compile
-        score = evaluate(world, model, ids, table, recipe.eval, recipe.ttt, watch, compile=compiled)
-    journal.event("score", val_bpb=score.val_bpb, val_loss=score.val_loss, seconds=round(clock.elapsed, 3))
+    events.write("validation", tokens=len(ids), bytes=proven)
+    with clock.phase("score"):
+        progress, compiled = EvalProgress(events, clock), recipe.machine.compile
+        score = evaluate(world, model, ids, table, recipe.eval, recipe.ttt, progress, compile=compiled)
+    events.write("score", val_bpb=score.val_bpb, val_loss=score.val_loss, seconds=round(clock.elapsed, 3))
     return {
         **asdict(score),
+        "code_sha256": code_sha256,
         "receipts": [asdict(r) for r in score.receipts],
         "proven_bytes": proven,
         "seconds": clock.elapsed,
@@ -52,43 +58,45 @@ def judge(
     }
 
 
-def load(artifact: Path, sha256: str, text: ValidationText, world: World):
-    """The model that the sealed file holds, on this rank's device."""
+def load(artifact: Path, sha256: str, vocab_size: int, world: World, expected: Model | None = None) -> "Transformer":
+    """The model that the sealed file holds, on this rank's device.
+
+    Raises UserError unless the file has this hash, and a model for this vocabulary, of the `expected` shape where one is given.
+    """
     data = artifact.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise UserError(f"{artifact}: its sha256 is {found}, but {sha256} was sealed. It was changed after training.")
     tensors, meta = unpack(data)
-    spec = thaw(meta["model"])
-    if spec.vocab_size != text.vocab_size:
-        raise UserError(
-            f"{artifact}: a model of {spec.vocab_size} pieces cannot score text of {text.vocab_size} pieces"
-        )
+    spec = thaw(meta.get("model"), Model)
+    if spec.vocab_size != vocab_size:
+        raise UserError(f"{artifact}: a model of {spec.vocab_size} pieces cannot score text of {vocab_size} pieces")
+    if expected not in (None, spec):
+        raise UserError(f"{artifact}: its model is {spec}, the recipe's is {expected}")
     model = spec.build(0, world.device)
     load_quantized(model, tensors)
     return model
 
 
 class EvalProgress:
-    """Shows how far scoring is, and says once, early, when it will not finish inside the clock."""
+    """Tells how far scoring is, and once, early, that it will not finish inside the clock."""
 
-    def __init__(self, journal: Journal, bar: Bar, clock: Clock):
-        self.journal, self.bar, self.clock = journal, bar, clock
+    def __init__(self, events: Events, clock: Clock):
+        self.events, self.clock = events, clock
         self.warned, self.chunk = False, 0
 
     def __call__(self, now: Progress) -> None:
         needed = now.expected - now.seconds
         bpb = f"bpb {now.bpb:.4f}  " if now.committed else ""
-        text = f"{now.done:,} of {now.total:,} targets  {bpb}{needed:.0f} s to go"
-        self.bar.update(now.done / now.total, f"{text}  {self.clock.elapsed:.0f} s used, {self.clock.left:.0f} s left")
+        text = f"{now.done:,} of {now.total:,} targets  {bpb}{needed:.0f} s to go  {self.clock}"
+        self.events.progress("evaluate", now.done / now.total, text)
         if now.chunk > self.chunk:
             self.chunk = now.chunk
-            self.journal.event("chunk", chunk=now.chunk, val_bpb=now.bpb, seconds=round(self.clock.elapsed, 3))
+            self.events.write("chunk", chunk=now.chunk, val_bpb=now.bpb, seconds=round(self.clock.elapsed, 3))
         if not self.warned and self._measured(now) and needed > self.clock.left:
             self.warned = True
-            self.journal.line(
-                f"at this rate evaluation needs {needed:.0f} s more, and limits.eval_seconds leaves {self.clock.left:.0f}"
-            )
+            left = f"limits.eval_seconds leaves {self.clock.left:.0f}"
+            self.events.write("notice", text=f"at this rate evaluation needs {needed:.0f} s more, and {left}")
 
     def _measured(self, now: Progress) -> bool:
         """Whether the rate can be trusted: a twentieth of the text is done, or a fifth of the clock went by."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,46 +10,34 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from pgolf.journal import Bar
-from pgolf.peaks import peak_flops
-
-if TYPE_CHECKING:
-    from pgolf.recipe import Recipe
-
-REDRAWN = 4  # times a second: a thread of the rank that trains
+REDRAWN = 4  # times a second
 BAR = 24
 
 
-class View(Bar):
-    """One stage as it stands. rich calls `__rich__` whenever it redraws; an update only notes what there is to draw."""
+class View:
+    """The work at hand as it stands. rich calls `__rich__` whenever it redraws; an update only notes what there is to draw."""
 
-    def __init__(self, label: str, recipe: "Recipe | None"):
-        self.label, self.peak = label, 0.0
-        self.done, self.text, self.rate = 0.0, "", 0.0
+    def __init__(self) -> None:
+        self.label, self.done, self.text = "", 0.0, ""
         self.spinner = Spinner("dots")
-        if recipe is not None:
-            self.peak = peak_flops(recipe)
-            self.flops = recipe.model.flops_per_token(recipe.data.sequence_length, True)
 
-    def update(self, done: float, text: str, tokens_per_second: float = 0.0) -> None:
-        self.done, self.text, self.rate = done, text, tokens_per_second
+    def update(self, label: str, done: float, text: str) -> None:
+        self.label, self.done, self.text = label, done, text
 
     def __rich__(self) -> Group:
+        if not self.label:
+            return Group()
         head = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=1.0, completed=self.done, width=BAR)
         head.add_row(self.spinner, Text(self.label, "bold"), bar, f"{self.done:4.0%}")
-        return Group(head, Text("  " + self.text + self.utilisation(), "dim"))
-
-    def utilisation(self) -> str:
-        """Model operations over what the GPUs could do in bf16, where that is known."""
-        return f"  MFU {self.rate * self.flops / self.peak:.1%}" if self.peak and self.rate else ""
+        return Group(head, Text("  " + self.text, "dim"))
 
 
 @contextmanager
-def live(console: Console, label: str, recipe: "Recipe | None") -> Iterator[View]:
+def live(console: Console) -> Iterator[View]:
     """A view at the foot of the terminal while the context lasts; lines printed meanwhile go above it."""
-    view = View(label, recipe)
-    with Live(view, console=console, refresh_per_second=REDRAWN, transient=True):
+    view, quiet = View(), {"redirect_stdout": False, "redirect_stderr": False}
+    with Live(view, console=console, refresh_per_second=REDRAWN, transient=True, **quiet):
         yield view
 
 

@@ -29,10 +29,6 @@ def peak_of(name: str) -> float:
     return next((peak for word, peak in PEAKS.items() if word in name), 0.0)
 
 
-def peak_flops(recipe: "Recipe") -> float:
-    """Of all ranks of a recipe together; 0 on CPUs and unknown GPUs. Touches CUDA: for ranks, not for their parent."""
-    if not recipe.machine.on_gpu:
-        return 0.0
-    import torch
-
-    return recipe.machine.world_size * peak_of(torch.cuda.get_device_name())
+def peak_flops(recipe: "Recipe", gpus: list[str]) -> float:
+    """Of all ranks of a recipe together, on GPUs of these names; 0 on CPUs and unknown GPUs."""
+    return recipe.machine.world_size * peak_of(gpus[0]) if recipe.machine.on_gpu and gpus else 0.0

@@ -3,91 +3,95 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pgolf.console import Console
 from pgolf.errors import UserError
-from pgolf.export.code import script
+from pgolf.export.code import script, weigh
 from pgolf.files import write_bytes
-from pgolf.journal import Nowhere, Plain, Screen, Terminal, Written
-from pgolf.judge import judge
-from pgolf.machine.launch import launch
+from pgolf.machine.launch import launch, launch_program
 from pgolf.plan import start_lines
 from pgolf.record import Record, opened
-from pgolf.report import reported
+from pgolf.runfolder import ARTIFACT, CODE, CONFIG
 from pgolf.train import train
 from pgolf.verdict import verdict
-from pgolf.views import card, closing_lines, final_line
+from pgolf.views import card, final_line
 
 if TYPE_CHECKING:
     from pgolf.compose import Job
     from pgolf.data import Corpus
 
 
-def run(job: "Job", folder: Path) -> float:
-    """Train, seal, judge and record one job in `folder`. Returns val_bpb."""
-    recipe, terminal = job.recipe, on_terminal()
-    recipe.machine.require()
-    screen = Terminal() if terminal else Plain()
-    journal = Written(folder, recipe.logger, screen)
-    (folder / "config.yaml").write_text(yaml.safe_dump(job.config, sort_keys=False), encoding="utf-8")
-    corpus = prepared(recipe, screen)
-    code = script(job.config, corpus)
-    write_bytes(folder / "train_gpt.py", code.data)
-    for line in start_lines(job, code.size, folder):
-        screen.line(line)
-    paper = Written(folder, recipe.logger, Nowhere()) if terminal else journal  # plan and card say it on a terminal
-    with (
-        recipe.logger.mirrored(folder, screen.line),
-        reported(folder, screen.line),
-        opened(folder, job, paper, code=code.section(), data=corpus.section()) as record,
-    ):
-        record.update(**trained(job, corpus, code.size, folder, terminal))
-        weigh(record)
-        judged = launch(
-            judge,
-            recipe,
-            folder / "artifact.pgolf",
-            record["artifact"]["sha256"],
-            corpus.validation,
-            folder,
-            terminal,
-            machine=recipe.machine,
-            logs=folder / "ranks",
-        )
-        record.update(evaluate=judged, receipts=record["receipts"] + judged.pop("receipts"))
-        record.update(reference=corpus.validation.reference(), verdict=verdict(record.fields))
-        for line in closing_lines(record.fields):
-            paper.line(line)
-    screen.card(f"{job.config['name']}, seed {recipe.seed.value}", [*card(record.fields), ("files", str(folder))])
-    print(final_line(record.fields, folder), flush=True)
+def run(job: "Job", folder: Path, console: Console) -> float:
+    """Train, seal, judge and record one job in `folder`. Returns val_bpb.
+
+    Raises UserError for a person's mistake and for files that cannot be written, RankError for a rank that died.
+    """
+    recipe = job.recipe
+    recipe.machine.require_devices()
+    write_bytes(folder / CONFIG, yaml.safe_dump(job.config, sort_keys=False).encode())
+    with console.live():
+        corpus = recipe.data.prepare(lambda stage, done: console.progress("corpus", done, stage))
+        recipe.require_text(corpus)
+        console.progress("export", 0.0, CODE)
+        code = script(job.config, corpus)
+        write_bytes(folder / CODE, code.data)
+        with opened(folder, job, console, code=code.section(), data=corpus.section()) as record:
+            for line in start_lines(job, code.size, folder):
+                console.line(line)
+            record.update(**trained(job, corpus, record, folder, console))
+            require_room(record)
+            record.observers.prepare_report()
+            judged = evaluated(job, corpus, record, folder, console)
+            record.update(evaluate=judged, receipts=record["receipts"] + judged.pop("receipts"))
+            record.update(reference=corpus.validation.reference(), verdict=verdict(record.fields))
+    console.card(f"{job.config['name']}, seed {recipe.seed.value}", [*card(record.fields), ("files", str(folder))])
+    for notice in record["notices"]:
+        console.line(f"notice: {notice}")
+    console.line(final_line(record.fields, folder))
     return record["evaluate"]["val_bpb"]
 
 
-def on_terminal() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("CI")
-
-
-def prepared(recipe, screen: Screen):
-    """The corpus, built or found, with a bar while it is built; a text that cannot be scored is refused here."""
-    with screen.bar("corpus") as bar:
-        corpus = recipe.data.prepare(lambda stage, done: bar.update(done, stage))
-    recipe.check_text(corpus)
-    return corpus
-
-
-def trained(job: "Job", corpus: "Corpus", code: int, folder: Path, terminal: bool) -> dict:
+def trained(job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console) -> dict[str, Any]:
     """The record's account of training, and the artifact in `folder`: by the ranks, or from the run to be judged again."""
-    recipe, earlier = job.recipe, job.earlier
-    if earlier:
-        return earlier.taken(folder, corpus.manifest.text_sha256(), recipe.ttt.legal)
+    recipe, source = job.recipe, job.earlier
+    if source:
+        return source.taken(folder, corpus.manifest.text_sha256(), recipe.ttt.legal)
+    console.progress("start", 0.0, f"{recipe.machine.world_size} rank(s) to train")
     exam = recipe.ttt.exam(corpus.validation)  # None, or for study: validation text on the training side
-    about = (recipe, corpus.training, exam, code, folder, terminal)
-    return launch(train, *about, machine=recipe.machine, logs=folder / "ranks")
+    about = (recipe, corpus.training, exam, record["code"]["bytes"], folder)
+    told = launch(train, *about, machine=recipe.machine, folder=folder)
+    record.note(told["fault"])
+    return told["result"]
 
 
-def weigh(record: Record) -> None:
+def evaluated(job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console) -> dict[str, Any]:
+    """The record's account of evaluation: by ranks that run the file that was weighed, and nothing else of pgolf."""
+    machine, text = job.recipe.machine, corpus.validation
+    console.progress("start", 0.0, f"{machine.world_size} rank(s) to judge, by {CODE}")
+    if weigh((folder / CODE).read_bytes()) != record["code"]:
+        raise UserError(f"{folder / CODE}: was changed after it was weighed; nothing is judged by it")
+    settings = {
+        "ARTIFACT": folder / ARTIFACT,
+        "ARTIFACT_SHA256": record["artifact"]["sha256"],
+        "CODE_SHA256": record["code"]["sha256"],
+        "DATA_PATH": Path(text.paths[0]).parent,
+        "TOKENIZER_PATH": text.tokenizer,
+        "SEED": job.recipe.seed.value,
+        "DEVICE": machine.device.value,
+        "THREADS": machine.threads_per_rank,
+        "FOLDER": folder,
+        "PARENT": os.getpid(),
+    }
+    words = [f"{name}={value}" for name, value in settings.items()]
+    told = launch_program([sys.executable, str(folder / CODE), "judge", *words], machine, folder)
+    record.note(told["fault"])
+    return told["result"]
+
+
+def require_room(record: Record) -> None:
     """Refuse to evaluate what may not be submitted."""
     artifact, code, cap = record["artifact"]["bytes"], record["code"]["bytes"], record["limits"]["artifact_bytes"]
     if artifact + code > cap:

@@ -96,7 +96,7 @@ class Size:
     def predicted(cls, job: "Job", code: int) -> "Size":
         """From the entropy of Gaussian weights, and from quant.fit where that is too much."""
         recipe = job.recipe
-        model = recipe.model.build(0, "meta")
+        model = recipe.model.outline()
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         guess, cap = recipe.quant.estimate_bytes(shapes, model.sections()), recipe.limits.artifact_bytes
         fit = vars(recipe.quant).get("fit")  # not every Quant has one

@@ -44,6 +44,10 @@ class Recipe:
             raise ConfigError("ttt", type(self.ttt).__name__, allowed)
         self._check_switches()
         self.ttt.check(self.eval)
+        self.require_ranks()
+
+    def require_ranks(self) -> None:
+        """Refuse numbers of ranks, and micro-batches, that do not divide the batch."""
         data, ranks = self.data, self.machine.world_size
         if data.batch_tokens % (ranks * data.sequence_length):
             raise ConfigError(
@@ -68,7 +72,7 @@ class Recipe:
             allowed = "is never switched on by the schedule: set schedule.loop_at, or model.loop=null"
             raise ConfigError("model.loop", "on", allowed)
 
-    def check_text(self, corpus: Corpus) -> None:
+    def require_text(self, corpus: Corpus) -> None:
         """Refuse texts too short to train on, or to be judged by."""
         corpus.training.check_enough(self.data.batch_tokens)
         targets = corpus.validation.tokens - 1

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pgolf
+from pgolf.console import Console
 from pgolf.errors import UserError
 from pgolf.files import write_json
-from pgolf.views import code_line, opening_lines
+from pgolf.observers import Observers
+from pgolf.runfolder import RECORD
+from pgolf.views import closing_lines, code_line, opening_lines
 
 if TYPE_CHECKING:
     from pgolf.compose import Job
-    from pgolf.journal import Journal
 
 PACKAGES = (
     "torch",
@@ -38,11 +40,15 @@ PACKAGES = (
 class Record:
     """A dict of plain values that knows its file; every change is saved whole."""
 
-    def __init__(self, path: Path, fields: dict):
-        self.path, self.fields = path, fields
+    def __init__(self, path: Path, fields: dict, observers: Observers):
+        self.path, self.fields, self.observers = path, fields, observers
 
     def __getitem__(self, key: str):
         return self.fields[key]
+
+    def note(self, *notices: str | None) -> None:
+        """Keep what went wrong beside the run and cost it nothing."""
+        self.update(notices=[*self["notices"], *filter(None, notices)])
 
     def update(self, **fields: object) -> None:
         self.fields.update(fields)
@@ -50,31 +56,45 @@ class Record:
 
 
 @contextmanager
-def opened(folder: Path, job: "Job", journal: "Journal", **fields: object) -> Iterator[Record]:
-    """A record and a log that end as 'complete', 'failed' or 'interrupted', whatever happens in between."""
-    path = folder / "record.json"
+def opened(folder: Path, job: "Job", console: Console, **fields: object) -> Iterator[Record]:
+    """A record and a log that end as 'complete', 'failed' or 'interrupted', whatever happens in between.
+
+    The record is saved before anything is shown. A run without a finite score, or whose record cannot be written, has failed.
+    """
+    path = folder / RECORD
     if path.exists():
         raise UserError(f"{path} exists: a run folder holds one run")
-    record = Record(path, _beginning(job) | fields)
-    record.update(status="running")
-    for line in opening_lines(record.fields):
-        journal.line(line)
-    try:
-        yield record
-    except KeyboardInterrupt as stop:
-        _end(record, journal, folder, "interrupted", str(stop) or "interrupted")
-        raise
-    except Exception as wrong:
-        _end(record, journal, folder, "failed", f"{type(wrong).__name__}: {wrong}")
-        raise
-    _end(record, journal, folder, "complete", None)
+    beginning = _beginning(job) | fields
+    with Observers(folder, job.recipe, console, beginning["environment"]["gpus"]) as observers:
+        record = Record(path, beginning, observers)
+        record.update(status="running")
+        for line in opening_lines(record.fields):
+            observers.line(line)
+        try:
+            yield record
+        except KeyboardInterrupt as stop:
+            _end(record, "interrupted", str(stop) or "interrupted")
+            raise
+        except Exception as wrong:
+            _end(record, "failed", f"{type(wrong).__name__}: {wrong}")
+            raise
+        _end(record, "complete", None)
 
 
-def _end(record: Record, journal: "Journal", folder: Path, status: str, error: str | None) -> None:
-    """Close the log with its end marker, then the record with the log's hash."""
-    log = folder / "train.log"
-    journal.line(f"{code_line('end', record.fields)} status={status} lines={len(log.read_bytes().splitlines()) + 1}")
-    record.update(status=status, error=error, finished=_now(), log_sha256=sha256_of_file(log))
+def _end(record: Record, status: str, error: str | None) -> None:
+    """Close the log with the results and its end marker, then the record with the log's hash, then all who watch."""
+    observers = record.observers
+    observers.catch_up()
+    lines = closing_lines(record.fields) if status == "complete" else []
+    count = observers.log.lines + len(lines) + 1
+    lines.append(f"{code_line('end', record.fields)} status={status} lines={count}")
+    for line in lines:
+        observers.log.line(line)
+    record.update(status=status, error=error, finished=_now(), log_sha256=observers.log.sha256)
+    for line in lines:
+        observers.console.detail(line)
+    if notices := observers.finish():
+        record.note(*notices)
 
 
 def _now() -> str:
@@ -100,11 +120,13 @@ def _beginning(job: "Job") -> dict:
         "ranks": job.recipe.machine.world_size,
         "techniques": techniques(job),
         "environment": environment(),
+        "trained_code": None,
         "train": None,
         "artifact": None,
         "evaluate": None,
         "reference": None,
         "receipts": [],
+        "notices": [],
         "verdict": None,
         "log_sha256": None,
     }

@@ -6,7 +6,7 @@ Words become checked jobs before anything starts; then Hydra makes the run folde
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -17,8 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgolf.completion import BASH
 from pgolf.compose import beside_or_inside, job, register_experiments, rehearse, short_words
+from pgolf.console import open_console, outlet, say
 from pgolf.errors import UserError
 from pgolf.help import help_text
+from pgolf.machine.server import start_importing
+
+if TYPE_CHECKING:
+    from pgolf.recipe import Recipe
 
 
 class Failed(CompactHydraException):
@@ -28,27 +33,31 @@ class Failed(CompactHydraException):
 @hydra.main(config_path=str(beside_or_inside("conf")), config_name="config", version_base="1.3")
 def task(cfg: DictConfig) -> float:
     """One run, in the folder that Hydra made for it. The value is val_bpb, for sweepers to minimise."""
-    from pgolf.machine.launch import RankError
-    from pgolf.pipeline import run
-    from pgolf.sweep import gather
-
     words = HydraConfig.get()
     folder = Path(words.runtime.output_dir)
     asked = job(cfg, OmegaConf.to_container(words.overrides.task, resolve=False))
+    console = open_console()
+    with console.live():
+        console.progress("start", 0.0, "importing torch")
+        from pgolf.machine.launch import RankError
+        from pgolf.pipeline import run
+        from pgolf.sweep import gather
     try:
-        return run(asked, folder)
+        return run(asked, folder, console)
     except (UserError, RankError) as wrong:
         _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", words.mode)
     finally:
         if words.mode == RunMode.MULTIRUN:
             gather(Path(words.sweep.dir).absolute(), asked.recipe.logger)
+        outlet().drain()
 
 
-def _stop(said: str, mode: RunMode) -> NoReturn:
+def _stop(message: str, mode: RunMode) -> NoReturn:
     """Say why and nothing else, with exit code 1; a sweep hears of it through Hydra, which goes on with the next job."""
     if mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR") == "1":
-        raise Failed(said)
-    sys.exit(said)
+        raise Failed(message)
+    say(message)
+    sys.exit(1)
 
 
 def main() -> None:
@@ -67,26 +76,30 @@ def main() -> None:
                 ttt.check_model(model)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
-            _require(rehearsed, asked.overrides)
+            if not _elsewhere(asked.overrides):
+                _require([one.recipe for one in rehearsed])
+                start_importing()
         task()
     except UserError as wrong:
         sys.exit(_refused(wrong))
     except KeyboardInterrupt as stop:
-        print(f"\ninterrupted{f': {stop}' if str(stop) else ''}", file=sys.stderr)
+        say(f"\ninterrupted{f': {stop}' if str(stop) else ''}")
         sys.exit(130)
 
 
-def _require(rehearsed: list, words: list[str]) -> None:
-    """GPUs and text that are asked for are here and suit; where a launcher takes the jobs elsewhere, that place looks itself."""
-    if any(word.startswith("hydra/launcher=") for word in words):
-        return
-    recipes = [one.recipe for one in rehearsed]
+def _elsewhere(words: list[str]) -> bool:
+    """Whether a launcher takes the jobs to other machines, which then look for themselves what is there."""
+    return any(word.startswith("hydra/launcher=") for word in words)
+
+
+def _require(recipes: list["Recipe"]) -> None:
+    """GPUs and text that are asked for are here and suit."""
     for machine in dict.fromkeys(recipe.machine for recipe in recipes):
-        machine.require()
+        machine.require_devices()
     corpora = {data: data.require() for data in dict.fromkeys(recipe.data for recipe in recipes)}
     for recipe in recipes:
         if corpus := corpora[recipe.data]:
-            recipe.check_text(corpus)
+            recipe.require_text(corpus)
 
 
 def _show_plans(rehearsed: list) -> None:
@@ -96,7 +109,7 @@ def _show_plans(rehearsed: list) -> None:
 
 
 def _refused(wrong: UserError) -> int:
-    print(f"pgolf: {wrong}", file=sys.stderr)
+    say(f"pgolf: {wrong}")
     return 2
 
 

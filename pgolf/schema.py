@@ -17,8 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgolf.errors import ConfigError, nearest
-
-TARGET = "_target_"
+from pgolf.frozen import TARGET
 
 
 def build(node: Any, base: type, key: str) -> Any:
@@ -28,7 +27,7 @@ def build(node: Any, base: type, key: str) -> Any:
     cls = component_class(node.get(TARGET), base, key)
     given = {k: v for k, v in node.items() if k != TARGET}
     hints = get_type_hints(cls)
-    _check_keys(given, list(hints), cls, key)
+    _check_keys(given, [f.name for f in fields(cls)], cls, key)
     plain = {k: v for k, v in given.items() if _component(hints[k]) is None}
     values = _converted(cls, plain, key)
     for name in given.keys() - plain.keys():

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgolf.artifact import pack, read_index, unpack
+from pgolf.events import Events
 from pgolf.files import write_bytes
 from pgolf.frozen import freeze
-from pgolf.journal import Journal
 from pgolf.limits.clock import Clock
 from pgolf.quant.apply import Quantized
 from pgolf.quant.calibration import Room
@@ -77,13 +77,14 @@ def seal(
     budget: int,
     clock: Clock,
     reserve: Reserve,
-    journal: Journal,
+    events: Events,
     path: Path,
 ) -> Sealed:
     """Write the artifact, for which there are `budget` bytes, to `path` and return what it is made of, on every rank.
 
     Rank 0 alone quantises and packs; every rank reads the file. Encoders on all ranks would only share the cores.
     """
+    events.progress("seal", 0.0, f"average, calibrate, quantise, pack  {clock}")
     trainer.model.set_looping(True)
     trainer.qat.set(False)
     dev = {"raw": _dev(trainer, clock)}
@@ -92,7 +93,10 @@ def seal(
     dev["averaged"] = _dev(trainer, clock)
     if exam is not None:
         with clock.phase("train on validation text"):
-            receipts = [*receipts, *exam.cram(trainer.model, trainer.world, journal.line)]
+            receipts = [
+                *receipts,
+                *exam.cram(trainer.model, trainer.world, lambda text: events.write("notice", text=text)),
+            ]
     with clock.phase("calibrate"):
         hessians = calibrate(trainer, _deadline(trainer, clock, reserve))
     with clock.phase("quantize and pack"):
@@ -104,11 +108,8 @@ def seal(
             packed = Packed.read(path)
         load_quantized(trainer.model, unpack(packed.data)[0])
     dev["quantized"] = _dev(trainer, clock)
-    journal.event("sealed", dev_bpb=dev, bytes=len(packed.data), seconds=round(clock.elapsed, 3))
-    journal.line(
-        f"sealed {len(packed.data):,} bytes  dev_bpb raw {dev['raw']:.4f}  averaged {dev['averaged']:.4f}"
-        f"  quantized {dev['quantized']:.4f} (gap {dev['quantized'] - dev['averaged']:+.4f})  {clock.elapsed:.1f} s"
-    )
+    gap, seconds = dev["quantized"] - dev["averaged"], round(clock.elapsed, 3)
+    events.write("sealed", dev_bpb=dev, gap=gap, bytes=len(packed.data), seconds=seconds)
     return Sealed(packed.section(), dev, [*trainer.qat.receipts(), *receipts, *packed.quantized.receipts])
 
 

@@ -4,7 +4,6 @@ Words with a sweep in them are what is searched, the others are fixed. Each tria
 by dev_bpb of its packed model, on held-out training text: choosing by val_bpb would be training on the validation text.
 """
 
-import json
 import shlex
 import signal
 import subprocess
@@ -21,8 +20,8 @@ from hydra.errors import HydraException
 from pgolf.command import command
 from pgolf.compose import register_experiments, rehearse, short_words
 from pgolf.errors import UserError
+from pgolf.events import EventReader
 from pgolf.files import read_json
-from pgolf.logger import EVENTS
 from pgolf.runfolder import RECORD, lookup
 
 if TYPE_CHECKING:
@@ -100,10 +99,8 @@ class Running:
 
     def dev_bpb(self) -> list[float]:
         """dev_bpb at the checks so far."""
-        path = self.folder / EVENTS
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        events = (json.loads(line) for line in lines if line.endswith("\n"))
-        return [event["dev_bpb"] for event in events if event["event"] == "dev"]
+        events = EventReader(self.folder).new()
+        return [event["dev_bpb"] for event in events if event["event"] == "dev" and event["dev_bpb"] is not None]
 
     def over(self) -> bool:
         """Wait a moment for the end."""

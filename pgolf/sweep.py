@@ -1,6 +1,5 @@
 """A sweep around its jobs: the plan is put on paper before the first, and the results are gathered after each."""
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from pgolf.compose import arms_of, jobs
+from pgolf.console import say
 from pgolf.files import write_json
 
 if TYPE_CHECKING:
@@ -28,23 +28,21 @@ class WritePlan(Callback):
 
 def gather(folder: Path, logger: "Logger") -> None:
     """After a job: summary and submissions, the sweep's report, and, when all jobs have ended, its place in the logger."""
-    from pgolf.report import reported
+    from pgolf.report import Drawing
     from pgolf.submission import publish
     from pgolf.summary import summarise
 
+    drawing = Drawing(folder)
     try:
-        with reported(folder, _say):
-            publish(folder)
+        publish(folder)
     finally:
+        if fault := drawing.finish():
+            say(fault)
         if ended(summarise(folder)):
-            logger.aggregate(folder, _say)
+            logger.aggregate(folder, say)
 
 
 def ended(summary: dict[str, Any]) -> bool:
     """Whether every planned run has come to an end, good or bad."""
     waiting = ("missing", "running")
     return not any(row["status"] in waiting for arm in summary["arms"] for row in arm["not_complete"])
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

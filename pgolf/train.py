@@ -19,48 +19,41 @@ from pgolf.data import TrainingText
 from pgolf.data.dev import Dev
 from pgolf.data.prefetch import Prefetched
 from pgolf.errors import UserError
-from pgolf.journal import Journal, open_journal
+from pgolf.events import Events
 from pgolf.limits.clock import Clock
 from pgolf.limits.pace import Pace, pace_of
 from pgolf.machine.world import World
 from pgolf.recipe import Recipe
 from pgolf.schedule import END, START, Progress, Schedule
 from pgolf.seal import Reserve, seal
-from pgolf.views import receipt_text
 
 if TYPE_CHECKING:
     from pgolf.ttt.prequant import Exam
 
 # Steps between two looks at the loss and whether all is finite, which make the host wait for the device.
-LOOK_EVERY = 10
-LINE_EVERY = 50  # and between two lines of what is kept as an event at every look
+LOG_INTERVAL = 10
 
 
 def train(
-    world: World, recipe: Recipe, text: TrainingText, exam: "Exam | None", code: int, folder: Path, terminal: bool
+    world: World, recipe: Recipe, text: TrainingText, exam: "Exam | None", code: int, folder: Path, events: Events
 ) -> dict:
     """Train, average, quantise and pack; writes `folder`/artifact.pgolf and returns the record's `train` and `artifact`.
 
-    `code` is the size of the exported script, which shares the cap with the artifact.
+    `code` is the size of the exported script, in bytes, which shares the cap with the artifact.
     """
     budget = recipe.limits.artifact_bytes - code
-    journal = open_journal(world, folder, recipe.logger, terminal)
-    journal.event("stage", stage="train")
+    events.write("stage", stage="train")
     trainer = Trainer(world, recipe, text)
     with trainer.loader:
+        events.progress("warm up", 0.0, "every kind of step once, and the sealing")
         reserve = trainer.warm_up(budget)
-        journal.line(f"warm-up done and undone; {reserve.seconds:.1f} s kept for quantising and packing")
+        events.write("ready", reserve=reserve.seconds)
         clock = Clock(recipe.limits.train_seconds)
         clock.start()
         pace = pace_of(recipe.limits, clock, reserve.seconds, world)
         with clock.phase("steps"):
-            steps, loss = fit(trainer, pace, clock, journal, folder)
-    with journal.screen.bar("seal") as bar:
-        bar.update(0.0, f"average, calibrate, quantise, pack  {used(clock)}")
-        sealed = seal(trainer, exam, budget, clock, reserve, journal, folder / "artifact.pgolf")
-    receipts = [asdict(r) for r in sealed.receipts]
-    for receipt in receipts:
-        journal.screen.line(f"receipt {receipt_text(receipt)}")
+            steps, loss = fit(trainer, pace, clock, events, folder)
+    sealed = seal(trainer, exam, budget, clock, reserve, events, folder / "artifact.pgolf")
     return {
         "train": {
             "steps": steps,
@@ -74,7 +67,7 @@ def train(
             "validation_tokens": exam.tokens if exam else 0,
         },
         "artifact": sealed.artifact,
-        "receipts": receipts,
+        "receipts": [asdict(r) for r in sealed.receipts],
     }
 
 
@@ -190,46 +183,37 @@ def stages(schedule: Schedule) -> list[Progress]:
     return list(reversed(kinds.values()))
 
 
-def fit(trainer: Trainer, pace: Pace, clock: Clock, journal: Journal, folder: Path) -> tuple[int, float]:
-    """Steps until the pace says so. Returns their number and the last loss that was looked at, nats per token."""
-    watch, step = Watch(trainer, clock, journal, folder), 0
-    with journal.screen.bar("train", trainer.recipe) as bar:
-        while (progress := pace.progress(step)).elapsed < progress.total:
-            watch.after(progress, trainer.step(progress))
-            step += 1
-            rate = step * trainer.recipe.data.batch_tokens / clock.elapsed
-            text = f"step {step}  loss {watch.loss:.3f}  lr x{trainer.recipe.schedule.lr(progress):.3f}  {rate:,.0f} tokens/s"
-            bar.update(progress.elapsed / progress.total, f"{text}  {used(clock)}", rate)
-    trainer.require_finite(folder)
-    return step, watch.loss
+def fit(trainer: Trainer, pace: Pace, clock: Clock, events: Events, folder: Path) -> tuple[int, float]:
+    """Steps until the pace says so. Returns their number and the last loss that was looked at, nats per token.
 
-
-def used(clock: Clock) -> str:
-    return f"{clock.elapsed:.0f} s used, {clock.left:.0f} s left"
-
-
-class Watch:
-    """What is looked at now and then: whether all is finite, the loss, dev_bpb, and whether the text has come to its end."""
-
-    def __init__(self, trainer: Trainer, clock: Clock, journal: Journal, folder: Path):
-        self.trainer, self.clock, self.journal, self.folder = trainer, clock, journal, folder
-        self.checks = DevChecks(trainer.recipe.data.dev_checks)
-        self.loss, self.epoch = math.nan, 0
-
-    def after(self, progress: Progress, share: torch.Tensor) -> None:
-        """`share` is this rank's part of the loss of the step that `progress` came before."""
-        step = progress.step + 1
-        looked, checked = step == 1 or step % LOOK_EVERY == 0, self.checks.due(progress)
-        if looked or checked:
-            self.trainer.require_finite(self.folder)
-        if looked:
-            self.loss = global_loss(self.trainer.world, share)
-            report(self.trainer, self.journal, progress, self.loss, self.clock)
+    Now and then it sees whether all is finite, the loss, dev_bpb, and whether the text has come to its end.
+    """
+    recipe, step, loss, epoch = trainer.recipe, 0, math.nan, 0
+    checks = DevChecks(recipe.data.dev_checks)
+    while (progress := pace.progress(step)).elapsed < progress.total:
+        share = trainer.step(progress)
+        step += 1
+        lr, rate = recipe.schedule.lr(progress), step * recipe.data.batch_tokens / clock.elapsed
+        logged, checked = step == 1 or step % LOG_INTERVAL == 0, checks.due(progress)
+        if logged or checked:
+            trainer.require_finite(folder)
+        if logged:
+            loss = global_loss(trainer.world, share)
+            momentum, seconds = recipe.schedule.momentum(progress.step), round(clock.elapsed, 3)
+            numbers = {"lr": lr, "momentum": momentum, "seconds": seconds, "tokens_per_second": round(rate)}
+            events.write("step", step=step, loss=loss, **numbers)
         if checked:
-            show_dev(self.trainer, self.journal, step, self.clock)
-        if self.trainer.loader.epoch > self.epoch:
-            self.epoch = self.trainer.loader.epoch
-            self.journal.line(f"step {step}  the training text has come to its end; pass {self.epoch + 1} begins")
+            began = time.monotonic()
+            bpb = trainer.dev_bpb()
+            took = round(time.monotonic() - began, 3)
+            events.write("dev", step=step, dev_bpb=bpb, seconds=round(clock.elapsed, 3), took=took)
+        if trainer.loader.epoch > epoch:
+            epoch = trainer.loader.epoch
+            events.write("epoch", step=step, epoch=epoch + 1)
+        text = f"step {step}  loss {loss:.3f}  lr x{lr:.3f}  {rate:,.0f} tokens/s  {clock}"
+        events.progress("train", progress.elapsed / progress.total, text, rate)
+    trainer.require_finite(folder)
+    return step, loss
 
 
 def global_loss(world: World, share: torch.Tensor) -> float:
@@ -237,17 +221,6 @@ def global_loss(world: World, share: torch.Tensor) -> float:
     total = share.clone()
     world.sum_(total)
     return total.item()
-
-
-def report(trainer: Trainer, journal: Journal, progress: Progress, loss: float, clock: Clock) -> None:
-    """Keep the global mean loss of a step, and now and then say it."""
-    step = progress.step + 1
-    rate = step * trainer.recipe.data.batch_tokens / clock.elapsed
-    schedule, seconds = trainer.recipe.schedule, round(clock.elapsed, 3)
-    lr, momentum, speed = schedule.lr(progress), schedule.momentum(progress.step), round(rate)
-    journal.event("step", step=step, loss=loss, lr=lr, momentum=momentum, seconds=seconds, tokens_per_second=speed)
-    if step == 1 or step % LINE_EVERY == 0:
-        journal.line(f"step {step}  loss {loss:.4f}  lr x{lr:.3f}  {rate:,.0f} tokens/s  {clock.elapsed:.1f} s")
 
 
 class DevChecks:
@@ -260,10 +233,3 @@ class DevChecks:
         due = int(progress.elapsed / progress.total * (self.count + 1)) > self.made
         self.made += due
         return due and self.made <= self.count
-
-
-def show_dev(trainer: Trainer, journal: Journal, step: int, clock: Clock) -> None:
-    began = time.monotonic()
-    bpb = trainer.dev_bpb()
-    journal.event("dev", step=step, dev_bpb=bpb, seconds=round(clock.elapsed, 3))
-    journal.line(f"step {step}  dev_bpb {bpb:.4f}  ({time.monotonic() - began:.2f} s)")

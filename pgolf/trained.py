@@ -45,12 +45,13 @@ class Earlier:
                 raise ConfigError(key, ours.get(key), there)
 
     def taken(self, folder: Path, manifest: str, legal: bool) -> dict:
-        """The record's `train`, `artifact` and `receipts` of that run, whose artifact is now in `folder` too."""
+        """The record's `train`, `artifact`, `trained_code` and `receipts` of that run, whose artifact is now in `folder` too."""
         if lookup(self.record, "data.manifest_sha256") != manifest:
             raise UserError(f"{self.folder} was trained on another build of this data set: the manifests differ")
         shutil.copyfile(self.folder / ARTIFACT, folder / ARTIFACT)
         receipts = [r for r in self.record["receipts"] if not (legal and r["part"].startswith("ttt"))]
-        return {part: self.record[part] for part in ("train", "artifact")} | {"receipts": receipts}
+        parts = {part: self.record[part] for part in ("train", "artifact")}
+        return parts | {"trained_code": self.record["code"], "receipts": receipts}
 
 
 def words(config: dict, without: list[str] | tuple[str, ...], above: str = "") -> dict[str, object]:

@@ -7,6 +7,8 @@ def verdict(record: dict) -> str:
     size = record["artifact"]["bytes"] + record["code"]["bytes"]
     dead = [r["part"] for r in record["receipts"] if not r["alive"]]
     broken = {
+        "code: the file that evaluated is not the one that is weighed": judged["code_sha256"]
+        != record["code"]["sha256"],
         "C3": train["validation_tokens"] > 0,
         f"size: {size:,} bytes of {limits['artifact_bytes']:,}": size > limits["artifact_bytes"],
         f"training clock: {train['seconds']:.1f} s of {limits['train_seconds']:g}": train["seconds"]

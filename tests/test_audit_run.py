@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from pgolf.journal import Nowhere
 
 from pgolf.audit.__main__ import main
 from pgolf.audit.case import Case, Places, prepared
@@ -19,7 +20,6 @@ from pgolf.audit.finding import overall
 from pgolf.audit.run import GPU_DRIFT, REST, audit_run, compared, experiments, threads, weighed
 from pgolf.compose import rehearse, sha256_of
 from pgolf.errors import UserError
-from pgolf.journal import Nowhere
 from pgolf.machine import Device
 from tests.command import TINY, environment, only, run
 

@@ -3,11 +3,11 @@
 import io
 
 import pytest
+from pgolf.journal import Nowhere, Plain, Terminal
 from rich.console import Console
 
 from pgolf import journal
 from pgolf.compose import rehearse
-from pgolf.journal import Nowhere, Plain, Terminal
 from pgolf.live import View
 from pgolf.peaks import PEAKS, peak_flops, peak_of
 

@@ -160,4 +160,4 @@ def test_gpus_are_counted_without_touching_them(monkeypatch):
     planned = machine(2, device=Device.CUDA)
     assert (planned.world_size, planned.on_gpu) == (2, True), "a plan for GPUs can be made without any"
     with pytest.raises(ConfigError, match=r"machine\.ranks=2: needs a GPU for every rank, and this machine has 0"):
-        planned.require()
+        planned.require_devices()

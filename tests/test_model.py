@@ -68,7 +68,7 @@ def test_published_parameter_counts(name, vocab_size, count):
 
 @pytest.mark.parametrize(("name", "count"), [("pr606", 5_780_500), ("pr1129", 4_731_924)])
 def test_names_select_what_published_test_time_training_adapts(name, count):
-    model = option(name, 1024).build(0, "meta")
+    model = option(name, 1024).outline()
     chosen = [p for n, p in model.named_parameters() if n.startswith(("blocks.9.", "blocks.10.")) or "scale" in n]
     assert sum(p.numel() for p in chosen) == count
 
@@ -316,7 +316,7 @@ def test_every_parameter_has_a_role_and_a_section(changes):
 
 def test_roles_by_name():
     roles, sections = (
-        f(spec(tied=False, embed_width=32).build(0, "meta")) for f in (lambda m: m.roles(), lambda m: m.sections())
+        f(spec(tied=False, embed_width=32).outline()) for f in (lambda m: m.roles(), lambda m: m.sections())
     )
     for name in ("embedding.weight", "head.weight", "bigram.table.weight", "value_embedding.table.weight"):
         assert (roles[name], sections[name]) == (Role.EMBEDDING, "embedding")
@@ -357,7 +357,7 @@ def test_flops_count_looped_visits_and_never_lookups():
     assert model_spec.flops_per_token(128, looping=True) == 11 * per_block + 6 * 96 * 64
     bigger_table = spec(bigram=BigramHash(slots=640, dim=16, scale=0.05))
     assert bigger_table.flops_per_token(128, True) == spec().flops_per_token(128, True)
-    seen = sum(p.numel() for n, p in spec().build(0, "meta").named_parameters() if p.ndim == 2 and "." in n)
+    seen = sum(p.numel() for n, p in spec().outline().named_parameters() if p.ndim == 2 and "." in n)
     lookups = 16 * (64 + 96) + sum(2 * 64 for _ in range(5))  # two tables; resid_mix is no matrix
     assert spec().flops_per_token(0, False) == 6 * (seen - lookups)
 

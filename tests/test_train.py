@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 import torch._dynamo.testing
+from pgolf.journal import Nowhere, Written
 
 from pgolf.compose import rehearse
 from pgolf.errors import ConfigError, UserError
-from pgolf.journal import Nowhere, Written
 from pgolf.limits.clock import Clock
 from pgolf.limits.pace import BySteps
 from pgolf.machine.world import World
@@ -121,7 +121,7 @@ def test_what_is_not_finite_stops_the_run_and_keeps_the_last_good_weights(text, 
     with pytest.raises(UserError, match=r"^the gradient stopped being finite at step 1: the largest, of \S+, has norm"):
         train(World.alone(), wild, text, None, 0, tmp_path, False)
     kept = torch.load(tmp_path / "last_good.pt", weights_only=True)
-    assert kept.keys() == wild.model.build(0, "meta").state_dict().keys()
+    assert kept.keys() == wild.model.outline().state_dict().keys()
     assert all(weight.isfinite().all() for weight in kept.values())
     assert not Path(tmp_path, "artifact.pgolf").exists()
 

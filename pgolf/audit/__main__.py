@@ -52,9 +52,9 @@ def audit(path: Path, full: bool, places: dict[str, str]) -> list[Finding]:
     spin_briefly()  # before torch is there
     from pgolf.audit.case import Places
     from pgolf.audit.run import audit_run
-    from pgolf.audit.show import screen
+    from pgolf.audit.show import open_console
 
-    return audit_run(path, full, Places(places, os.environ.get("PGOLF_CACHE")), screen())
+    return audit_run(path, full, Places(places, os.environ.get("PGOLF_CACHE")), open_console())
 
 
 def is_run(path: Path) -> bool:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from pgolf.audit.watch import ALONE
+from pgolf.console import Console, NullConsole
 from pgolf.data import Corpus, Data
 from pgolf.errors import UserError
 from pgolf.eval import Eval
 from pgolf.eval.bytes import ByteTable, byte_table
 from pgolf.eval.text import Outline
-from pgolf.journal import Nowhere, Screen
 from pgolf.judge import load
 from pgolf.machine import Machine
 from pgolf.machine.world import World
@@ -51,35 +51,35 @@ class Case:
     corpus: Corpus
     ids: np.ndarray
     table: ByteTable
-    screen: Screen
+    console: Console
 
     @classmethod
-    def open(cls, folder: Path, places: Places | None = None, screen: Screen | None = None) -> "Case":
-        run, screen = read_run(folder), screen or Nowhere()
+    def open(cls, folder: Path, places: Places | None = None, console: Console | None = None) -> "Case":
+        run, console = read_run(folder), console or NullConsole()
         require_sealed(run)
         config = read_config(folder)
         bases = {"eval": Eval, "ttt": TTT, "machine": Machine}
         parts = [build(config.get(key), base, key) for key, base in bases.items()]
-        corpus = prepared((places or Places()).applied(config.get("data")), screen)
+        corpus = prepared((places or Places()).applied(config.get("data")), console)
         text = corpus.validation
-        return cls(run, config, *parts, corpus, text.read(), byte_table(text.tokenizer), screen)
+        return cls(run, config, *parts, corpus, text.read(), byte_table(text.tokenizer), console)
 
     def model(self, world: World = ALONE) -> Any:
         """A fresh model from the artifact."""
         artifact = self.run.folder / ARTIFACT
-        return load(artifact, lookup(self.run.record, "artifact.sha256"), self.corpus.validation, world)
+        return load(artifact, lookup(self.run.record, "artifact.sha256"), self.corpus.validation.vocab_size, world)
 
     def chunks(self) -> int:
         """How many the evaluation's own plan has."""
         return self.ttt.plan(self.evaluation, Outline.of(self.ids, self.table)).chunks
 
 
-def prepared(data: Any, screen: Screen) -> Corpus:
+def prepared(data: Any, console: Console) -> Corpus:
     """The corpus, checked, or built where it can be."""
     component = build(data, Data, "data")
     try:
-        with screen.bar("corpus") as bar:
-            return component.prepare(lambda stage, done: bar.update(done, stage))
+        with console.live():
+            return component.prepare(lambda stage, done: console.progress("corpus", done, stage))
     except UserError as wrong:
         where = (
             "An audit looks where the run's config says, or where data.folder=DIR, data.cache=DIR or PGOLF_CACHE says."

@@ -17,11 +17,11 @@ from pgolf.audit.finding import Finding
 from pgolf.audit.probes import evaluations, probe
 from pgolf.audit.show import EnoughError, Experiments, Rescoring
 from pgolf.audit.watch import Bench
+from pgolf.console import Console
 from pgolf.errors import UserError
 from pgolf.eval.bytes import ByteTable, prove, token_bytes
 from pgolf.eval.evaluate import evaluate
 from pgolf.eval.ledger import LedgerError
-from pgolf.journal import Screen
 from pgolf.machine import Device, Machine
 from pgolf.machine.world import World
 from pgolf.runfolder import ARTIFACT, Run
@@ -34,10 +34,10 @@ REST = "full=true scores the rest"
 
 
 def audit_run(
-    path: Path, full: bool = False, places: Places | None = None, screen: Screen | None = None
+    path: Path, full: bool = False, places: Places | None = None, console: Console | None = None
 ) -> list[Finding]:
     """Every check of the run in `path`; `full` scores all of the text again instead of what fits two minutes."""
-    case = Case.open(path, places, screen)
+    case = Case.open(path, places, console)
     torch.set_num_threads(threads(case.machine))
     found = [*files(case.run, case.config, case.corpus), *unfinished(case.run)]
     proven = prove(case.ids, case.corpus.validation.tokenizer, case.table)
@@ -75,8 +75,8 @@ def experiments(case: Case) -> list[Finding]:
     """The probes, on an excerpt and with windows small enough for a CPU; the line says what was made smaller."""
     ttt, evaluation, ids = case.ttt, case.evaluation, excerpt(case.ids, case.table)
     small = Bench(evaluation.shortened(CONTEXT), ttt.shortened(CONTEXT), case.model, case.table, ids)
-    with case.screen.bar("experiments") as bar:
-        found = probe(replace(small, heard=Experiments(bar, evaluations(ttt))))
+    with case.console.live():
+        found = probe(replace(small, heard=Experiments(case.console, evaluations(ttt))))
     what = (
         f"experiments on {len(ids):,} of {len(case.ids):,} tokens, windows of {small.evaluation.context}"
         f" (the run: {evaluation.context}), chunks of {small.ttt.chunk_tokens:,} (the run: {ttt.chunk_tokens:,})"
@@ -96,8 +96,8 @@ def excerpt(ids: np.ndarray, table: ByteTable, tokens: int = EXCERPT, each: int 
 def rescored(case: Case, seconds: float) -> list[Finding]:
     """The running score of every chunk that `seconds` allow, from the artifact alone, against the record's trace."""
     world = World.alone(device(case.machine))
-    with case.screen.bar("scoring again") as bar:
-        heard = Rescoring(bar, seconds)
+    with case.console.live():
+        heard = Rescoring(case.console, seconds)
         try:
             evaluate(world, case.model(world), case.ids, case.table, case.evaluation, case.ttt, heard)
         except EnoughError:

@@ -1,30 +1,29 @@
 """How far an audit is: what it listens with while it evaluates, and where it shows it."""
 
 import math
-import sys
 import time
 
+from pgolf.console import Console, PlainConsole, TerminalConsole, on_terminal, outlet
 from pgolf.eval.ledger import Progress
-from pgolf.journal import Bar, Plain, Screen, Terminal
-from pgolf.pipeline import on_terminal
 
 
-def screen() -> Screen:
+def open_console() -> Console:
     """A terminal; else lines on stderr, because stdout is for the findings."""
-    return Terminal() if on_terminal() else Plain(sys.stderr)
+    return TerminalConsole() if on_terminal() else PlainConsole(outlet(2))
 
 
 class Experiments:
     """Shows how far `count` evaluations are, one after another."""
 
-    def __init__(self, bar: Bar, count: int):
-        self.bar, self.count, self.ended = bar, count, 0
+    def __init__(self, console: Console, count: int):
+        self.console, self.count, self.ended = console, count, 0
         self.began = time.monotonic()
 
     def __call__(self, now: Progress) -> None:
         done = min(1.0, (self.ended + now.done / now.total) / self.count)
         left = (time.monotonic() - self.began) * (1 / done - 1) if done else math.inf
-        self.bar.update(done, f"experiment {min(self.ended + 1, self.count)} of {self.count}  {left:.0f} s to go")
+        text = f"experiment {min(self.ended + 1, self.count)} of {self.count}  {left:.0f} s to go"
+        self.console.progress("experiments", done, text)
         self.ended += now.committed == now.chunks
 
 
@@ -35,8 +34,8 @@ class EnoughError(Exception):
 class Rescoring:
     """Keeps the running score after every chunk (`scores`, by how many are committed), and stops after `seconds`."""
 
-    def __init__(self, bar: Bar, seconds: float):
-        self.bar, self.seconds = bar, seconds
+    def __init__(self, console: Console, seconds: float):
+        self.console, self.seconds = console, seconds
         self.scores: dict[int, float] = {}
         self.total = 0
 
@@ -46,6 +45,7 @@ class Rescoring:
             self.scores[now.committed] = now.bpb
         done = max(now.done / now.total, now.seconds / self.seconds)
         left = min(now.expected, self.seconds) - now.seconds
-        self.bar.update(min(1.0, done), f"{now.done:,} of {now.total:,} targets  {max(0.0, left):.0f} s to go")
+        text = f"{now.done:,} of {now.total:,} targets  {max(0.0, left):.0f} s to go"
+        self.console.progress("scoring again", min(1.0, done), text)
         if now.seconds > self.seconds and now.committed < now.chunks:
             raise EnoughError

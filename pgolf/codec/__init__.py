@@ -1,15 +1,27 @@
 """The codec group: how a tensor's bytes are squeezed. An encoder has settings; a decoder has none, so that a file is read
-by the name of the method alone (`pgolf.codec.streams.decode`)."""
+by the name of the method alone (`decode`)."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
-from pgolf.errors import need
+from pgolf.errors import ArtifactError, need
+from pgolf.frozen import family
+
+SHUFFLE = "+shuffle"  # ends the name of a method whose input was byte-shuffled
 
 
 @dataclass(frozen=True, kw_only=True)
 class Codec(ABC):
-    """Encodes bytes made of elements of `itemsize` bytes; decoding never produces more than `raw_length` bytes."""
+    """Encodes bytes made of elements of `itemsize` bytes. Every subclass decodes the streams of its `method`; this class those
+    that are stored as they are."""
+
+    method: ClassVar[str] = "stored"
+
+    @staticmethod
+    def decoded(data: bytes, limit: int) -> bytes:
+        """At most `limit` bytes that `data` encodes. Raises ArtifactError for a stream that is none of this method's."""
+        return data[:limit]
 
     @property
     @abstractmethod
@@ -30,9 +42,29 @@ class Codec(ABC):
         """What to try on a stream of `length` bytes; the smallest result is kept."""
 
     def decode(self, data: bytes, raw_length: int, itemsize: int) -> bytes:
-        from pgolf.codec.streams import decode
-
         return decode(self.name, data, raw_length, itemsize)
+
+
+def decode(name: str, data: bytes, raw_length: int, itemsize: int) -> bytes:
+    """The `raw_length` bytes that `data` encodes by the method `name`, one of those that are known here.
+
+    Raises ArtifactError for other names, other lengths and damaged streams.
+    """
+    methods = {codec.method: codec.decoded for codec in family(Codec)}
+    method = name.removesuffix(SHUFFLE)
+    if method not in methods:
+        raise ArtifactError(f"codec: {name!r} is not one of {', '.join(methods)}, each with or without {SHUFFLE}")
+    if raw_length % itemsize:
+        raise ArtifactError(f"raw length: {raw_length} bytes are not a whole number of {itemsize}-byte items")
+    raw = methods[method](data, raw_length + 1)
+    if len(raw) != raw_length:
+        many = "more" if len(raw) > raw_length else len(raw)
+        raise ArtifactError(f"raw length: the index says {raw_length} bytes, the {method} stream holds {many}")
+    if method == name:
+        return raw
+    from pgolf.codec.streams import unshuffled
+
+    return unshuffled(raw, itemsize)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +74,20 @@ class Zstd(Codec):
     level: int
     shuffle: bool
 
+    method: ClassVar[str] = "zstd"
+
+    @staticmethod
+    def decoded(data: bytes, limit: int) -> bytes:
+        from pgolf.codec.streams import from_zstd
+
+        return from_zstd(data, limit)
+
     def __post_init__(self) -> None:
         need(1 <= self.level <= 22, "codec.level", self.level, "between 1 and 22")
 
     @property
     def name(self) -> str:
-        return "zstd+shuffle" if self.shuffle else "zstd"
+        return self.method + SHUFFLE * self.shuffle
 
     @property
     def over_entropy(self) -> float:
@@ -69,12 +109,20 @@ class Brotli(Codec):
     quality: int
     shuffle: bool
 
+    method: ClassVar[str] = "brotli"
+
+    @staticmethod
+    def decoded(data: bytes, limit: int) -> bytes:
+        from pgolf.codec.streams import from_brotli
+
+        return from_brotli(data, limit)
+
     def __post_init__(self) -> None:
         need(0 <= self.quality <= 11, "codec.quality", self.quality, "between 0 and 11")
 
     @property
     def name(self) -> str:
-        return "brotli+shuffle" if self.shuffle else "brotli"
+        return self.method + SHUFFLE * self.shuffle
 
     @property
     def over_entropy(self) -> float:
@@ -97,12 +145,20 @@ class Lzma(Codec):
     extreme: bool
     shuffle: bool
 
+    method: ClassVar[str] = "lzma"
+
+    @staticmethod
+    def decoded(data: bytes, limit: int) -> bytes:
+        from pgolf.codec.streams import from_lzma
+
+        return from_lzma(data, limit)
+
     def __post_init__(self) -> None:
         need(0 <= self.preset <= 9, "codec.preset", self.preset, "between 0 and 9")
 
     @property
     def name(self) -> str:
-        return "lzma+shuffle" if self.shuffle else "lzma"
+        return self.method + SHUFFLE * self.shuffle
 
     @property
     def over_entropy(self) -> float:
@@ -121,9 +177,17 @@ class Lzma(Codec):
 class Range(Codec):
     """A range coder that knows the histogram of each byte plane, which travels in the file."""
 
+    method: ClassVar[str] = "range"
+
+    @staticmethod
+    def decoded(data: bytes, limit: int) -> bytes:
+        from pgolf.codec.ranged import decode
+
+        return decode(data, limit)
+
     @property
     def name(self) -> str:
-        return "range+shuffle"
+        return self.method + SHUFFLE
 
     @property
     def over_entropy(self) -> float:
@@ -148,12 +212,20 @@ class RangeRows(Codec):
     small: Codec
     small_below: int
 
+    method: ClassVar[str] = "rows"
+
+    @staticmethod
+    def decoded(data: bytes, limit: int) -> bytes:
+        from pgolf.codec.rows import decode
+
+        return decode(data, limit)
+
     def __post_init__(self) -> None:
         need(self.small_below >= 0, "codec.small_below", self.small_below, "at least 0 bytes")
 
     @property
     def name(self) -> str:
-        return "rows+shuffle"
+        return self.method + SHUFFLE
 
     @property
     def over_entropy(self) -> float:

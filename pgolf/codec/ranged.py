@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pgolf.codec.streams import ArtifactError
+from pgolf.errors import ArtifactError
 
 PLANE = struct.Struct("<QBBI")  # symbols, lowest symbol, highest symbol, code words
 SIGN = 0x80  # bytes are signed integers as a rule: around zero they are neighbours only with the sign bit turned

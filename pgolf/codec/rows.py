@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pgolf.codec.ranged import PLANE, SIGN, joined, plane, read_plane
-from pgolf.codec.streams import ArtifactError
+from pgolf.errors import ArtifactError
 
 HEAD = struct.Struct("<IBB")  # columns, whether the matrix was turned, groups
 GROUPS = (1, 2, 4, 8, 16)

@@ -2,18 +2,13 @@
 turns whatever is wrong with its input into an `ArtifactError`."""
 
 import lzma as xz
-from collections.abc import Callable
 
 import numpy as np
 
-from pgolf.errors import UserError
+from pgolf.errors import ArtifactError
 
 ZSTD_WINDOW = 2**27  # the largest window that level 22 writes; a frame that asks for more is refused
 LZMA_MEMORY = 2**30
-
-
-class ArtifactError(UserError):
-    """A file that cannot be trusted or read. The message begins with the field that is wrong."""
 
 
 def shuffled(raw: bytes, itemsize: int) -> bytes:
@@ -38,7 +33,8 @@ def zstd(raw: bytes, level: int) -> bytes:
     return zstandard.ZstdCompressor(compression_params=chosen).compress(raw)
 
 
-def _from_zstd(data: bytes, limit: int) -> bytes:
+def from_zstd(data: bytes, limit: int) -> bytes:
+    """At most `limit` bytes of a zstd stream."""
     import zstandard
 
     try:
@@ -54,7 +50,8 @@ def brotli(raw: bytes, quality: int) -> bytes:
     return brotli.compress(raw, quality=quality, lgwin=24)
 
 
-def _from_brotli(data: bytes, limit: int) -> bytes:
+def from_brotli(data: bytes, limit: int) -> bytes:
+    """At most `limit` bytes of a brotli stream."""
     import brotli
 
     engine, parts, made = brotli.Decompressor(), [], 0
@@ -76,44 +73,9 @@ def lzma(raw: bytes, preset: int, extreme: bool) -> bytes:
     return xz.compress(raw, format=xz.FORMAT_ALONE, filters=[chosen])
 
 
-def _from_lzma(data: bytes, limit: int) -> bytes:
+def from_lzma(data: bytes, limit: int) -> bytes:
+    """At most `limit` bytes of an lzma stream."""
     try:
         return xz.LZMADecompressor(xz.FORMAT_ALONE, memlimit=LZMA_MEMORY).decompress(data, max_length=limit)
     except xz.LZMAError as wrong:
         raise ArtifactError(f"data: not an lzma stream ({wrong})") from None
-
-
-def _from_range(data: bytes, limit: int) -> bytes:
-    from pgolf.codec.ranged import decode
-
-    return decode(data, limit)
-
-
-def _from_rows(data: bytes, limit: int) -> bytes:
-    from pgolf.codec.rows import decode
-
-    return decode(data, limit)
-
-
-METHODS: dict[str, Callable[[bytes, int], bytes]] = {
-    "stored": lambda data, limit: data[:limit],
-    "zstd": _from_zstd,
-    "brotli": _from_brotli,
-    "lzma": _from_lzma,
-    "range": _from_range,
-    "rows": _from_rows,
-}
-
-
-def decode(name: str, data: bytes, raw_length: int, itemsize: int) -> bytes:
-    """The `raw_length` bytes that `data` encodes by the method `name`, a word of a closed list."""
-    method, plus, filter_ = name.partition("+")
-    if method not in METHODS or (plus and filter_ != "shuffle"):
-        raise ArtifactError(f"codec: {name!r} is not one of {', '.join(METHODS)}, each with or without +shuffle")
-    if raw_length % itemsize:
-        raise ArtifactError(f"raw length: {raw_length} bytes are not a whole number of {itemsize}-byte items")
-    raw = METHODS[method](data, raw_length + 1)
-    if len(raw) != raw_length:
-        many = "more" if len(raw) > raw_length else len(raw)
-        raise ArtifactError(f"raw length: the index says {raw_length} bytes, the {method} stream holds {many}")
-    return unshuffled(raw, itemsize) if plus else raw

@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 
 from pgolf.artifact import Stream, read_index, unpack
-from pgolf.codec.streams import ArtifactError
 from pgolf.command import command
-from pgolf.errors import UserError
+from pgolf.errors import ArtifactError, UserError
 from pgolf.quant.rows import entropy
 from pgolf.quant.tensors import QTensor
 

@@ -1,6 +1,7 @@
 """What counts as code: `train_gpt.py`, one deterministic file that unpacks just what a recipe needs into memory.
 
-It is one program, made small, compressed together with the frozen recipe and put behind a few lines that run it.
+It is one program, made small, compressed together with the frozen recipe and put behind a few lines that run it. Nothing in
+it says where it was made: no path, no host, and of the machine only what decides how fast a step is.
 """
 
 import ast
@@ -22,21 +23,25 @@ import python_minifier
 
 from pgolf.errors import UserError
 from pgolf.export.merge import GIVEN
-from pgolf.export.program import ENTRY, PACKAGE, program, sketch, targets
+from pgolf.export.program import ENTRY, PACKAGE, program, targets
 from pgolf.files import read_json, write_json
+from pgolf.frozen import TARGET
 
 if TYPE_CHECKING:
     from pgolf.data import Corpus
 
 PLACES = ("cache", "folder", "tokenizer", "repository", "root", "dataset", "remote_tokenizer")  # not needed once found
 NOT_FROZEN = ("seed", "logger", "dry", "name", "author", "trained")  # of one run only
+OF_A_MACHINE = ("ranks", "device", "threads")  # of one place only: torchrun, DEVICE and THREADS say them
+DATA = "data"  # the folder, relative to where the file runs, that has the texts in a folder of their name
 LZMA_FILTER = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "lp": 0, "pb": 0}
 
 # {0}: what decompresses; {1}: what is compressed; {2}: how. `linecache` lets tracebacks and kernel compilers see the source
 # that runs.
 BOOTSTRAP = """\
-import base64,linecache,{0}
-S={0}.decompress(base64.b85decode("{1}"){2}).decode()
+# coding: latin-1
+import linecache,{0}
+S={0}.decompress({1}.encode("latin-1"){2}).decode()
 linecache.cache["packed"]=len(S),None,S.splitlines(1),"packed"
 exec(compile(S,"packed","exec"))
 """
@@ -65,7 +70,7 @@ def script(config: dict, corpus: "Corpus | None" = None) -> Script:
     """
     frozen = {key: value for key, value in config.items() if key not in NOT_FROZEN}
     if "machine" in frozen:
-        frozen["machine"] = {key: value for key, value in frozen["machine"].items() if key != "ranks"}
+        frozen["machine"] = {k: v for k, v in frozen["machine"].items() if k not in (*OF_A_MACHINE, TARGET)}
     data = config.get("data", {})
     if data:
         frozen["data"] = data | {key: "" for key in PLACES if key in data}
@@ -76,10 +81,8 @@ def script(config: dict, corpus: "Corpus | None" = None) -> Script:
 
 
 def texts(corpus: "Corpus") -> dict[str, Any]:
-    """Both halves of a corpus with their files named relative to one folder, and that folder, below ~ where it is there."""
-    folder = Path(corpus.validation.paths[0]).parent
-    home = folder.is_relative_to(Path.home())
-    said: dict[str, Any] = {"folder": f"~/{folder.relative_to(Path.home())}" if home else str(folder)}
+    """Both halves of a corpus with the names of their files, and the folder where the file looks for them unless told."""
+    said: dict[str, Any] = {"folder": f"{DATA}/{corpus.manifest.name}"}
     for name, half in (("training", corpus.training), ("validation", corpus.validation)):
         names = {"paths": numbered([Path(p).name for p in half.paths]), "tokenizer": Path(half.tokenizer).name}
         said[name] = asdict(half) | names
@@ -107,11 +110,20 @@ def build(recipe: dict, *, entry: str = ENTRY, package: Path = PACKAGE, cache: P
 
 def wrapped(recipe: dict, small: str) -> bytes:
     """The file that runs the program `small` with `recipe`, in the fewest bytes."""
-    text = f"{GIVEN}={literal(recipe)}\n{small}"
+    text = f"{GIVEN}={literal(short(recipe))}\n{small}"
     brotli = "pgolf.codec.Brotli" in targets(recipe.get("codec"))
     code = min((_wrap(how, packed) for how, packed in _packed(text.encode(), brotli)), key=len)
     compile(code, "train_gpt.py", "exec")
     return code
+
+
+def short(recipe: Any) -> Any:
+    """A recipe that names its classes by the word that `thaw` looks for. {"_target_": "pgolf.seed.Seed"} gives "Seed"."""
+    if isinstance(recipe, list):
+        return [short(value) for value in recipe]
+    if not isinstance(recipe, dict):
+        return recipe
+    return {k: v.rpartition(".")[2] if k == TARGET else short(v) for k, v in recipe.items()}
 
 
 def literal(recipe: dict) -> str:
@@ -124,7 +136,7 @@ def _cached(cache: Path | None, recipe: dict, entry: str, package: Path) -> str:
     """The small program, or what it was the last time for the same sources and recipe. A cache that cannot be used is none."""
     if cache is None:
         return program(recipe, entry, package).small()
-    digest = hashlib.sha256(repr((entry, sketch(recipe), version("python_minifier"), sys.version)).encode())
+    digest = hashlib.sha256(repr((entry, sorted(targets(recipe)), version("python_minifier"), sys.version)).encode())
     for path in sorted(package.rglob("*.py")):
         digest.update(f"\0{path.relative_to(package)}\0".encode() + path.read_bytes())
     kept = cache / f"{digest.hexdigest()[:32]}.json"
@@ -148,7 +160,18 @@ def _packed(text: bytes, brotli: bool) -> Iterator[tuple[str, bytes]]:
 
 
 def _wrap(how: str, packed: bytes) -> bytes:
-    return BOOTSTRAP.format(how, base64.b85encode(packed).decode(), SETTINGS[how]).encode()
+    return BOOTSTRAP.format(how, quoted(packed), SETTINGS[how]).encode("latin-1")
+
+
+def quoted(data: bytes) -> str:
+    """A string literal whose characters, in latin-1, are `data`. What editors, git or Python might change is escaped.
+
+    quoted(b"a'b") == '"a\'b"', with the quotes
+    """
+    text = data.decode("latin-1")
+    mark = min("'\"", key=text.count)
+    text = text.translate({10: "\\n", 13: "\\r", 92: "\\\\", ord(mark): f"\\{mark}"})
+    return mark + re.sub(r"\0(?=([0-7])?)", lambda found: r"\x00" if found[1] else r"\0", text) + mark
 
 
 def weigh(code: bytes) -> dict[str, Any]:
@@ -182,6 +205,9 @@ def unpack(code: bytes) -> Inside:
 
 
 def _payload(tree: ast.Module) -> tuple[bytes, str]:
-    """The bytes between the quotes, and the name of the method that unpacks them."""
+    """The bytes that the string stands for, and the name of the method that unpacks them."""
     unpacked = [node for node in tree.body if isinstance(node, ast.Assign)][0].value.func.value  # noqa: RUF015
-    return base64.b85decode(unpacked.args[0].args[0].value), ast.unparse(unpacked.func).partition(".")[0]
+    made = unpacked.args[0]  # "…".encode("latin-1"), or base64.b85decode("…") in files of version 0.1.0
+    old = ast.unparse(made.func) == "base64.b85decode"
+    packed = base64.b85decode(made.args[0].value) if old else made.func.value.value.encode("latin-1")
+    return packed, ast.unparse(unpacked.func).partition(".")[0]

@@ -14,15 +14,12 @@ PLAIN_BASES = {"ABC", "object"}  # call none of a class's methods by name
 BY_NAME = {"getattr", "hasattr", "methodcaller", "attrgetter"}  # read attributes that are named in strings
 
 
-def prune(source: str, roots: Iterable[str], never: Iterable[str] = (), lean: Iterable[str] = ()) -> str:
+def prune(source: str, roots: Iterable[str]) -> str:
     """`source`, a whole program, without what `roots` (names at its top) cannot reach.
-
-    Definitions in `never` are left out even where they are named, and out of tables: what would use them must not run.
-    Classes that are `lean` lose the fields that nothing reads.
 
     prune("def f(): return g()\\ndef g(): pass\\ndef h(): pass", ["f"]) keeps f and g.
     """
-    walk = Walk(ast.parse(source), set(never), set(lean))
+    walk = Walk(ast.parse(source))
     for root in sorted(roots):
         walk.reach(root)
     walk.run()
@@ -32,8 +29,8 @@ def prune(source: str, roots: Iterable[str], never: Iterable[str] = (), lean: It
 class Walk:
     """Reachability, as far as it has got: statements and methods kept, attributes that anything has read."""
 
-    def __init__(self, tree: ast.Module, never: set[str], lean: set[str]):
-        self.tree, self.never, self.lean = tree, never, lean
+    def __init__(self, tree: ast.Module):
+        self.tree = tree
         self.bound: dict[str, list[ast.stmt]] = {}
         self.kept: set[str] = set()
         self.statements: set[ast.stmt] = set()
@@ -49,7 +46,7 @@ class Walk:
                 self._keep(statement)
 
     def reach(self, name: str) -> None:
-        if name not in self.kept and name not in self.never:
+        if name not in self.kept:
             self.kept.add(name)
             for statement in self.bound.get(name, []):
                 self._keep(statement)
@@ -109,47 +106,17 @@ class Walk:
             yield inner
             waiting += [child for child in ast.iter_child_nodes(inner) if child not in skipped]
 
-    def _unread(self, cls: ast.ClassDef) -> set[ast.stmt]:
-        """Fields that no attribute or string names."""
-        fields = [s for s in cls.body if isinstance(s, ast.AnnAssign) and cls.name in self.lean]
-        return {s for s in fields if ast.unparse(s.target) not in self.attributes | self.words}
-
     def written(self) -> str:
         """The source of what stays."""
         kept = [self._without_methods(s) for s in self.tree.body if s in self.statements or is_mark(s)]
         body = [s for s, after in zip(kept, [*kept[1:], None], strict=True) if not (is_mark(s) and is_mark(after))]
-        return ast.unparse(Shorter(self.never).visit(ast.Module(without_hollow(body), [])))
+        return ast.unparse(ast.Module(body, []))
 
     def _without_methods(self, statement: ast.stmt) -> ast.stmt:
         if isinstance(statement, ast.ClassDef):
-            gone = self._optional(statement) - self.methods | self._unread(statement)
+            gone = self._optional(statement) - self.methods
             statement.body = [s for s in statement.body if s not in gone] or [ast.Pass()]
         return statement
-
-
-class Shorter(ast.NodeTransformer):
-    """Takes the entries `key: name` out of dict displays whose name is never used."""
-
-    def __init__(self, never: set[str]):
-        self.never = never
-
-    def visit_Dict(self, node: ast.Dict) -> ast.Dict:
-        pairs = zip(node.keys, node.values, strict=True)
-        kept = [pair for pair in pairs if ast.unparse(pair[1]) not in self.never]
-        node.keys, node.values = [key for key, _ in kept], [value for _, value in kept]
-        return self.generic_visit(node)
-
-
-def without_hollow(body: list[ast.stmt]) -> list[ast.stmt]:
-    """A program without classes that are empty and only stand above others."""
-    classes = [s for s in body if isinstance(s, ast.ClassDef)]
-    hollow = {c.name for c in classes if not c.bases and all(isinstance(s, ast.Pass) for s in c.body)}
-    bases = [base for c in classes for base in c.bases if last_name(base) in hollow]
-    named = [n.id for s in body for n in ast.walk(s) if isinstance(n, ast.Name) and n.id in hollow]
-    gone = {name for name in hollow if named.count(name) == sum(last_name(base) == name for base in bases) > 0}
-    for c in classes:
-        c.bases = [base for base in c.bases if last_name(base) not in gone]
-    return [s for s in body if getattr(s, "name", None) not in gone]
 
 
 def words(node: ast.AST) -> set[str]:

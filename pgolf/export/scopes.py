@@ -10,14 +10,6 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 SCOPES = (*FUNCTIONS, ast.Lambda, ast.ClassDef, *COMPREHENSIONS)
 MISSING = object()
-# Attributes that classes of ours define and objects from other libraries have too; a test makes this list again.
-FOREIGN = frozenset(
-    """_put _stop _values add_ apply args base bytes chunk clip close compile compress count data decode dequantize device
-    difference dim dtype encode encoding end eval fields fix floor format forward gather get grad inner keys kind
-    load_state_dict log mean mode modules name names open parameters parts raw read record root run seconds seed set shape
-    shuffle size split start state_dict std step stride t take title trace update values vocab_size where write zero_grad
-    """.split()  # noqa: SIM905
-)
 
 
 def bound_names(statement: ast.stmt) -> Iterator[str]:

@@ -1,28 +1,34 @@
-"""The entry of an exported `train_gpt.py`: the same stages as `pgolf.run`, started by torchrun, without Hydra.
+"""The entry of an exported `train_gpt.py`: the same stages as `pgolf.run`, without Hydra and without the package.
 
-The recipe and the names and hashes of the texts are frozen in. The environment says the rest: the ranks (torchrun), SEED,
-DATA_PATH and TOKENIZER_PATH. What it makes goes into a folder named after the seed.
+    python train_gpt.py                     train, seal and judge: one rank, or as many as torchrun starts
+    python train_gpt.py judge ARTIFACT=…    score a sealed artifact
+
+The recipe, the texts' names and hashes are frozen in. Words KEY=VALUE, or the environment, say the rest: SEED, DATA_PATH (the
+folder of the texts), TOKENIZER_PATH, DEVICE (auto, cpu, cuda), THREADS (of a rank). What training makes goes to seed<SEED>/.
 """
 
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
 
 from pgolf import __version__
 from pgolf.data import TrainingText, ValidationText
+from pgolf.errors import UserError
+from pgolf.events import EVENTS, Events, line_of
 from pgolf.export.code import weigh
 from pgolf.frozen import thaw
-from pgolf.journal import Journal, open_journal
 from pgolf.judge import judge
 from pgolf.logger import NoLogger
-from pgolf.machine.launch import joined
+from pgolf.machine import Device, Machine
+from pgolf.machine.rank import die_with, errors_recorded, joined, leave_result
 from pgolf.machine.world import World
 from pgolf.recipe import Recipe
 from pgolf.seed import Seed
@@ -30,44 +36,83 @@ from pgolf.train import train
 from pgolf.verdict import verdict
 from pgolf.views import closing_lines, code_line
 
+JUDGE, LOG = "judge", "train.log"
 
-def main(frozen: dict) -> None:
-    """Train, seal and judge on the ranks that torchrun started; rank 0 prints the lines that a record needs."""
-    adopt(frozen)
+
+def main(frozen: dict, script: str) -> None:
+    """Run the stages that the command line asks for; `script` is the file that runs. A mistake is one line and exit code 2."""
+    try:
+        with errors_recorded():
+            start(frozen, script, sys.argv[1:])
+    except UserError as wrong:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{Path(script).name}: {wrong}", file=sys.stderr)
+        sys.exit(2)
+
+
+def start(frozen: dict, script: str, words: list[str]) -> None:
+    """Read the words and the environment, join the other ranks, and run."""
+    if "pgolf" in sys.modules:
+        raise RuntimeError("an exported file runs without the package pgolf")
+    alone = words[:1] != [JUDGE]
+    settings = dict(os.environ) | settings_of(words if alone else words[1:])
     texts = frozen.pop("texts")
-    recipe = recipe_of(frozen)
-    folder = Path(f"seed{recipe.seed.value}")
-    folder.mkdir(exist_ok=True)
-    with joined(recipe.machine) as world:
-        if world.main:
-            (folder / "train.log").write_text("")
-        training, validation = placed(texts, "training"), placed(texts, "validation")
-        run(world, recipe, TrainingText(**training), ValidationText(**validation), folder)
+    recipe, code = recipe_of(frozen, settings), weigh(Path(script).read_bytes())
+    if code["sha256"] != settings.get("CODE_SHA256", code["sha256"]):
+        raise UserError(f"its sha256 is {code['sha256']}, but {settings['CODE_SHA256']} was weighed: it was changed")
+    training = TrainingText(**placed(texts, "training", settings))
+    validation = ValidationText(**placed(texts, "validation", settings))
+    with joined(recipe.machine) as world, errors_recorded():
+        if alone:
+            whole(world, recipe, training, validation, code)
+        else:
+            judged(world, recipe, validation, code, settings)
 
 
-def adopt(frozen: Any) -> None:
-    """Let every component be found by the dotted name that the recipe has for it: an exported file is a single module."""
-    for part in frozen.values() if isinstance(frozen, dict) else frozen if isinstance(frozen, list) else ():
-        adopt(part)
-    if isinstance(frozen, dict) and "_target_" in frozen:
-        module, _, name = frozen["_target_"].rpartition(".")
-        sys.modules[module] = sys.modules[__name__]
-        sys.modules[__name__].__dict__[name].__module__ = module
+def settings_of(words: list[str]) -> dict[str, str]:
+    """KEY=VALUE words as a mapping; UserError with the usage for any other word."""
+    if all("=" in word for word in words):
+        return dict(word.split("=", 1) for word in words)
+    raise UserError(
+        "usage: train_gpt.py [judge ARTIFACT=FILE] [SEED=N] [DATA_PATH=DIR] [TOKENIZER_PATH=FILE] [DEVICE=cpu]"
+    )
 
 
-def recipe_of(frozen: dict) -> Recipe:
-    """The frozen groups, with what the environment says."""
-    ranks, seed = int(os.environ["WORLD_SIZE"]), int(os.environ.get("SEED", "1337"))
-    parts = {group: thaw(part) for group, part in (frozen | {"machine": frozen["machine"] | {"ranks": ranks}}).items()}
-    return Recipe(**parts, seed=Seed(value=seed, model=seed, loader=seed), logger=NoLogger())
+def number(settings: Mapping[str, str], name: str, otherwise: int | None) -> int | None:
+    """The whole number that a setting holds."""
+    if name not in settings:
+        return otherwise
+    if not settings[name].isdecimal() or int(settings[name]) >= 2**31:
+        raise UserError(f"{name}={settings[name]!r}: must be a whole number below 2147483648")
+    return int(settings[name])
 
 
-def placed(texts: dict, half: str) -> dict:
-    """The fields of a frozen half of a corpus, its files where DATA_PATH and TOKENIZER_PATH say, or else where they were."""
-    folder = Path(os.environ.get("DATA_PATH", texts["folder"])).expanduser()
+def recipe_of(frozen: dict, settings: Mapping[str, str]) -> Recipe:
+    """The frozen groups, with what the settings say."""
+    seed, ranks = number(settings, "SEED", 1337), int(os.environ.get("WORLD_SIZE", 1))
+    devices = {device.value: device for device in Device}
+    if (device := settings.get("DEVICE", "auto")) not in devices:
+        raise UserError(f"DEVICE={device!r}: must be one of {', '.join(devices)}")
+    machine = Machine(
+        ranks=ranks, device=devices[device], threads=number(settings, "THREADS", None), **frozen.pop("machine")
+    )
+    machine.require_devices()
+    groups = get_type_hints(Recipe)
+    parts = {group: thaw(part, groups[group]) for group, part in frozen.items()}
+    recipe = Recipe(**parts, machine=machine, seed=Seed(value=seed, model=seed, loader=seed), logger=NoLogger())
+    recipe.require_ranks()
+    return recipe
+
+
+def placed(texts: dict, half: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a frozen half of a corpus, its files where DATA_PATH and TOKENIZER_PATH say."""
+    folder = Path(settings.get("DATA_PATH", texts["folder"])).expanduser()
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in texts[half].items()}
     fields["paths"] = tuple(str(folder / name) for name in names(fields["paths"], len(fields["counts"])))
-    fields["tokenizer"] = os.environ.get("TOKENIZER_PATH", str(folder / fields["tokenizer"]))
+    fields["tokenizer"] = settings.get("TOKENIZER_PATH", str(folder / fields["tokenizer"]))
+    for path, name in ((folder, "DATA_PATH"), (Path(fields["tokenizer"]), "TOKENIZER_PATH")):
+        if not path.exists():
+            raise UserError(f"{path}: is not there; {name}=... says where it is")
     return fields
 
 
@@ -79,26 +124,76 @@ def names(paths: tuple, count: int) -> Iterable[str]:
     return (f"{head}{i:0{digits}}{tail}" for i in range(count))
 
 
-def run(world: World, recipe: Recipe, training: TrainingText, validation: ValidationText, folder: Path) -> None:
+def judged(world: World, recipe: Recipe, text: ValidationText, code: dict, settings: Mapping[str, str]) -> None:
+    """Score ARTIFACT. With FOLDER, for the parent that draws its events; without, for a person, who reads lines."""
+    artifact = Path(settings.get("ARTIFACT", f"seed{recipe.seed.value}/artifact.pgolf"))
+    sha256 = settings.get("ARTIFACT_SHA256") or weigh(contents(artifact))["sha256"]
+    if "FOLDER" not in settings:
+        events = Events(None, printed if world.main else ignored)
+        score = judge(world, recipe, artifact, sha256, text, code["sha256"], events)
+        return events.write("notice", text=f"val_bpb={score['val_bpb']:.8f} artifact_sha256={sha256}")
+    die_with(int(settings["PARENT"]))
+    folder = Path(settings["FOLDER"])
+    events = Events(folder if world.main else None)
+    score = judge(world, recipe, artifact, sha256, text, code["sha256"], events)
+    if world.main:
+        leave_result(folder, score, events)
+
+
+def contents(path: Path) -> bytes:
+    """The bytes of a file, or UserError."""
+    try:
+        return path.read_bytes()
+    except OSError as wrong:
+        raise UserError(f"{path}: cannot be read: {wrong.strerror}") from None
+
+
+def ignored(event: dict[str, Any]) -> None:
+    """Ranks other than 0 show nothing."""
+
+
+def printed(event: dict[str, Any]) -> None:
+    """An event as its line on standard output, whose end is no reason to stop."""
+    if line := line_of(event):
+        with suppress(OSError, ValueError):
+            print(line, flush=True)
+
+
+def whole(world: World, recipe: Recipe, training: TrainingText, validation: ValidationText, code: dict) -> None:
     """Both stages, with a log that names the code at both ends."""
-    journal = open_journal(world, folder, recipe.logger, False)
-    record = {"pgolf": __version__, "code": weigh(Path(sys.argv[0]).read_bytes()), "limits": asdict(recipe.limits)}
-    begin(journal, record, recipe)
-    record |= train(world, recipe, training, recipe.ttt.exam(validation), record["code"]["bytes"], folder, False)
+    folder = Path(f"seed{recipe.seed.value}")
+    events = Events(None)
+    if world.main:
+        folder.mkdir(exist_ok=True)
+        (folder / EVENTS).write_text("")
+        (folder / LOG).write_text("")
+        events = Events(folder, lambda event: logged(folder / LOG, event))
+    record = {"pgolf": __version__, "code": code, "limits": asdict(recipe.limits)}
+    for line in (code_line("begin", record), surroundings(recipe)):
+        events.write("notice", text=line)
+    exam = recipe.ttt.exam(validation)
+    record |= train(world, recipe, training, exam, code["bytes"], folder, events)
     world.barrier()
     sealed = record["artifact"]["sha256"]
-    judged = judge(world, recipe, folder / "artifact.pgolf", sealed, validation, folder, False)
-    record |= {"evaluate": judged, "receipts": record["receipts"] + judged["receipts"], "reference": None}
+    score = judge(world, recipe, folder / "artifact.pgolf", sealed, validation, code["sha256"], events)
+    record |= {"evaluate": score, "receipts": record["receipts"] + score["receipts"], "reference": None}
     record |= {"data": {"val_tokens": validation.tokens, "val_bytes": validation.bytes}}
     for line in [*closing_lines(record | {"verdict": verdict(record)}), code_line("end", record)]:
-        journal.line(line)
+        events.write("notice", text=line)
 
 
-def begin(journal: Journal, record: dict, recipe: Recipe) -> None:
+def logged(log: Path, event: dict[str, Any]) -> None:
+    """An event as its line in a log and on standard output."""
+    printed(event)
+    if line := line_of(event):
+        with suppress(OSError), open(log, "a", encoding="utf-8") as out:
+            out.write(line + "\n")
+
+
+def surroundings(recipe: Recipe) -> str:
     """What runs, on what."""
-    journal.line(code_line("begin", record))
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    journal.line(
+    return (
         f"seed {recipe.seed.value}  {recipe.machine.world_size} rank(s)  GPUs {gpus}  {platform.platform()}"
         f"  python={platform.python_version()} torch={torch.__version__} numpy={np.__version__} cuda={torch.version.cuda}"
     )

@@ -26,6 +26,9 @@ class Clock:
     def left(self) -> float:
         return self.budget - self.elapsed
 
+    def __str__(self) -> str:
+        return f"{self.elapsed:.0f} s used, {self.left:.0f} s left"
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         began = self.elapsed

@@ -1,10 +1,9 @@
 """Where the numbers of a run go while it runs, beside the record, which is the truth.
 
-A rank does no more than append lines to events.jsonl. Services are fed from that file by a process of their own
+Ranks append lines to events.jsonl, whatever the logger. Services are fed from that file by a process of their own
 (`mirror.py`), so that none of them can fail, hang or slow a run; the parent starts and ends it.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,17 +17,12 @@ from pgolf.errors import ConfigError, need
 if TYPE_CHECKING:
     from pgolf.logger.mirror import Target
 
-EVENTS = "events.jsonl"
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Logger(ABC):
-    """Takes events: a kind and its numbers, as `keys.py` lists them."""
-
-    @abstractmethod
-    def event(self, folder: Path, kind: str, fields: dict) -> None:
-        """Keep one event of the run in `folder`."""
+    """Passes the events of a run on: their kinds and numbers are in `keys.py`."""
 
     @abstractmethod
     def mirrored(self, folder: Path, say: Say) -> AbstractContextManager[None]:
@@ -41,24 +35,7 @@ class Logger(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class NoLogger(Logger):
-    """Keeps nothing; record.json and train.log are written all the same."""
-
-    def event(self, folder: Path, kind: str, fields: dict) -> None:
-        pass
-
-    def mirrored(self, folder: Path, say: Say) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def aggregate(self, sweep: Path, say: Say) -> None:
-        pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class Jsonl(Logger):
-    """Appends each event as one line of JSON to events.jsonl in the run's folder."""
-
-    def event(self, folder: Path, kind: str, fields: dict) -> None:
-        _append(folder, kind, fields)
+    """Passes nothing on; events.jsonl, record.json and train.log are in the run's folder all the same."""
 
     def mirrored(self, folder: Path, say: Say) -> AbstractContextManager[None]:
         return nullcontext()
@@ -69,16 +46,13 @@ class Jsonl(Logger):
 
 @dataclass(frozen=True, kw_only=True)
 class Mirrored(Logger, ABC):
-    """Writes events.jsonl, and has a process of its own pass that on. After the run it gets `patience_seconds` to end."""
+    """Has a process of its own pass events on. After the run it gets `patience_seconds` to end, and is then stopped."""
 
     patience_seconds: float
 
     def __post_init__(self) -> None:
         need(self.patience_seconds > 0, "logger.patience_seconds", self.patience_seconds, "more than 0")
         self.check()
-
-    def event(self, folder: Path, kind: str, fields: dict) -> None:
-        _append(folder, kind, fields)
 
     def mirrored(self, folder: Path, say: Say) -> AbstractContextManager[None]:
         from pgolf.logger.mirror import mirrored
@@ -132,8 +106,3 @@ class TensorBoard(Mirrored):
         from pgolf.logger.to_tensorboard import ToTensorBoard
 
         return ToTensorBoard(folder)
-
-
-def _append(folder: Path, kind: str, fields: dict) -> None:
-    with open(folder / EVENTS, "a", encoding="utf-8") as out:
-        out.write(json.dumps({"event": kind, **fields}) + "\n")

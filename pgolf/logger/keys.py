@@ -18,10 +18,20 @@ EVENTS: Mapping[str, Mapping[str, str | None]] = {
         "momentum": "train/momentum",
         "tokens_per_second": "train/tokens_per_second",  # since the clock began
     },
-    "dev": {"step": "step", "seconds": "seconds", "dev_bpb": "dev/bpb"},  # on held-out training text
-    "sealed": {"seconds": "seconds", "bytes": "dev/artifact_bytes", "dev_bpb": None},  # raw, averaged, quantized
+    "ready": {"reserve": None},  # the warm-up is done; seconds kept for sealing
+    "epoch": {"step": None, "epoch": None},  # the training text has come to its end; the pass that begins
+    "dev": {"step": "step", "seconds": "seconds", "dev_bpb": "dev/bpb", "took": None},  # on held-out training text
+    "sealed": {
+        "seconds": "seconds",
+        "bytes": "dev/artifact_bytes",
+        "dev_bpb": None,  # raw, averaged, quantized
+        "gap": None,  # quantized less averaged
+    },
+    "validation": {"tokens": None, "bytes": None},  # proven by table and by decoding
     "chunk": {"chunk": "chunk", "seconds": "seconds", "val_bpb": "eval/val_bpb"},  # of all chunks so far
     "score": {"seconds": "seconds", "val_bpb": "eval/val_bpb", "val_loss": "eval/val_loss"},  # of the whole text
+    "notice": {"text": None},
+    "progress": {"label": None, "done": None, "text": None, "tokens_per_second": None},  # for live views, 4 a second
 }
 
 # Histories are drawn over these; each is a metric of its own, so that a chart may be switched to the other.

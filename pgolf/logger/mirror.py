@@ -5,9 +5,6 @@ or by the parent's death. The parent waits a stated time for it, then ends it wi
 """
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import threading
 from abc import ABC, abstractmethod
@@ -17,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pgolf.errors import UserError
+from pgolf.events import EventReader
 from pgolf.files import read_json
 from pgolf.frozen import freeze, thaw
-from pgolf.logger import EVENTS, Mirrored, Say
+from pgolf.helper import Helper
+from pgolf.logger import Mirrored, Say
 
 OUTPUT = "mirror.log"
 POLL_SECONDS = 0.5
@@ -40,58 +39,23 @@ class Target(ABC):
 @contextmanager
 def mirrored(logger: Mirrored, folder: Path, say: Say) -> Iterator[None]:
     """Keep a mirror of `folder` alive for as long as the context lasts, and a while longer for it to finish."""
-    command = [sys.executable, "-m", "pgolf.logger.mirror", json.dumps(freeze(logger)), str(folder)]
-    output = folder / OUTPUT
-    with open(output, "wb") as out:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    words = (json.dumps(freeze(logger)), str(folder))
+    helper = Helper("pgolf.logger.mirror", *words, output=folder / OUTPUT)
     try:
         yield
     finally:
-        fault = _ended(process, logger.patience_seconds)
-        said = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        if fault or said:
-            last = f"{said[-1]} (see {output})" if said else ""
-            say(
-                f"{type(logger).__name__}: {fault}{'. ' if fault and said else ''}{last}. The run's own files are whole."
-            )
-        else:
-            output.unlink()
-
-
-def _ended(process: subprocess.Popen, patience: float) -> str:
-    """Ask the mirror to finish; the sentence says what went wrong, or is empty."""
-    process.stdin.close()
-    try:
-        code = process.wait(patience)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return f"was not done {patience:g} s after the end and was stopped"
-    return f"ended with exit code {code}" if code else ""
+        if fault := helper.finish(logger.patience_seconds):
+            say(f"{type(logger).__name__}: {fault}. The run's own files are whole.")
 
 
 def follow(target: Target, folder: Path, ended: Callable[[float], bool]) -> None:
-    """Pass on every whole line of events.jsonl, then close. `ended(seconds)` waits that long, or less, for the end."""
-    at, last = 0, False
+    """Pass on every event, then close. `ended(seconds)` waits that long, or less, for the end."""
+    reader, last = EventReader(folder), False
     while not last:
         last = ended(POLL_SECONDS)
-        data = read_from(folder / EVENTS, at)
-        at += len(data)
-        for line in data.splitlines():
-            target.event(json.loads(line))
+        for event in reader.new():
+            target.event(event)
     target.close()
-
-
-def read_from(path: Path, at: int) -> bytes:
-    """The whole lines of a file from byte `at` on; nothing where there is no file."""
-    if not path.exists():
-        return b""
-    with open(path, "rb") as file:
-        file.seek(at)
-        data = file.read()
-    return data[: data.rfind(b"\n") + 1]
 
 
 def read_or_none(path: Path) -> Any:
@@ -109,7 +73,7 @@ def main(logger: str, folder: str) -> None:
 
     threading.Thread(target=wait_for_the_parent, daemon=True).start()
     try:
-        follow(thaw(json.loads(logger)).target(Path(folder)), Path(folder), over.wait)
+        follow(thaw(json.loads(logger), Mirrored).target(Path(folder)), Path(folder), over.wait)
     except UserError as wrong:
         sys.exit(str(wrong))
 

@@ -53,7 +53,7 @@ class Machine:
         micro = self.micro_batch_tokens
         need(micro is None or micro >= 1, "machine.micro_batch_tokens", micro, "at least 1, or null")
 
-    def require(self) -> None:
+    def require_devices(self) -> None:
         """Refuse to start here what a plan may be made for anywhere: ranks on GPUs that this machine does not have."""
         present = gpus_present()
         if self.device is Device.CUDA and self.world_size > present:

@@ -1,36 +1,36 @@
 """Ranks: start N processes for one stage with torch's elastic launcher, and make sure that all of them end.
 
-`launch` is called in the parent, which knows the configuration and never touches CUDA; `stage` is an importable
-function that gets a `World` and picklable arguments, and whose value on rank 0 is the value of the launch.
+Called in the parent, which knows the configuration and never touches CUDA. Ranks show nothing: their output goes to files
+under `folder`/ranks, and what rank 0 made of the stage is a file that the parent reads.
 """
 
-import ctypes
 import json
 import logging
 import multiprocessing
 import os
 import re
 import signal
-import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher import LaunchConfig, elastic_launch
 
 from pgolf.errors import UserError
-from pgolf.machine import Machine, spin_briefly
-from pgolf.machine.world import World
+from pgolf.events import Events
+from pgolf.files import read_json
+from pgolf.machine import Machine
+from pgolf.machine.rank import LOGS, die_with, errors_recorded, joined, leave_result, result_path
+from pgolf.machine.server import METHOD, start_importing
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_USER_ERROR = re.compile(r"^pgolf\.errors\.UserError: (.*)\Z", re.MULTILINE | re.DOTALL)
+USER_ERROR = "UserError: "  # begins the words of a mistake that a person can mend
 # What a rank says when another has gone: never the cause.
 _LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|NCCL.*remote process|Timed out waiting", re.DOTALL)
 
@@ -39,16 +39,28 @@ class RankError(RuntimeError):
     """A rank died; the message names it and holds its traceback."""
 
 
-def launch(stage: Callable[..., Any], *args: Any, machine: Machine, logs: Path) -> Any:
-    """Run `stage(world, *args)` on every rank and return rank 0's value.
+def launch(stage: Callable[..., dict], *args: Any, machine: Machine, folder: Path) -> dict[str, Any]:
+    """Run `stage(world, *args, events)` on every rank; its value on rank 0, plain and JSON-able, is the value here.
 
-    Ranks other than 0 write to files under `logs`. Raises UserError if a rank met a user's mistake, RankError if one
-    died, KeyboardInterrupt if this process was told to stop; in each case no rank is left running.
+    `stage` is an importable function, `args` are picklable; the events go to `folder`. Raises UserError if a rank met a
+    user's mistake, RankError if one died, KeyboardInterrupt if this process was told to stop; no rank is left running.
     """
+    start_importing()
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    with reader, writer:
+        return _launched(_rank_main, (reader, machine, folder, stage, args), machine, folder)
+
+
+def launch_program(command: list[str], machine: Machine, folder: Path) -> dict[str, Any]:
+    """Run a command on every rank and return what rank 0 left with `leave_result` in `folder`/ranks. Raises as `launch`."""
+    return _launched(command[0], tuple(command[1:]), machine, folder)
+
+
+def _launched(entry: Callable[..., Any] | str, args: tuple, machine: Machine, folder: Path) -> dict[str, Any]:
     for noisy in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    spin_briefly()
-    others = dict.fromkeys(range(1, machine.world_size), Std.ALL)
+    logs, result = folder / LOGS, result_path(folder)
+    result.parent.mkdir(exist_ok=True)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -58,16 +70,20 @@ def launch(stage: Callable[..., Any], *args: Any, machine: Machine, logs: Path) 
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,
+        start_method=METHOD,
         shutdown_timeout=5,
-        logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=others),
+        logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
     )
-    with _handlers_restored(), _spawning(), _without_empty(logs):
+    with _handlers_restored(), _start_method(), _without_empty(logs):
         try:
-            return elastic_launch(config, _rank_main)(os.getpid(), machine, stage, args)[0]
+            elastic_launch(config, entry)(*args)
+            return read_json(result)
         except ChildFailedError as failed:
             raise _explained(failed, logs) from None
         except SignalException as stop:
             raise KeyboardInterrupt(f"stopped by {stop.sigval.name}") from None
+        finally:
+            result.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -82,10 +98,10 @@ def _handlers_restored() -> Iterator[None]:
 
 
 @contextmanager
-def _spawning() -> Iterator[None]:
+def _start_method() -> Iterator[None]:
     """A new rank takes over the name of its parent's way to start processes, and does not know joblib's ("loky")."""
     before = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method("spawn", force=True)
+    multiprocessing.set_start_method(METHOD, force=True)
     try:
         yield
     finally:
@@ -108,74 +124,43 @@ def _without_empty(logs: Path) -> Iterator[None]:
 
 
 def _explained(failed: ChildFailedError, logs: Path) -> Exception:
+    """The first failure that is not of another rank's leaving: a UserError, or a RankError with its traceback."""
     rank, failure = failed.get_first_failure()
-    died = f"rank {rank} (process {failure.pid}) died with exit code {failure.exitcode}"
-    said = _traceback(failure.message)
-    if (cause := _cause(logs)) is not None:
-        rank, said = cause
-        died = f"rank {rank} failed"
-    user = _USER_ERROR.search(said)
-    if user:
-        return UserError(user.group(1).strip())
-    where = f"\nIts output is under {logs}." if rank else ""
-    return RankError(f"{died}.{where}\n{said}")
-
-
-def _cause(logs: Path) -> tuple[int, str] | None:
-    """The rank and traceback of the first exception that is not of another rank's leaving, where one was written down."""
+    died, words, stack = f"rank {rank} (process {failure.pid}) died with exit code {failure.exitcode}", "", ""
     files = sorted(logs.rglob("error.json"), key=lambda file: file.stat().st_mtime_ns)
-    told = ((file, _traceback(json.loads(file.read_text())["message"])) for file in files)
-    return next(((int(file.parent.name), said) for file, said in told if not _LOST.search(said)), None)
+    for message in filter(None, map(_message, files)):
+        if not _LOST.search(message["extraInfo"]["py_callstack"]):
+            rank, words, stack = message["rank"], message["message"], message["extraInfo"]["py_callstack"]
+            died = f"rank {rank} failed"
+            break
+    if words.startswith(USER_ERROR):
+        return UserError(words.removeprefix(USER_ERROR).strip())
+    output = [path for path in (logs.rglob("std*.log")) if path.stat().st_size]
+    where = f"\nIts output is under {logs}." if output else ""
+    return RankError(f"{died}.{where}\n{stack}".rstrip())
 
 
-def _traceback(message: dict | str) -> str:
-    """Torch hands over a mapping for an exception and a sentence for a signal."""
-    return message["extraInfo"]["py_callstack"] if isinstance(message, dict) else message
+def _message(error_file: Path) -> dict[str, Any] | None:
+    """What a rank wrote down before it failed, and which rank; None where it was ended while writing."""
+    with suppress(ValueError, LookupError, TypeError):
+        return json.loads(error_file.read_text())["message"] | {"rank": int(error_file.parent.name)}
+    return None
 
 
-def _rank_main(parent: int, machine: Machine, stage: Callable[..., Any], args: tuple) -> Any:
-    _die_with(parent)
+def _rank_main(parent: Connection, machine: Machine, folder: Path, stage: Callable[..., dict], args: tuple) -> None:
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    die_with(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    with joined(machine) as world, _told():
-        return stage(world, *args)
+    with joined(machine) as world, errors_recorded():
+        events = Events(folder if world.main else None)
+        result = stage(world, *args, events)
+        if world.main:
+            leave_result(folder, result, events)
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """An exception is on paper before this rank leaves the group, for the others then fail too, of its leaving."""
+def _end_with(parent: Connection) -> None:
+    """Nothing ever comes through this pipe but its end, when the parent is gone, however it went."""
     try:
-        yield
-    except Exception as wrong:
-        plain = UserError(str(wrong)) if isinstance(wrong, UserError) else wrong  # the parent looks for this very name
-        get_error_handler().record_exception(plain)
-        raise plain from wrong.__cause__
-
-
-def _die_with(parent: int) -> None:
-    """No orphans: the kernel ends this rank when its parent is gone, however it went (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        sys.exit("the parent is gone")
-
-
-@contextmanager
-def joined(machine: Machine) -> Iterator[World]:
-    """This process as one of the ranks that the environment (RANK, WORLD_SIZE, ...) describes."""
-    torch.set_num_threads(machine.threads_per_rank)
-    world = _join(machine)
-    try:
-        yield world
-    finally:
-        dist.destroy_process_group()
-
-
-def _join(machine: Machine) -> World:
-    rank, size, local = (int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    if not machine.on_gpu:
-        dist.init_process_group("gloo", timeout=timedelta(minutes=10))
-        return World(rank, size, torch.device("cpu"))
-    device = torch.device("cuda", local)
-    torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device, timeout=timedelta(minutes=10))
-    return World(rank, size, device)
+        parent.recv_bytes()
+    except (EOFError, OSError):
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -88,7 +88,11 @@ class Model(ABC):
 
     @abstractmethod
     def build(self, seed: int, device: str = "cpu") -> "Transformer":
-        """The initialised module; equal seeds give equal bits. On `meta`, shapes only."""
+        """The initialised module; equal seeds give equal bits."""
+
+    @abstractmethod
+    def outline(self) -> "Transformer":
+        """The module with weights that hold nothing: for names, shapes and sections. Its memory is reserved, not touched."""
 
     @abstractmethod
     def parameters_count(self) -> int:
@@ -187,8 +191,15 @@ class GPT(Model):
 
         return built(self, seed, device)
 
+    def outline(self) -> "Transformer":
+        import torch
+
+        from pgolf.model.transformer import Transformer
+
+        return Transformer(self, torch.float32)
+
     def parameters_count(self) -> int:
-        return sum(p.numel() for p in self.build(0, "meta").parameters())
+        return sum(p.numel() for p in self.outline().parameters())
 
     def flops_per_token(self, sequence_length: int, looping: bool) -> int:
         """6 N + 12 · width · sequence_length per visited block (PaLM, arXiv 2204.02311, appendix B).

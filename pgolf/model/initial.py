@@ -10,12 +10,9 @@ from pgolf.model.transformer import Transformer
 
 def built(spec: GPT, seed: int, device: str) -> Transformer:
     """Initialise on the CPU, so that devices agree, then move. Accelerators compute in bfloat16, the CPU in float32."""
-    kind = torch.device(device).type
-    dtype = torch.bfloat16 if kind == "cuda" else torch.float32
-    with torch.device("meta" if kind == "meta" else "cpu"):
-        model = Transformer(spec, dtype)
-    if kind != "meta":
-        initialise(model, torch.Generator().manual_seed(seed))
+    dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+    model = Transformer(spec, dtype)
+    initialise(model, torch.Generator().manual_seed(seed))
     return model.to(device)
 
 

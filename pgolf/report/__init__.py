@@ -1,22 +1,23 @@
 """`report.html`: what a run or a sweep did, on one page that needs no network. A view of its files, and of nothing else."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from pgolf.helper import Helper
+
 REPORT = "report.html"
+DRAWING_SECONDS = 5.0  # that the end of a run waits for the drawing
 
 
-@contextmanager
-def reported(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Write the report of `folder` when the context ends, however it ends; `say` gets a line if that does not work."""
-    try:
-        yield
-    finally:
-        try:
-            write(folder)
-        except Exception as fault:  # a drawing that fails must not cost a run its result
-            say(f"no {REPORT}: {type(fault).__name__}: {fault}")
+class Drawing:
+    """A process that gets ready to draw the report of `folder`, and draws it when asked to finish."""
+
+    def __init__(self, folder: Path):
+        self.helper = Helper("pgolf.report.drawing", str(folder), output=folder / "report.log")
+
+    def finish(self) -> str:
+        """Draw; what went wrong, or nothing. A drawing that fails costs a run nothing."""
+        fault = self.helper.finish(DRAWING_SECONDS)
+        return f"no {REPORT}: {fault}" if fault else ""
 
 
 def write(folder: Path) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pgolf.errors import UserError
+from pgolf.events import EVENTS
 from pgolf.files import read_json
-from pgolf.logger import EVENTS
 from pgolf.report import charts, page
 from pgolf.runfolder import RECORD, lookup
 from pgolf.stats import digits

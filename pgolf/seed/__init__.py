@@ -14,6 +14,5 @@ class Seed:
     loader: int
 
     def __post_init__(self) -> None:
-        for name in ("value", "model", "loader"):
-            number = getattr(self, name)
+        for name, number in self.__dict__.items():
             need(0 <= number < 2**31, f"seed.{name}", number, "from 0 to 2147483647")

@@ -168,7 +168,7 @@ class ScoreFirst(Legal):
     def check_model(self, model: "Model") -> None:
         from pgolf.ttt.score_first import trained_names
 
-        trained_names(self, model.build(0, "meta"))
+        trained_names(self, model.outline())
 
     def check_text(self, targets: int) -> None:
         allowed = f"below the {targets:,} tokens to score: the last chunk is never trained on"
@@ -225,7 +225,7 @@ class LoraScoreFirst(Legal):
     def check_model(self, model: "Model") -> None:
         from pgolf.ttt.lora import adapted
 
-        adapted(self, model.build(0, "meta"))
+        adapted(self, model.outline())
 
     def plan(self, evaluation: "Eval", text: "Outline") -> "Plan":
         from pgolf.ttt.documents import document_plan

@@ -1,0 +1,47 @@
+"""A process beside a run, for what only shows: it may hang or fail without holding the run up or failing it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+
+class Helper:
+    """`python -m MODULE WORDS…`, which works until its standard input is closed, by `finish` or by the end of this process.
+
+    What it prints goes to `output`, a file that is removed if it stays empty.
+    """
+
+    def __init__(self, module: str, *words: str, output: Path):
+        self.output, self.process, self.fault = output, None, ""
+        try:
+            with open(output, "wb") as out:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", module, *words],
+                    stdin=subprocess.PIPE,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except OSError as wrong:
+            self.fault = f"could not be started: {wrong.strerror}"
+
+    def finish(self, seconds: float) -> str:
+        """Ask it to finish, wait so long, then end it and all it started. Returns what went wrong, or nothing."""
+        if self.process is None:
+            return self.fault
+        self.process.stdin.close()
+        try:
+            code = self.process.wait(seconds)
+            fault = f"ended with exit code {code}" if code else ""
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            fault = f"was not done {seconds:g} s after the end and was stopped"
+        said = self.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        if fault or said:
+            last = f"{said[-1]} (see {self.output})" if said else ""
+            return f"{fault}{'. ' if fault and said else ''}{last}"
+        self.output.unlink()
+        return ""
