@@ -45,6 +45,8 @@ class Case:
 
     run: Run
     config: dict[str, Any]
+    here: dict[str, Any]
+    """The config with the places of this machine."""
     evaluation: Eval
     ttt: TTT
     machine: Machine
@@ -60,9 +62,10 @@ class Case:
         config = read_config(folder)
         bases = {"eval": Eval, "ttt": TTT, "machine": Machine}
         parts = [build(config.get(key), base, key) for key, base in bases.items()]
-        corpus = prepared((places or Places()).applied(config.get("data")), console)
+        here = config | {"data": (places or Places()).applied(config.get("data"))}
+        corpus = prepared(here["data"], console)
         text = corpus.validation
-        return cls(run, config, *parts, corpus, text.read(), byte_table(text.tokenizer), console)
+        return cls(run, config, here, *parts, corpus, text.read(), byte_table(text.tokenizer), console)
 
     def model(self, world: World = ALONE) -> Any:
         """A fresh model from the artifact."""

@@ -22,9 +22,10 @@ from pgolf.errors import UserError
 from pgolf.eval.bytes import ByteTable, prove, token_bytes
 from pgolf.eval.evaluate import evaluate
 from pgolf.eval.ledger import LedgerError
+from pgolf.export.code import script
 from pgolf.machine import Device, Machine
 from pgolf.machine.world import World
-from pgolf.runfolder import ARTIFACT, Run
+from pgolf.runfolder import ARTIFACT, Run, lookup
 
 EXCERPT = 1536  # tokens of validation text that the experiments use
 CONTEXT = 256  # their windows; the run's own where those are shorter
@@ -42,7 +43,7 @@ def audit_run(
     found = [*files(case.run, case.config, case.corpus), *unfinished(case.run)]
     proven = prove(case.ids, case.corpus.validation.tokenizer, case.table)
     if case.run.complete:
-        found += recorded(case, proven)
+        found += [*recorded(case, proven), *judged_by(case)]
     try:
         case.model()
     except UserError as wrong:
@@ -62,6 +63,24 @@ def recorded(case: Case, proven: int) -> list[Finding]:
     scored = int(token_bytes(case.ids, case.table)[1:].sum())
     found = [*arithmetic(run), *clocks(record), *order(record), *traced(record, case.chunks())]
     return [*found, *counts(record, len(case.ids) - 1, proven, scored)]
+
+
+def judged_by(case: Case) -> list[Finding]:
+    """Whether what evaluated is what was weighed, and whether this package, which the experiments run, exports that very file."""
+    stated, weighed = lookup(case.run.record, "evaluate.code_sha256"), case.run.code_sha256
+    if stated is None:
+        what = "the record does not say which code evaluated: it is of a version that did not keep it"
+        return [Finding("code", "needs argument", "evaluation", f"other code: {what}", "run it again")]
+    if stated != weighed:
+        what = f"evaluated by a file with sha256 {stated}, weighed was {weighed}"
+        return [Finding("mistake 21", "fail", "evaluation", what, "judge with the file that is submitted")]
+    ours = script(case.here, case.corpus).section()["sha256"]
+    if ours == stated:
+        return [Finding("code", "note", "evaluation", f"this package exports the file that evaluated, {ours[:16]}", "")]
+    what = (
+        f"other code: the experiments run this package, which exports {ours[:16]}; the run was judged by {stated[:16]}"
+    )
+    return [Finding("code", "needs argument", "evaluation", what, "audit it with the version that made it")]
 
 
 def unfinished(run: Run) -> list[Finding]:

@@ -66,10 +66,14 @@ def read(path: Path) -> bytes:
 
 
 def modules(made: Program, small: str) -> dict[str, str]:
-    """The small source of every module of a program, and of its imports: statements keep their order."""
+    """The small source of every module of a program, of its imports, and of the short names for builtins that come first.
+
+    Statements keep their order."""
     found: dict[str, str] = {}
-    origins = iter(made.origins())
-    for statement in ast.parse(small).body:
+    body, of_modules = ast.parse(small).body, made.origins()
+    own = sum(not isinstance(statement, Import) for statement in body)
+    origins = iter(["builtins"] * (own - len(of_modules)) + of_modules)
+    for statement in body:
         name = "imports" if isinstance(statement, Import) else next(origins)
         found[name] = found.get(name, "") + (ast.get_source_segment(small, statement) or "") + "\n"
     return found
@@ -90,8 +94,8 @@ def table(inside: Inside, parts: Mapping[str, str]) -> str:
 
 
 def packed(text: str) -> int:
-    """Bytes of `text`, compressed and in base85."""
-    return len(bz2.compress(text.encode())) * 5 // 4
+    """Bytes of `text`, compressed."""
+    return len(bz2.compress(text.encode()))
 
 
 def written(module: str) -> int:

@@ -110,20 +110,11 @@ def build(recipe: dict, *, entry: str = ENTRY, package: Path = PACKAGE, cache: P
 
 def wrapped(recipe: dict, small: str) -> bytes:
     """The file that runs the program `small` with `recipe`, in the fewest bytes."""
-    text = f"{GIVEN}={literal(short(recipe))}\n{small}"
+    text = f"{GIVEN}={literal(recipe)}\n{small}"
     brotli = "pgolf.codec.Brotli" in targets(recipe.get("codec"))
     code = min((_wrap(how, packed) for how, packed in _packed(text.encode(), brotli)), key=len)
     compile(code, "train_gpt.py", "exec")
     return code
-
-
-def short(recipe: Any) -> Any:
-    """A recipe that names its classes by the word that `thaw` looks for. {"_target_": "pgolf.seed.Seed"} gives "Seed"."""
-    if isinstance(recipe, list):
-        return [short(value) for value in recipe]
-    if not isinstance(recipe, dict):
-        return recipe
-    return {k: v.rpartition(".")[2] if k == TARGET else short(v) for k, v in recipe.items()}
 
 
 def literal(recipe: dict) -> str:

@@ -34,7 +34,7 @@ from pgolf.recipe import Recipe
 from pgolf.seed import Seed
 from pgolf.train import train
 from pgolf.verdict import verdict
-from pgolf.views import closing_lines, code_line
+from pgolf.views import code_line, receipt_text
 
 JUDGE, LOG = "judge", "train.log"
 
@@ -176,9 +176,16 @@ def whole(world: World, recipe: Recipe, training: TrainingText, validation: Vali
     world.barrier()
     sealed = record["artifact"]["sha256"]
     score = judge(world, recipe, folder / "artifact.pgolf", sealed, validation, code["sha256"], events)
-    record |= {"evaluate": score, "receipts": record["receipts"] + score["receipts"], "reference": None}
+    record |= {"evaluate": score, "receipts": record["receipts"] + score["receipts"]}
     record |= {"data": {"val_tokens": validation.tokens, "val_bytes": validation.bytes}}
-    for line in [*closing_lines(record | {"verdict": verdict(record)}), code_line("end", record)]:
+    size, total = record["artifact"]["bytes"], record["artifact"]["bytes"] + code["bytes"]
+    for line in (
+        *(f"receipt   {receipt_text(r)}" for r in record["receipts"]),
+        f"verdict   {verdict(record)}",
+        f"artifact_sha256={sealed} artifact_bytes={size} code_bytes={code['bytes']} total_bytes={total}",
+        f"val_loss={score['val_loss']:.8f} val_bpb={score['val_bpb']:.8f}",
+        code_line("end", record),
+    ):
         events.write("notice", text=line)
 
 

@@ -6,8 +6,11 @@ Its imports take longer than the drawing, so it is started before there is anyth
 import sys
 from pathlib import Path
 
+import matplotlib.backends.backend_svg  # noqa: F401
+
+import pgolf.report.run
+import pgolf.report.sweep  # noqa: F401
 from pgolf.report import write
-from pgolf.report.run import run_page as _run_page  # noqa: F401  imported early: that is what this process is for
 
 if __name__ == "__main__":
     sys.stdin.buffer.read()
