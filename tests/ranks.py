@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.multiprocessing as mp
 
 from pgolf.machine import Device, Machine
-from pgolf.machine.launch import joined
+from pgolf.machine.rank import joined
 
 
 def free_port() -> int:

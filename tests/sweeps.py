@@ -79,6 +79,7 @@ def make_record(seed: int, val_bpb: float, arm: str, script: bytes, artifact: by
         },
         "ranks": 1,
         "code": {"sha256": sha(script), "bytes": len(script)},
+        "trained_code": None,
         "data": {
             "name": text["name"],
             "manifest_sha256": "m" * 64,
@@ -104,6 +105,7 @@ def make_record(seed: int, val_bpb: float, arm: str, script: bytes, artifact: by
             "bits_per_weight": 6.01,
         },
         "evaluate": {
+            "code_sha256": sha(script),
             "val_bpb": val_bpb,
             "val_loss": val_bpb * math.log(2) * text["bytes"] / text["tokens"],
             "tokens": text["tokens"],
@@ -115,6 +117,7 @@ def make_record(seed: int, val_bpb: float, arm: str, script: bytes, artifact: by
         },
         "reference": {"xz -9e": 1.73, "zstd -22": 1.81},
         "receipts": [{"part": "average", "what": "distance to the raw weights", "value": 0.125, "alive": True}],
+        "notices": [],
         "verdict": "consistent",
     }
 

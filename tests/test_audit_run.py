@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from pgolf.journal import Nowhere
 
 from pgolf.audit.__main__ import main
 from pgolf.audit.case import Case, Places, prepared
 from pgolf.audit.finding import overall
 from pgolf.audit.run import GPU_DRIFT, REST, audit_run, compared, experiments, threads, weighed
 from pgolf.compose import rehearse, sha256_of
+from pgolf.console import NullConsole, outlet
 from pgolf.errors import UserError
 from pgolf.machine import Device
 from tests.command import TINY, environment, only, run
@@ -64,10 +64,11 @@ def failed(folder: Path, **how) -> dict[str, str]:
     return {f.rule: f"{f.where}: {f.what}" for f in audit_run(folder, **how) if f.verdict == "fail"}
 
 
-def test_a_whole_run_is_consistent_and_scores_the_same_again(folder, capsys, monkeypatch):
-    monkeypatch.setattr("pgolf.journal.PLAIN_SECONDS", 0.0)
+def test_a_whole_run_is_consistent_and_scores_the_same_again(folder, capfd, monkeypatch):
+    monkeypatch.setattr("pgolf.console.PLAIN_SECONDS", 0.0)
     assert main([str(folder), "full=true"]) == 0
-    told = capsys.readouterr()
+    assert outlet(2).drain(60.0) is None
+    told = capfd.readouterr()
     assert re.search(r"^experiments +\d+%  experiment 8 of 8  \d+ s to go$", told.err, re.MULTILINE)
     assert re.search(r"^scoring again  100%  ([\d,]+) of \1 targets  0 s to go$", told.err, re.MULTILINE)
     assert REST not in told.out
@@ -237,7 +238,7 @@ def test_missing_shards_are_told_with_a_way_that_works(tmp_path, monkeypatch):
     monkeypatch.setenv("PGOLF_CACHE", str(tmp_path))
     (job,) = rehearse(["data=fineweb_sp1024"], sweep=False)
     with pytest.raises(UserError, match=r"no fineweb_train_\*\.bin there.*data\.folder=DIR"):
-        prepared(job.config["data"], Nowhere())
+        prepared(job.config["data"], NullConsole())
 
 
 @pytest.mark.parametrize(

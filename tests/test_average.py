@@ -141,7 +141,7 @@ def test_snapshot_restores_to_the_bit(name):
     assert torch.equal(*ends)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from(list(PARTS.values())), st.integers(1, 12))
 def test_equal_weights_average_to_themselves(part: Average, steps: int):
     net = model()

@@ -1,10 +1,13 @@
 """The exported file: finds what is needed, strips it without changing it, and runs from memory with nothing installed."""
 
 import ast
+import base64
+import bz2
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +18,8 @@ from pgolf.data import Corpus, TrainingText, ValidationText
 from pgolf.errors import UserError
 from pgolf.export import code, standalone
 from pgolf.export.closure import closure
-from pgolf.export.program import CHECKED, DECODERS, PACKAGE, TRUSTED, program, unused
+from pgolf.export.program import ENTRY, PACKAGE, SPOKEN, program
+from pgolf.export.program import RECIPE as RECIPE_CLASS
 from pgolf.export.strip import strip
 
 TOY = {
@@ -29,11 +33,11 @@ if TYPE_CHECKING:
     from toy.unused import Nothing
 
 
-def main(recipe: dict) -> "Nothing":
+def main(recipe: dict, script: str) -> "Nothing":
     """Run."""
     from toy.late import report  # found inside a function
 
-    report(Part(**recipe["part"]).twice + numbers.ONE, __name__)
+    report(Part(**recipe["part"]).twice + numbers.ONE, __name__, script)
 ''',
     "parts/__init__.py": '''"""Parts."""
 from dataclasses import dataclass
@@ -51,14 +55,15 @@ class Part(Base):
     "parts/deep.py": "def times(a: int, b: int) -> int:\n    return a * b\n",
     "numbers.py": "ONE = 1\n",
     "late.py": """import inspect
-def report(value, where):
+def report(value, where, script):
     "Say it."
-    print(f"{value} 'é' {where} " + inspect.getsource(report).splitlines()[0])
+    print(f"{value} 'é' {where} {script} " + inspect.getsource(report).splitlines()[0])
 """,
     "unused.py": "raise RuntimeError('never imported')\n",
 }
 NEEDED = ["toy", "toy.late", "toy.numbers", "toy.parts", "toy.parts.base", "toy.parts.deep", "toy.start"]
 TO_NEED = {"entry": "pgolf.errors:need"}
+DECODERS = ("def from_zstd(", "def from_brotli(", "class RangeRows(", "def from_lzma(")
 RECIPE = {"part": {"size": 21}, "words": 'é "quoted" {braces} \\'}
 
 
@@ -82,7 +87,7 @@ def test_closure_follows_every_kind_of_import_and_nothing_else(toy):
 def test_targets_of_the_recipe_are_roots(toy):
     recipe = {"a": [{"_target_": "toy.parts.deep.times"}], "_target_": "elsewhere.Thing"}
     made = program(recipe, "toy.late:report", toy)
-    assert made.classes == ("times",)
+    assert made.names == ("times",)
     assert "def times(" in made.source
     assert "class Part" not in made.source
 
@@ -99,7 +104,14 @@ def test_unknown_entry_is_a_mistake(toy):
 
 def test_every_seed_and_number_of_ranks_ships_the_same_script(monkeypatch):
     monkeypatch.setattr(code.build, "__kwdefaults__", TO_NEED | {"package": PACKAGE, "cache": None})
-    same = [{"seed": {"value": s}, "machine": {"ranks": s, "compile": True}, "quant": {"bits": 5}} for s in (1, 2)]
+    same = [
+        {
+            "seed": {"value": s},
+            "machine": {"_target_": "pgolf.machine.Machine", "ranks": s, "threads": s, "device": d, "compile": True},
+            "quant": {"bits": 5},
+        }
+        for s, d in ((1, "CPU"), (2, "CUDA"))
+    ]
     first, second = map(code.script, same)
     assert first == second
     assert first.section() == code.weigh(first.data)
@@ -113,10 +125,11 @@ def test_texts_are_frozen_without_the_way_to_them(monkeypatch):
     home = str(Path.home() / "text")
     training = TrainingText("t", (f"{home}/a.bin",), (9,), 7, 3, 2, f"{home}/t.model")
     validation = ValidationText("t", (f"{home}/b.bin",), (5,), ("ff",), 11, 7, f"{home}/t.model", "ee")
-    made = code.script({"data": {"folder": home, "vocab_size": 7}}, Corpus(training, validation, None))
+    corpus = Corpus(training, validation, SimpleNamespace(name="wiki"))
+    made = code.script({"data": {"folder": home, "vocab_size": 7}}, corpus)
     held = code.unpack(made.data).recipe
     assert held["data"] == {"folder": "", "vocab_size": 7}
-    assert held["texts"]["folder"] == "~/text"
+    assert held["texts"]["folder"] == "data/wiki"
     assert held["texts"]["training"]["paths"] == ["a.bin"]
     assert held["texts"]["validation"]["sha256"] == ["ff"]
     assert str(Path.home()) not in str(held)
@@ -179,7 +192,7 @@ def test_runs_from_memory_where_the_package_is_not(toy, tmp_path, monkeypatch, h
     run = [sys.executable, "-W", "error", "train_gpt.py"]
     found = subprocess.run(run, cwd=script.parent, capture_output=True, text=True, encoding="utf-8", check=False)
     assert found.stderr == ""
-    assert re.match(r"43 'é' __main__ def \w+\(a,b\):", found.stdout)
+    assert re.match(r"43 'é' __main__ \S*train_gpt\.py def \w+\(value,where,script\):", found.stdout)
     assert code.unpack(script.read_bytes()).recipe == RECIPE
 
 
@@ -194,10 +207,10 @@ def test_a_formatted_traceback_shows_the_line(toy, tmp_path):
     late = f"import traceback\ndef report(value, where):\n {body}\n"
     (toy / "late.py").write_text(late)
     (tmp_path / "train_gpt.py").write_bytes(build(toy, RECIPE | {"part": {"size": 0}}))
-    (toy / "start.py").write_text("def main(recipe):\n from toy.late import report\n report('', '')\n")
+    (toy / "start.py").write_text("def main(recipe, script):\n from toy.late import report\n report('', '')\n")
     (tmp_path / "train_gpt.py").write_bytes(build(toy))
     found = subprocess.run([sys.executable, tmp_path / "train_gpt.py"], capture_output=True, text=True, check=False)
-    assert re.search(r'File "packed", line \d+, in \w+\n    try:1/a\n', found.stdout)
+    assert re.search(r'File "packed", line \d+, in \w+\n    try:1/value\n', found.stdout)
 
 
 def test_unpack_reads_it_back_without_running_it(toy):
@@ -208,11 +221,54 @@ def test_unpack_reads_it_back_without_running_it(toy):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"print(1)", b"S=1", b"\x00", b"S=lzma.x(f('!')).y()", b"S=bz2.x(f('0')).y()", b"S=a.b(c('')).d()"]
+    "data",
+    [
+        b"",
+        b"print(1)",
+        b"S=1",
+        b"\x00",
+        b"S=lzma.x(f('!')).y()",
+        b"S=bz2.x(f('0')).y()",
+        b"S=a.b(c('')).d()",
+        b"S=a.b(''.c()).d()",
+        b"S=lzma.x(''.f()).y()",
+        b"S=bz2.x('no stream'.f()).y()",
+        b"S=brotli.x('!'.f()).y()",
+        "S=bz2.x('\u20ac'.f()).y()".encode(),
+        b"S=bz2.x(3 .f()).y()",
+        b"S=bz2.x(base64.b85decode('\"')).y()",
+    ],
 )
 def test_unpack_refuses_other_files(data):
     with pytest.raises(UserError, match="not a train_gpt"):
         code.unpack(data)
+
+
+def test_files_of_version_0_1_0_are_unpacked_too():
+    text = "RECIPE={'a':[1,'b']}\nprint(RECIPE)"
+    packed = base64.b85encode(bz2.compress(text.encode())).decode()
+    old = f"""\
+import base64,linecache,bz2
+S=bz2.decompress(base64.b85decode("{packed}")).decode()
+linecache.cache["packed"]=len(S),None,S.splitlines(1),"packed"
+exec(compile(S,"packed","exec"))
+"""
+    assert code.unpack(old.encode()) == code.Inside({"a": [1, "b"]}, {"program": "print(RECIPE)"})
+
+
+@given(st.binary(max_size=200))
+def test_quoted_bytes_are_the_same_bytes_and_no_editor_changes_them(data):
+    literal = code.quoted(data).encode("latin-1")
+    assert not set(literal) & set(b"\0\n\r")
+    names: dict = {}
+    exec(compile(b"# coding: latin-1\nS=" + literal + b"\n", "packed", "exec"), names)
+    assert names["S"].encode("latin-1") == data
+
+
+def test_quoted_takes_the_mark_that_is_rarer():
+    assert code.quoted(b"a'b") == '"a\'b"'
+    assert code.quoted(b'a"b') == "'a\"b'"
+    assert code.quoted(b"\x001\0x") == r"'\x001\0x'"
 
 
 def test_weigh():
@@ -262,7 +318,7 @@ def test_strip_is_idempotent_on_every_module_of_the_package():
         assert ast.get_docstring(ast.parse(once)) is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=20), max_size=4))
 def test_any_plain_recipe_survives(recipe):
     data = code.build(recipe, entry="pgolf.errors:need")
@@ -270,27 +326,39 @@ def test_any_plain_recipe_survives(recipe):
 
 
 def test_what_is_named_here_is_there():
-    for dotted in (*DECODERS, *DECODERS.values(), *CHECKED):
+    for dotted in (RECIPE_CLASS, *SPOKEN, ENTRY.replace(":", ".")):
         module, _, name = dotted.rpartition(".")
         path = PACKAGE.parent.joinpath(*module.split("."))
         text = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
         assert re.search(rf"^(class|def) {name}\b", text, re.MULTILINE), dotted
-    assert all(PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py").exists() for module in TRUSTED)
 
 
 def test_only_the_decoders_of_the_recipes_codec_stay():
     zstd = {"_target_": "pgolf.codec.Zstd", "level": 3}
     rows = {"_target_": "pgolf.codec.RangeRows", "small": {"_target_": "pgolf.codec.Brotli"}}
-    left = {name: set(DECODERS.values()) - set(unused({"codec": c})) for name, c in (("zstd", zstd), ("rows", rows))}
-    assert left["zstd"] == {DECODERS["pgolf.codec.Zstd"]}
-    assert left["rows"] == {DECODERS[f"pgolf.codec.{name}"] for name in ("RangeRows", "Brotli")}
-    assert unused({"codec": {"_target_": "elsewhere.Codec"}}) == []
-    assert unused({}) == []
+    small, large = (program({"codec": codec}).source for codec in (zstd, rows))
+    assert [name in small for name in DECODERS] == [True, False, False, False]
+    assert [name in large for name in DECODERS] == [False, True, True, False]
+
+
+def test_names_that_are_looked_up_while_it_runs_stay():
+    made = program({"quant": {"fit": {"_target_": "pgolf.quant.Cap"}}, "codec": {"_target_": "pgolf.codec.Range"}})
+    assert made.names == ("Range", "Cap", "UserError")
+    assert all(f"class {name}(" in made.small() for name in made.names)
 
 
 def test_the_package_itself_becomes_a_program_without_what_no_exported_file_runs():
     source = program({"seed": 1}).source
     compile(source, "program", "exec")
     assert not any(
-        word in source for word in ("import hydra", "import rich", "import wandb", "def compose", "Terminal(")
+        word in source
+        for word in (
+            "import hydra",
+            "import rich",
+            "import wandb",
+            "def compose",
+            "TerminalConsole",
+            "def mirrored",
+            "elastic_launch(",
+        )
     )

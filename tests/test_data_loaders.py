@@ -45,7 +45,7 @@ def epoch_of(loader: Loader, windows: Windows, batch: int, seed: int) -> tuple[B
 
 
 @pytest.mark.parametrize("loader", LOADERS, ids=lambda x: type(x).__name__)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(made=corpora(), seed=st.integers(0, 2**32))
 def test_an_epoch_tiles_the_text_before_the_dev_slice(loader, made, seed):
     windows, batch = made
@@ -67,7 +67,7 @@ def test_an_epoch_tiles_the_text_before_the_dev_slice(loader, made, seed):
 
 
 @pytest.mark.parametrize("loader", LOADERS, ids=lambda x: type(x).__name__)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(made=corpora(), seed=st.integers(0, 2**32), steps=st.integers(0, 30))
 def test_state_is_exact(loader, made, seed, steps):
     windows, batch = made
@@ -81,7 +81,7 @@ def test_state_is_exact(loader, made, seed, steps):
 
 
 @pytest.mark.parametrize("loader", LOADERS, ids=lambda x: type(x).__name__)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(made=corpora(), seed=st.integers(0, 2**32), ranks=st.sampled_from([1, 2, 4, 8]), each=st.integers(1, 4))
 def test_the_global_batch_is_the_same_for_any_number_of_ranks(loader, made, seed, ranks, each):
     windows, _ = made

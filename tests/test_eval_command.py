@@ -12,7 +12,9 @@ from pgolf.bench.eval import contests
 from pgolf.compose import beside_or_inside, jobs
 from pgolf.errors import UserError
 from pgolf.eval.ledger import Progress
+from pgolf.events import Events
 from pgolf.judge import EvalProgress
+from pgolf.limits.clock import Clock
 from tests.command import TINY, environment, run
 
 BAD = [
@@ -62,20 +64,35 @@ def test_shards_that_are_not_there_are_told_before_anything_is_started(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-class Said:
-    """Stands in for the journal, the bar and the clock."""
+class Said(Events):
+    """Keeps lines, other events, and all progress."""
+
+    def __init__(self):
+        super().__init__(None, self.hear)
+        self.lines, self.events, self.shown = [], [], []
+
+    def hear(self, event):
+        (self.lines if event["event"] == "notice" else self.events).append(event)
+
+    def progress(self, label, done, text, tokens_per_second=0.0):
+        self.shown.append(text)
+
+
+class Stopped(Clock):
+    """A clock that shows one second, of so many more."""
+
+    elapsed = 1.0
 
     def __init__(self, left: float):
-        self.left, self.elapsed, self.lines, self.shown = left, 1.0, [], []
+        super().__init__(1.0 + left)
 
-    def line(self, text):
-        self.lines.append(text)
 
-    def event(self, kind, **fields):
-        self.lines.append((kind, fields))
-
-    def update(self, done, text):
-        self.shown.append(text)
+def heard(left: float, *progress: Progress) -> Said:
+    said = Said()
+    listen = EvalProgress(said, Stopped(left))
+    for now in progress:
+        listen(now)
+    return said
 
 
 def progress(done: int, seconds: float) -> Progress:
@@ -83,26 +100,23 @@ def progress(done: int, seconds: float) -> Progress:
 
 
 def test_an_evaluation_that_will_be_late_says_so_once_and_early():
-    said = Said(left=100.0)
-    listen = EvalProgress(said, said, said)
-    listen(progress(49, 49.0))  # too early to tell
-    assert said.lines == []
-    listen(progress(50, 50.0))
-    listen(progress(60, 60.0))
-    assert said.lines == ["at this rate evaluation needs 950 s more, and limits.eval_seconds leaves 100"]
+    early = progress(49, 49.0)
+    assert heard(100.0, early).lines == [], "too early to tell"
+    said = heard(100.0, early, progress(50, 50.0), progress(60, 60.0))
+    (line,) = said.lines
+    assert line["text"] == "at this rate evaluation needs 950 s more, and limits.eval_seconds leaves 100"
     assert said.shown[1] == "50 of 1,000 targets  950 s to go  1 s used, 100 s left"
 
 
 def test_the_running_score_is_shown_once_a_chunk_is_committed():
-    said = Said(left=100.0)
-    EvalProgress(said, said, said)(Progress(1, 10, 150, 1000, 1, 1.5, 15.0))
-    assert said.shown == ["150 of 1,000 targets  bpb 1.5000  85 s to go  1 s used, 100 s left"]
+    said = heard(100.0, *[Progress(1, 10, 150, 1000, 1, 1.5, 15.0)] * 2)
+    assert said.shown == ["150 of 1,000 targets  bpb 1.5000  85 s to go  1 s used, 100 s left"] * 2
+    (chunk,) = said.events
+    assert chunk | {"time": 0} == {"event": "chunk", "time": 0, "chunk": 1, "val_bpb": 1.5, "seconds": 1.0}
 
 
 def test_one_that_will_be_in_time_says_nothing():
-    said = Said(left=1000.0)
-    EvalProgress(said, said, said)(progress(500, 50.0))
-    assert said.lines == []
+    assert heard(1000.0, progress(500, 50.0)).lines == []
 
 
 def test_the_benchmark_agrees_with_itself():

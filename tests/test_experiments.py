@@ -5,6 +5,7 @@ import torch
 
 from pgolf.compose import beside_or_inside, dotted_keys, register_experiments, rehearse
 from pgolf.errors import ConfigError
+from pgolf.events import Events
 from pgolf.judge import judge
 from pgolf.machine.world import World
 from pgolf.pipeline import run as start
@@ -304,11 +305,11 @@ def test_without_scale_nothing_is_small():
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "pr606_int5_softround"])
 def test_small_it_trains_seals_and_is_judged(name, tmp_path):
     recipe = composed(*small(name), "logger=none").recipe
-    corpus, world = recipe.data.prepare(lambda what, done: None), World.alone()
-    trained = train(world, recipe, corpus.training, recipe.ttt.exam(corpus.validation), 40_000, tmp_path, False)
-    judged = judge(
-        world, recipe, tmp_path / "artifact.pgolf", trained["artifact"]["sha256"], corpus.validation, tmp_path, False
-    )
+    corpus, world, quiet = recipe.data.prepare(lambda what, done: None), World.alone(), Events(None)
+    trained = train(world, recipe, corpus.training, recipe.ttt.exam(corpus.validation), 40_000, tmp_path, quiet)
+    sealed = trained["artifact"]["sha256"]
+    judged = judge(world, recipe, tmp_path / "artifact.pgolf", sealed, corpus.validation, "c" * 64, quiet)
+    assert judged["code_sha256"] == "c" * 64
     assert judged["tokens"] == corpus.validation.tokens - 1
     assert judged["val_bpb"] < 6
     receipts = trained["receipts"] + judged["receipts"]

@@ -13,11 +13,13 @@ import pytest
 import yaml
 
 import pgolf
+from pgolf.compose import rehearse
 from pgolf.errors import ConfigError
-from pgolf.logger import EVENTS as EVENTS_FILE
-from pgolf.logger import Jsonl, NoLogger, TensorBoard, Wandb
+from pgolf.events import EVENTS as EVENTS_FILE
+from pgolf.events import Events
+from pgolf.logger import NoLogger, TensorBoard, Wandb
 from pgolf.logger.keys import AGGREGATE, AXES, EVENTS, SUMMARY, TABLES, axis, history
-from pgolf.logger.mirror import read_from
+from pgolf.logger.mirror import Target, follow
 from pgolf.receipts import Receipt
 from pgolf.submission import publish
 from tests.command import TINY, only, record, run
@@ -43,17 +45,29 @@ def _apart(monkeypatch, tmp_path):
 
 
 def written() -> dict[str, set[str]]:
-    """Event -> fields, of every journal.event("kind", field=...) in the package."""
+    """Event -> fields, of every events.write("kind", field=..., **numbers) in the package, and of the pen's own."""
     found: dict[str, set[str]] = {}
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("journal.event"):
-                kind = ast.literal_eval(node.args[0])
-                assert all(k.arg for k in node.keywords), (
-                    f"{path}: {kind}: fields are spelled out, so that they can be read here"
-                )
-                found.setdefault(kind, set()).update(k.arg for k in node.keywords)
+        pens = ("self.write",) if path.name == "events.py" else ("events.write", "self.events.write")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in pens:
+                    fields = {name for keyword in node.keywords for name in named(keyword, function)}
+                    found.setdefault(ast.literal_eval(node.args[0]), set()).update(fields)
     return found
+
+
+def named(keyword: ast.keyword, function: ast.FunctionDef) -> list[str]:
+    """The fields that field=... or **numbers stand for, where numbers = {...} is in the same function."""
+    if keyword.arg:
+        return [keyword.arg]
+    name = ast.unparse(keyword.value)
+    (value,) = (s.value for s in ast.walk(function) if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == name)
+    assert isinstance(value, ast.Dict), (
+        f"{function.name}: {name}: fields are spelled out, so that they can be read here"
+    )
+    return [ast.literal_eval(key) for key in value.keys]
 
 
 def test_every_event_and_field_that_is_written_is_in_the_schema_and_the_other_way_round():
@@ -88,25 +102,43 @@ def test_tables_name_columns_that_their_rows_have(tmp_path):
 # ---- events.jsonl
 
 
-def test_jsonl_appends_and_none_keeps_nothing(tmp_path):
-    for logger in (NoLogger(), Jsonl()):
-        with logger.mirrored(tmp_path, pytest.fail):
-            logger.event(tmp_path, "dev", {"step": 1})
-            logger.event(tmp_path, "dev", {"step": 2})
-        logger.aggregate(tmp_path, pytest.fail)
-    lines = (tmp_path / EVENTS_FILE).read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [{"event": "dev", "step": 1}, {"event": "dev", "step": 2}]
-    assert EVENTS_FILE == "events.jsonl", "other tools rely on this name"
+def test_no_logger_passes_nothing_on(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    live(folder, NoLogger(), pytest.fail)
+    NoLogger().aggregate(folder, pytest.fail)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", EVENTS_FILE]
 
 
-def test_a_mirror_reads_whole_lines_only(tmp_path):
-    path = tmp_path / "events.jsonl"
-    assert read_from(path, 0) == b""
-    path.write_bytes(b"one\ntwo\nthr")
-    assert read_from(path, 0) == b"one\ntwo\n"
-    assert read_from(path, 8) == b""
-    path.write_bytes(b"one\ntwo\nthree\n")
-    assert read_from(path, 8) == b"three\n"
+@pytest.mark.parametrize("name", ["none", "jsonl"])
+def test_two_words_mean_that_nothing_is_passed_on(name):
+    (job,) = rehearse([f"logger={name}"], sweep=False)
+    assert job.recipe.logger == NoLogger()
+
+
+class Heard(Target):
+    """Stands in for a service."""
+
+    def __init__(self):
+        self.told = []
+
+    def event(self, event):
+        self.told.append(event["event"])
+
+    def close(self):
+        self.told.append("closed")
+
+
+def test_a_mirror_follows_events_to_the_last_and_closes(tmp_path):
+    pen, heard, waits = Events(tmp_path), Heard(), iter([False, False, True])
+
+    def ended(seconds: float) -> bool:
+        pen.write("dev", step=1)
+        return next(waits)
+
+    pen.write("stage", stage="train")
+    follow(heard, tmp_path, ended)
+    assert heard.told == ["stage", "dev", "dev", "dev", "closed"]
 
 
 # ---- a run in miniature, mirrored
@@ -117,7 +149,7 @@ def live(folder: Path, logger, say) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump({"quant": {"bits": 5}, "name": "laptop"}))
     with logger.mirrored(folder, say):
         for kind, numbers in STORY:
-            logger.event(folder, kind, {"time": 1.7e9, **numbers})
+            Events(folder).write(kind, **numbers)
 
 
 STORY = (
@@ -304,7 +336,9 @@ def test_a_sweep_with_wandb_leaves_stages_an_aggregate_and_reports(tmp_path):
     assert final["final/val_bpb"] == made["evaluate"]["val_bpb"]
     assert {"artifact.pgolf", "config.yaml", "train.log", "report.html"} <= judge.artifacts["laptop-seed3"][1]
     events = [json.loads(line) for line in (folder / EVENTS_FILE).read_text().splitlines()]
-    assert {e["event"] for e in events} == set(EVENTS)
+    rare = {"epoch", "notice"}
+    assert {e["event"] for e in events} - rare == set(EVENTS) - rare
+    assert all({"event", "time", *EVENTS[e["event"]]} == set(e) for e in events)
     (aggregate,) = kept_runs(tmp_path / "sweep")
     assert aggregate.job_type == "aggregate"
     assert (folder / "report.html").exists()

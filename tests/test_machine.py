@@ -1,5 +1,7 @@
 """Ranks are started, agree, fail and stop as a whole."""
 
+import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,8 +14,10 @@ import pytest
 import torch
 
 from pgolf.errors import ConfigError, UserError
+from pgolf.events import EVENTS, Events
 from pgolf.machine import Device, Machine
-from pgolf.machine.launch import RankError, joined, launch
+from pgolf.machine.launch import RankError, launch, launch_program
+from pgolf.machine.rank import LOGS, errors_recorded, joined, leave_result, result_path
 from pgolf.machine.world import World
 from tests.ranks import free_port
 
@@ -23,32 +27,84 @@ def machine(ranks: int | None = 1, **changed) -> Machine:
     return Machine(ranks=ranks, **fields | changed)
 
 
-def total(world: World, start: int) -> dict:
+def total(world: World, start: int, events: Events) -> dict:
+    events.write("notice", text=f"rank {world.rank}")
     numbers = torch.tensor([start + world.rank, 1.0])
     counts = torch.tensor(world.rank)
     world.sum_(numbers, counts)
     return {"sum": numbers.tolist(), "counts": counts.item(), "agreed": world.agree(float(world.rank + 7))}
 
 
-def fail_on_one(world: World) -> None:
+def fail_on_one(world: World, events: Events) -> dict:
     if world.rank == 1:
-        raise UserError("the shard is short")
+        raise ConfigError("data.shard", 3, "is short")
     time.sleep(60)
 
 
-def die_on_one(world: World) -> None:
+def fail_amid_collectives(world: World, events: Events) -> dict:
+    if world.rank == 1:
+        raise UserError("the shard is short")
+    while True:
+        world.barrier()
+
+
+def die_on_one(world: World, events: Events) -> dict:
     if world.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
 
 
-def crash(world: World) -> None:
+def crash(world: World, events: Events) -> dict:
     raise ZeroDivisionError("an honest bug")
 
 
-def test_ranks_add_and_agree(tmp_path):
-    got = launch(total, 10, machine=machine(2), logs=tmp_path)
-    assert got == {"sum": [21.0, 2.0], "counts": 1, "agreed": 7.0}
+def talk(world: World, events: Events) -> dict:
+    print(f"a library of rank {world.rank} talks", flush=True)
+    os.write(2, b"and so does its C code")
+    return {}
+
+
+def not_plain(world: World, events: Events) -> dict:
+    return {"path": Path()}
+
+
+def test_ranks_add_and_agree_and_rank_0_tells(tmp_path):
+    got = launch(total, 10, machine=machine(2), folder=tmp_path)
+    assert got == {"result": {"sum": [21.0, 2.0], "counts": 1, "agreed": 7.0}, "fault": None}
+    (event,) = map(json.loads, (tmp_path / EVENTS).read_text().splitlines())
+    assert event["text"] == "rank 0"
+    assert [path.name for path in tmp_path.iterdir()] == [EVENTS], "ranks that said nothing leave no files"
+
+
+def test_events_that_cannot_be_written_are_a_fault_beside_the_result(tmp_path):
+    (tmp_path / EVENTS).mkdir()
+    got = launch(total, 10, machine=machine(1), folder=tmp_path)
+    assert got["result"] == {"sum": [10.0, 1.0], "counts": 0, "agreed": 7.0}
+    assert got["fault"].startswith(f"{EVENTS}: cannot be written")
+
+
+def test_what_ranks_say_goes_to_files_and_nowhere_else(tmp_path, capfd):
+    assert launch(talk, machine=machine(2), folder=tmp_path)["result"] == {}
+    assert capfd.readouterr() == ("", "")
+    out, err = ([file.read_text() for file in (tmp_path / LOGS).rglob(name)] for name in ("stdout.log", "stderr.log"))
+    assert sorted(out) == ["a library of rank 0 talks\n", "a library of rank 1 talks\n"]
+    assert err == ["and so does its C code"] * 2
+
+
+def test_a_result_must_be_plain(tmp_path):
+    with pytest.raises(RankError, match=r"rank 0.*(?s:.)*not JSON serializable"):
+        launch(not_plain, machine=machine(1), folder=tmp_path)
+
+
+def test_what_was_set_for_this_process_is_set_again(tmp_path):
+    def now() -> list:
+        return [*map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)), multiprocessing.get_start_method(True)]
+
+    before = now()
+    launch(total, 10, machine=machine(1), folder=tmp_path)
+    with pytest.raises(RankError):
+        launch(crash, machine=machine(1), folder=tmp_path)
+    assert now() == before
 
 
 def gloo_threads() -> list[str]:
@@ -77,24 +133,105 @@ def test_a_rank_that_leaves_takes_the_communication_threads_with_it():
 
 
 def test_alone_collectives_are_the_identity():
-    assert total(World.alone(), 10) == {"sum": [10.0, 1.0], "counts": 0, "agreed": 7.0}
+    assert total(World.alone(), 10, Events(None)) == {"sum": [10.0, 1.0], "counts": 0, "agreed": 7.0}
 
 
 def test_a_users_mistake_on_any_rank_is_one_message(tmp_path):
+    with pytest.raises(UserError, match=r"^data\.shard=3: is short$"):
+        launch(fail_on_one, machine=machine(2), folder=tmp_path)
+
+
+def test_what_others_say_of_a_rank_that_left_is_not_the_cause(tmp_path):
     with pytest.raises(UserError, match=r"^the shard is short$"):
-        launch(fail_on_one, machine=machine(2), logs=tmp_path)
+        launch(fail_amid_collectives, machine=machine(2), folder=tmp_path)
 
 
 def test_a_killed_rank_ends_the_others(tmp_path):
     began = time.monotonic()
     with pytest.raises(RankError, match=r"rank 1 .* exit code -9"):
-        launch(die_on_one, machine=machine(2), logs=tmp_path)
+        launch(die_on_one, machine=machine(2), folder=tmp_path)
     assert time.monotonic() - began < 50, "rank 0 slept on"
 
 
 def test_a_bug_shows_its_traceback(tmp_path):
     with pytest.raises(RankError, match=r"(?s)rank 0.*in crash.*ZeroDivisionError: an honest bug"):
-        launch(crash, machine=machine(1), logs=tmp_path)
+        launch(crash, machine=machine(1), folder=tmp_path)
+
+
+PROGRAM = """
+    import sys
+    from pathlib import Path
+    from pgolf.events import Events
+    from pgolf.machine import Device, Machine
+    from pgolf.machine.rank import errors_recorded, joined, leave_result
+    import torch
+
+    machine = Machine(ranks=2, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False)
+    with errors_recorded(), joined(machine) as world:
+        number = torch.tensor(world.rank + 1)
+        world.sum_(number)
+        if sys.argv[2] == "fail" and world.rank == 1:
+            1 / 0
+        if world.main and sys.argv[2] == "leave":
+            leave_result(Path(sys.argv[1]), {"sum": number.item()}, Events(None))
+        world.barrier()
+"""
+
+
+# torch leaves the files open into which a program's output goes.
+unclosed = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
+
+@pytest.fixture
+def program(tmp_path):
+    script, folder = tmp_path / "program.py", tmp_path / "run"
+    script.write_text(textwrap.dedent(PROGRAM))
+    folder.mkdir()
+    return lambda word: launch_program([sys.executable, str(script), str(folder), word], machine(2), folder)
+
+
+@unclosed
+def test_ranks_may_be_a_program(program):
+    assert program("leave") == {"result": {"sum": 3}, "fault": None}
+
+
+@unclosed
+def test_a_program_that_fails_is_a_rank_that_failed(program):
+    with pytest.raises(RankError, match=r"rank 1(?s:.)*ZeroDivisionError"):
+        program("fail")
+
+
+@unclosed
+def test_a_result_of_earlier_ranks_is_not_that_of_these(program):
+    assert program("leave")["result"] == {"sum": 3}
+    with pytest.raises(UserError, match=r"result\.json: cannot be read"):
+        program("nothing")
+
+
+def test_a_result_is_left_with_what_the_events_could_not_say(tmp_path):
+    result_path(tmp_path).parent.mkdir()
+    pen = Events(tmp_path / "nowhere")
+    pen.write("dev", step=1)
+    leave_result(tmp_path, {"loss": float("nan")}, pen)
+    assert json.loads(result_path(tmp_path).read_text()) == {"result": {"loss": None}, "fault": pen.fault}
+    assert pen.fault
+
+
+def test_a_mistake_of_any_kind_is_recorded_by_one_word(tmp_path, monkeypatch):
+    file = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    with pytest.raises(ConfigError), errors_recorded(), errors_recorded():
+        raise ConfigError("a.b", 3, "must be 4")
+    assert json.loads(file.read_text())["message"]["message"] == "UserError: a.b=3: must be 4"
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE")
+    with pytest.raises(ZeroDivisionError), errors_recorded():
+        _ = 1 / 0
+
+
+def test_a_rank_whose_parent_is_gone_ends():
+    code = "import os; from pgolf.machine.rank import die_with; die_with(os.getppid()); print('on'); die_with(1 << 30)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "on\n", "the parent is gone\n")
 
 
 SLEEPER = """
@@ -103,7 +240,7 @@ SLEEPER = """
     from pgolf.machine import Device, Machine
     from pgolf.machine.launch import launch
 
-    def sleep(world, folder):
+    def sleep(world, folder, events):
         Path(folder, str(os.getpid())).touch()
         time.sleep(120)
 
@@ -111,7 +248,7 @@ SLEEPER = """
         from sleeper import sleep
         machine = Machine(ranks=2, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False)
         try:
-            launch(sleep, sys.argv[1], machine=machine, logs=Path(sys.argv[2]))
+            launch(sleep, sys.argv[1], machine=machine, folder=Path(sys.argv[2]))
         except KeyboardInterrupt as stop:
             print("stopped", stop)
 """
@@ -130,7 +267,7 @@ def test_stopping_the_parent_leaves_no_orphans(tmp_path, how):
     (tmp_path / "sleeper.py").write_text(textwrap.dedent(SLEEPER))
     seen = tmp_path / "seen"
     seen.mkdir()
-    command = [sys.executable, str(tmp_path / "sleeper.py"), str(seen), str(tmp_path / "logs")]
+    command = [sys.executable, str(tmp_path / "sleeper.py"), str(seen), str(tmp_path)]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     deadline = time.monotonic() + 60
     while len(list(seen.iterdir())) < 2 and time.monotonic() < deadline:

@@ -223,7 +223,7 @@ def test_looped_value_residual_stack_agrees_with_a_slow_reference(num_loops):
     torch.testing.assert_close(model(ids), slow_unet(model, ids), atol=2e-4, rtol=1e-4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5))
 def test_without_self_leaves_nothing_along_the_own_value(groups, kv_heads, T):
     y, v = torch.randn(2, T, kv_heads * groups, 8), torch.randn(2, T, kv_heads, 8)

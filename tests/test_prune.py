@@ -82,22 +82,3 @@ def test_a_method_of_a_class_below_a_frameworks_stays():
     def main(): A(), C()
     """
     assert prune(textwrap.dedent(source), ["main"]).count("def hook") == 2, "only A's may go"
-
-
-def test_tables_lose_what_is_never_used():
-    source = "def f(): pass\ndef g(): h()\ndef h(): pass\nT = {'a': f, 'b': g}\ndef main(): T"
-    assert prune(source, ["main"], never=["g"]) == tidy("def f(): pass\nT = {'a': f}\ndef main(): T")
-
-
-def test_lean_classes_lose_fields_that_nothing_reads():
-    source = "class A:\n  x: 0\n  y: 0\n  z: 0\nclass B(A):\n  y: 0\ndef main(a): return (A, B, a.x, 'z')"
-    assert prune(source, ["main"], lean=["A"]) == tidy(source.replace("  x: 0\n  y: 0\n", "  x: 0\n"))
-
-
-def test_empty_bases_go_where_nothing_else_names_them():
-    source = (
-        "class A: pass\nclass B: pass\nclass C(A, B): pass\nclass D(C): x = 1\ndef main(a): return isinstance(a, B), D"
-    )
-    assert prune(source, ["main"]) == tidy(
-        "class B: pass\nclass C(B): pass\nclass D(C): x = 1\ndef main(a): return (isinstance(a, B), D)"
-    )

@@ -2,6 +2,7 @@
 
 import doctest
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from pgolf.model.transformer import Linear
 from pgolf.quant import MaxScale, Quant, QuantileScale, StdScale, budget, estimate, gptq, lowrank, rows, tensors
 from pgolf.quant.hessian import collect_hessians
 from pgolf.quant.tensors import QTensor, load_quantized
+from pgolf.recipe import Recipe
 from tests.ranks import run_ranks
 
 HERE = Path(__file__).parent
@@ -28,7 +30,8 @@ QUANTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
 
 def option(path: str, **changed):
     """A component as its file in conf/ states it, with some fields changed."""
-    return thaw(yaml.safe_load((CONF / f"{path}.yaml").read_text()) | changed)
+    base = get_type_hints(Recipe)[path.partition("/")[0]]
+    return thaw(yaml.safe_load((CONF / f"{path}.yaml").read_text()) | changed, base)
 
 
 def tiny(seed: int = 1):
@@ -108,7 +111,7 @@ def test_activation_order_helps_on_uneven_inputs():
     assert error(ordered, scale, H=uneven) < error(plain, scale, H=uneven)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(2, 8), st.integers(0, 2**16), st.sampled_from([None, 1, 5]))
 def test_never_worse_than_rounding_and_in_range(r, n, bits, seed, rank):
     """Also with fewer inputs than columns (a singular Hessian)."""

@@ -15,7 +15,7 @@ from pgolf.codec import Range
 from pgolf.errors import ConfigError, UserError
 from pgolf.frozen import thaw
 from pgolf.machine.world import World
-from pgolf.quant import budget, ones
+from pgolf.quant import Fit, budget, ones
 from pgolf.quant.apply import planned
 from pgolf.quant.budget import Search, StepGuess, scaled
 from pgolf.quant.hessian import collect_hessians
@@ -46,7 +46,7 @@ def test_examples_in_docstrings(module):
     assert doctest.testmod(module).failed == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.integers(20_000, 400_000),
     st.floats(0.9, 1.15),
@@ -178,4 +178,4 @@ def test_bad_weights_are_named_or_survived(fit):
 
 def test_options_of_the_fit_group_are_options():
     for path in (Path(__file__).parent.parent / "conf" / "quant" / "fit").glob("*.yaml"):
-        assert thaw(yaml.safe_load(path.read_text())).within == 2000
+        assert thaw(yaml.safe_load(path.read_text()), Fit).within == 2000

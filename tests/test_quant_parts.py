@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgolf import artifact
-from pgolf.artifact import ArtifactError, pack, unpack
+from pgolf.artifact import pack, unpack
 from pgolf.codec import Range
 from pgolf.codec.table import inventory
-from pgolf.errors import ConfigError, UserError
+from pgolf.errors import ArtifactError, ConfigError, UserError
 from pgolf.machine.world import World
 from pgolf.quant import LowRank, RandomIds, SelfGenerated, TrainingWindows
 from pgolf.quant.calibration import FEWEST, Room, sampled
@@ -49,7 +49,7 @@ def test_directions_are_the_leading_eigenvectors():
     assert abs(found[:, 0] @ vectors[:, -1]) > 0.99
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 24), st.integers(1, 40), st.integers(0, 2**16), st.integers(2, 8), st.integers(2, 8))
 def test_a_correction_of_any_shape_is_finite_and_of_the_right_form(rows, columns, seed, left, right):
     W, H = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)), correlated(columns, seed)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pgolf.report import charts, page, reported, write
+from pgolf.report import Drawing, charts, page, write
 from pgolf.report.__main__ import main
 from pgolf.report.run import MOST_LAYERS
 from pgolf.submission import publish
@@ -149,13 +149,27 @@ def test_a_size_over_the_cap_is_said(run):
 
 
 def test_a_report_that_fails_costs_a_line(tmp_path):
-    said: list[str] = []
-    with reported(tmp_path / "nowhere", said.append):
-        pass
-    assert said[0].startswith("no report.html: UserError")
-    with pytest.raises(KeyboardInterrupt), reported(tmp_path, pytest.fail):
-        raise KeyboardInterrupt
-    assert (tmp_path / "report.html").exists()
+    fault = Drawing(tmp_path / "nowhere").finish()
+    assert fault.startswith("no report.html: could not be started"), "its folder is not there"
+    (tmp_path / "file" / "report.html").mkdir(parents=True)
+    fault = Drawing(tmp_path / "file").finish()
+    assert fault.startswith("no report.html: ended with exit code 1")
+    assert fault.endswith(f"(see {tmp_path / 'file' / 'report.log'})")
+
+
+def test_a_report_is_drawn_by_a_process_that_is_asked_to_finish(run, monkeypatch):
+    monkeypatch.setattr("pgolf.report.DRAWING_SECONDS", 120.0)
+    drawing = Drawing(run)
+    assert not (run / "report.html").exists()
+    edit(run, None, name="renamed meanwhile")
+    assert drawing.finish() == ""
+    assert "renamed meanwhile" in (run / "report.html").read_text(encoding="utf-8")
+    assert not (run / "report.log").exists()
+
+
+def test_a_drawing_that_is_not_done_is_stopped(run, monkeypatch):
+    monkeypatch.setattr("pgolf.report.DRAWING_SECONDS", 0.0)
+    assert "was not done 0 s after the end and was stopped" in Drawing(run).finish()
 
 
 # ---- sweeps

@@ -1,13 +1,16 @@
 """The door: what is accepted, and what each mistake is told."""
 
+import json
+import re
 from abc import ABC
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import pytest
 
-from pgolf.errors import ConfigError, need
-from pgolf.frozen import freeze, thaw
+from pgolf.codec import Codec
+from pgolf.errors import ArtifactError, ConfigError, need
+from pgolf.frozen import added, freeze, thaw
 from pgolf.schema import build
 
 
@@ -79,12 +82,76 @@ def test_each_mistake_is_told_once_with_its_key(changed, told):
     assert told in str(wrong.value)
 
 
-def test_what_is_frozen_thaws_to_the_same():
-    from pgolf.seed import Seed
+OUTER = Outer(bits=5, fast=True, shape=Shape.SQRT, layers=(3, 4), limit=None, inner=Inner(rate=1.0))
+FROZEN = {
+    "_target_": "Outer",
+    "bits": 5,
+    "fast": True,
+    "shape": "SQRT",
+    "layers": [3, 4],
+    "limit": None,
+    "inner": {"_target_": "Inner", "rate": 1.0},
+}
 
-    seed = Seed(value=3, model=4, loader=5)
-    assert freeze(seed) == {"_target_": "pgolf.seed.Seed", "value": 3, "model": 4, "loader": 5}
-    assert thaw(freeze(seed)) == seed
+
+def test_what_is_frozen_thaws_to_the_same():
+    assert freeze(OUTER) == FROZEN
+    assert thaw(json.loads(json.dumps(FROZEN)), Part) == OUTER
+    assert thaw(FROZEN, Outer) == OUTER
+    assert thaw(freeze(replace(OUTER, inner=None)), Part).inner is None
+
+
+def test_dotted_words_of_earlier_files_count_by_their_last_part():
+    inner = {"_target_": "somewhere.else.Inner", "rate": 1.0}
+    assert thaw(FROZEN | {"_target_": "pgolf.model.Outer", "inner": inner}, Part) == OUTER
+
+
+@pytest.mark.parametrize(
+    ("frozen", "base", "told"),
+    [
+        (3, Part, "meta: 3 does not describe a Part"),
+        (None, Part, "meta: None does not describe a Part"),
+        ({}, Part, "meta: 'None' is no Part that is known here (Inner, Later, Outer, Part)"),
+        ({"_target_": "os.system"}, Part, "meta: 'system' is no Part"),
+        ({"_target_": "Shape"}, Part, "meta: 'Shape' is no Part"),
+        ({"_target_": ["Inner"], "rate": 1.0}, Part, "is no Part"),
+        (FROZEN, Inner, "meta: 'Outer' is no Inner that is known here (Inner)"),
+        (FROZEN | {"inner": FROZEN}, Part, "meta: 'Outer' is no Inner"),
+        (FROZEN | {"colour": 1, "a": 2}, Part, "meta: Outer has no a, colour; a later version wrote this"),
+        ({k: v for k, v in FROZEN.items() if k != "bits"}, Part, "meta: Outer lacks bits"),
+        (FROZEN | {"bits": 9}, Part, "meta: Outer: quant.bits=9: must be between 2 and 8"),
+        (FROZEN | {"bits": "five"}, Part, "meta: Outer: "),
+        (FROZEN | {"bits": None}, Part, "meta: Outer: "),
+        (FROZEN | {"shape": "CUBE"}, Part, "meta: Outer: 'CUBE'"),
+    ],
+)
+def test_what_describes_no_such_component_is_refused(frozen, base, told):
+    with pytest.raises(ArtifactError, match=re.escape(told)):
+        thaw(frozen, base)
+
+
+def test_an_abstract_class_is_no_component():
+    with pytest.raises(ArtifactError, match=r"^meta: .*Codec"):
+        thaw({"_target_": "Codec"}, Codec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Later(Part):
+    """One that got a field after files had been written."""
+
+    old: int
+    new: int | None = added(None)
+    shape: Shape = added("SQRT")  # noqa: RUF009
+
+
+def test_fields_that_were_added_have_a_meaning_in_earlier_files_but_none_in_configs():
+    assert thaw({"_target_": "Later", "old": 1}, Part) == Later(old=1, new=None, shape=Shape.SQRT)
+    now = Later(old=1, new=2, shape=Shape.LINEAR)
+    assert thaw(freeze(now), Part) == now
+    with pytest.raises(TypeError):
+        Later(old=1)
+    with pytest.raises(ConfigError, match=r"quant\.new='\?\?\?': is missing"):
+        build({"_target_": f"{__name__}.Later", "old": 1, "shape": "SQRT"}, Part, "quant")
 
 
 def test_a_missing_field_is_named():

@@ -1,6 +1,7 @@
 """The summary of a sweep: complete seeds averaged, every other seed named, the same bytes each time."""
 
 import json
+import math
 import os
 import statistics
 
@@ -260,9 +261,18 @@ def test_a_full_disk_leaves_the_old_summary(sweep, monkeypatch):
 
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     files.write_json(tmp_path / "x.json", {"a": 1})
-    with pytest.raises(ValueError, match="Out of range"):
-        files.write_json(tmp_path / "x.json", {"a": float("nan")})
+    with pytest.raises(TypeError):
+        files.write_json(tmp_path / "x.json", {"a": object()})
     assert files.read_json(tmp_path / "x.json") == {"a": 1}
+
+
+def test_numbers_that_json_lacks_are_null(tmp_path):
+    value = {"a": math.nan, "b": [math.inf, (-math.inf, 1.5)], "c": {"d": math.nan}, "e": "NaN", "f": None, "g": 3}
+    plain = {"a": None, "b": [None, [None, 1.5]], "c": {"d": None}, "e": "NaN", "f": None, "g": 3}
+    assert files.finite(value) == plain
+    files.write_json(tmp_path / "x.json", value)
+    assert files.read_json(tmp_path / "x.json") == plain
+    assert files.json_bytes(math.nan) == b"null\n"
 
 
 def test_not_a_folder(tmp_path):

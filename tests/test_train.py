@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 import torch._dynamo.testing
-from pgolf.journal import Nowhere, Written
 
 from pgolf.compose import rehearse
 from pgolf.errors import ConfigError, UserError
+from pgolf.events import Events, line_of
 from pgolf.limits.clock import Clock
 from pgolf.limits.pace import BySteps
 from pgolf.machine.world import World
@@ -107,19 +107,22 @@ def test_ranks_share_a_batch_and_miss_no_row(size):
 
 def test_a_text_that_comes_to_its_end_is_read_again_with_a_notice(text, tmp_path):
     short = dataclasses.replace(text, dev_tokens=text.tokens - 4096)  # 31 windows beside the held-out slice, 8 a step
-    told, clock = recipe("logger=none", "data.dev_checks=0"), Clock(60)
-    trainer, journal = Trainer(World.alone(), told, short), Written(tmp_path, told.logger, Nowhere())
+    told: list[dict] = []
+    trainer, clock = Trainer(World.alone(), recipe("data.dev_checks=0"), short), Clock(60)
     clock.start()
     with trainer.loader:
-        fit(trainer, BySteps(10), clock, journal, tmp_path)
-    notices = [line for line in (tmp_path / "train.log").read_text().splitlines() if "come to its end" in line]
-    assert [line.split()[1] for line in notices] == ["4", "8"]
+        steps, loss = fit(trainer, BySteps(10), clock, Events(None, told.append), tmp_path)
+    assert [(e["step"], e["epoch"]) for e in told if e["event"] == "epoch"] == [(4, 2), (8, 3)]
+    assert all("come to its end" in line_of(e) for e in told if e["event"] == "epoch")
+    assert [e["step"] for e in told if e["event"] == "step"] == [1, 10]
+    assert (steps, loss) == (10, [e["loss"] for e in told if e["event"] == "step"][-1])
+    assert {e["label"] for e in told if e["event"] == "progress"} == {"train"}
 
 
 def test_what_is_not_finite_stops_the_run_and_keeps_the_last_good_weights(text, tmp_path):
-    wild = recipe("optim.matrix.lr=1e30", "optim.clip_norm=null", "logger=none")
+    wild = recipe("optim.matrix.lr=1e30", "optim.clip_norm=null")
     with pytest.raises(UserError, match=r"^the gradient stopped being finite at step 1: the largest, of \S+, has norm"):
-        train(World.alone(), wild, text, None, 0, tmp_path, False)
+        train(World.alone(), wild, text, None, 0, tmp_path, Events(None))
     kept = torch.load(tmp_path / "last_good.pt", weights_only=True)
     assert kept.keys() == wild.model.outline().state_dict().keys()
     assert all(weight.isfinite().all() for weight in kept.values())
