@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgolf.errors import ConfigError, UserError
-from pgolf.frozen import thaw
 from pgolf.machine.world import World
 from pgolf.model.transformer import Linear
 from pgolf.quant import MaxScale, Quant, QuantileScale, StdScale, budget, estimate, gptq, lowrank, rows, tensors
 from pgolf.quant.hessian import collect_hessians
 from pgolf.quant.tensors import QTensor, load_quantized
 from pgolf.recipe import Recipe
+from pgolf.schema import build
 from tests.ranks import run_ranks
 
 HERE = Path(__file__).parent
@@ -30,8 +30,8 @@ QUANTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
 
 def option(path: str, **changed):
     """A component as its file in conf/ states it, with some fields changed."""
-    base = get_type_hints(Recipe)[path.partition("/")[0]]
-    return thaw(yaml.safe_load((CONF / f"{path}.yaml").read_text()) | changed, base)
+    group = path.partition("/")[0]
+    return build(yaml.safe_load((CONF / f"{path}.yaml").read_text()) | changed, get_type_hints(Recipe)[group], group)
 
 
 def tiny(seed: int = 1):

@@ -30,6 +30,8 @@ def test_the_same_words_give_the_same_number_though_the_evaluation_was_killed(tm
     assert (after["status"], after["verdict"], after["trained"]) == ("complete", "consistent", "killed")
     assert after["evaluate"]["val_bpb"] == before["evaluate"]["val_bpb"]
     assert (after["artifact"], after["train"]) == (before["artifact"], before["train"])
+    assert (after["trained_code"], before["trained_code"]) == (before["code"], None)
+    assert after["evaluate"]["code_sha256"] == after["code"]["sha256"] == before["evaluate"]["code_sha256"]
     assert [r["part"] for r in after["receipts"]] == [r["part"] for r in before["receipts"]]
 
 
