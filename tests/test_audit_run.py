@@ -92,6 +92,7 @@ DOCTORED = {
     "validation in training": ("C3", lambda r: r["train"].update(validation_tokens=5)),
     "adapted, then scored": ("C3", lambda r: r["evaluate"]["trace"].insert(0, r["evaluate"]["trace"].pop(1))),
     "other parameters": ("C3", lambda r: r["evaluate"]["trace"][0].update(sha="0" * 16)),
+    "judged by another file": ("mistake 21", lambda r: r["evaluate"].update(code_sha256="0" * 64)),
     "another config": ("mistake 28", lambda r: r.update(config_sha256="0" * 64)),
     "another text": ("mistake 7", lambda r: r["data"].update(manifest_sha256="0" * 64)),
 }
@@ -103,6 +104,25 @@ def test_a_doctored_record_is_named(folder, name):
     rule, change = DOCTORED[name]
     doctored(folder, change)
     assert rule in failed(folder)
+
+
+def of_the_code(folder: Path) -> tuple[str, str]:
+    """What is found of the code that evaluated."""
+    (found,) = (f for f in audit_run(folder) if f.rule == "code")
+    return found.verdict, found.what
+
+
+@pytest.mark.usefixtures("unprobed")
+def test_it_is_said_whether_the_experiments_run_the_code_that_judged(folder, monkeypatch):
+    weighed = json.loads((folder / "record.json").read_text())["code"]["sha256"]
+    for ours, verdict in ((weighed, "note"), ("f" * 64, "needs argument")):
+        exported = SimpleNamespace(section=lambda sha256=ours: {"sha256": sha256})
+        monkeypatch.setattr("pgolf.audit.run.script", lambda config, corpus, exported=exported: exported)
+        found = of_the_code(folder)
+        assert found[0] == verdict
+        assert ours[:16] in found[1]
+    doctored(folder, lambda record: record["evaluate"].pop("code_sha256"))
+    assert of_the_code(folder)[0] == "needs argument"
 
 
 @pytest.mark.usefixtures("unprobed")

@@ -220,7 +220,7 @@ def test_a_result_is_left_with_what_the_events_could_not_say(tmp_path):
 def test_a_mistake_of_any_kind_is_recorded_by_one_word(tmp_path, monkeypatch):
     file = tmp_path / "error.json"
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
-    with pytest.raises(ConfigError), errors_recorded(), errors_recorded():
+    with pytest.raises(UserError), errors_recorded(), errors_recorded():
         raise ConfigError("a.b", 3, "must be 4")
     assert json.loads(file.read_text())["message"]["message"] == "UserError: a.b=3: must be 4"
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE")
