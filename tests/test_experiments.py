@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pgolf.compose import beside_or_inside, dotted_keys, register_experiments, rehearse
+from pgolf.console import NullConsole
 from pgolf.errors import ConfigError
 from pgolf.events import Events
 from pgolf.judge import judge
@@ -332,5 +333,5 @@ def test_without_gpus_a_record_is_planned_but_not_started(tmp_path, monkeypatch)
     job = composed("experiment=pr606_int5_softround")
     assert "8 rank(s) on GPU; 786,432 tokens a step = 8 x 1 x 98,304" in plan(job, [1337])
     with pytest.raises(ConfigError, match=r"machine\.ranks=8: needs a GPU for every rank"):
-        start(job, tmp_path)
+        start(job, tmp_path, NullConsole())
     assert not list(tmp_path.iterdir())
