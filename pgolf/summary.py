@@ -41,7 +41,7 @@ def summarise(sweep_dir: Path) -> dict[str, Any]:
     runs = []
     for folder in job_folders(sweep_dir):
         try:
-            runs.append(_same_version(read_run(folder)))
+            runs.append(read_run(folder))
         except UserError as error:
             problems.append({"run": folder.name, "why": str(error)})
     arms = [_arm(sweep_dir, *group) for group in _grouped(runs, plan)]
@@ -106,12 +106,6 @@ def _check_plan(plan: Any) -> None:
     )
     if not fits:
         raise UserError(f"{PLAN}: must hold arms, each with arm, arm_sha256 and whole-numbered seeds")
-
-
-def _same_version(run: Run) -> Run:
-    if run.record["pgolf"] != pgolf.__version__:
-        raise UserError(f"written by pgolf {run.record['pgolf']}, this is {pgolf.__version__}; not averaged")
-    return run
 
 
 def _grouped(runs: Sequence[Run], plan: dict | None) -> list[tuple[str, str, list[int] | None, list[Run]]]:

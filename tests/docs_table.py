@@ -11,21 +11,44 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from pgolf import pipeline, search
+from pgolf import observers, pipeline, search
 from pgolf import run as entry
 from pgolf.compose import register_experiments, rehearse, short_words
+from pgolf.events import Events
+from pgolf.judge import judge
 from pgolf.machine.world import World
 from tests.command import TINY, environment
 from tests.pages import ROOT
 
 SMALL = ("limits.train_steps=2", *TINY)
+
+
+class Undrawn:
+    """Stands in for the process that draws a report."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def finish(self) -> str:
+        return ""
+
+
+def alone(stage: Callable, *given, machine, folder: Path) -> dict:
+    """The stage in this process."""
+    events = Events(folder)
+    return {"result": stage(World.alone(), *given, events), "fault": events.fault}
+
+
+def judged(job, corpus, record, folder: Path, console) -> dict:
+    """The evaluation by this package instead of the file that it exported."""
+    sealed, code = record["artifact"]["sha256"], record["code"]["sha256"]
+    return judge(World.alone(), job.recipe, folder / "artifact.pgolf", sealed, corpus.validation, code, Events(folder))
 
 
 class Place:
@@ -36,7 +59,7 @@ class Place:
         sweep = ("-m", "seed=three", "quant=int5_gptq,int6_gptq", "ttt=none")
         self.pgolf(*SMALL, "hydra.run.dir=run")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pipeline, "reported", lambda folder, say: nullcontext())  # one run's page is enough
+            patch.setattr(observers, "Drawing", Undrawn)  # one run's page is enough
             self.pgolf(*sweep, *SMALL, "hydra.sweep.dir=sweep")
         self.arms = json.loads((folder / "sweep/summary.json").read_text())["arms"]
         a, b = (f"sweep:{arm['arm_sha256'][:12]}" for arm in self.arms)
@@ -51,7 +74,9 @@ class Place:
             patch.chdir(self.folder)
             patch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
             patch.setattr(sys, "argv", ["pgolf.run", *words])
-            patch.setattr(pipeline, "launch", lambda stage, *given, machine, logs: stage(World.alone(), *given))
+            patch.setattr(entry, "start_importing", lambda: None)
+            patch.setattr(pipeline, "launch", alone)
+            patch.setattr(pipeline, "evaluated", judged)
             try:
                 entry.main()
             finally:

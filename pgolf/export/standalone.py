@@ -52,21 +52,28 @@ def main(frozen: dict, script: str) -> None:
 
 def start(frozen: dict, script: str, words: list[str]) -> None:
     """Read the words and the environment, join the other ranks, and run."""
-    if "pgolf" in sys.modules:
-        raise RuntimeError("an exported file runs without the package pgolf")
+    require_alone()
     alone = words[:1] != [JUDGE]
-    settings = dict(os.environ) | settings_of(words if alone else words[1:])
+    given = settings_of(words if alone else words[1:])
+    settings = dict(os.environ) | given
     texts = frozen.pop("texts")
     recipe, code = recipe_of(frozen, settings), weigh(Path(script).read_bytes())
-    if code["sha256"] != settings.get("CODE_SHA256", code["sha256"]):
-        raise UserError(f"its sha256 is {code['sha256']}, but {settings['CODE_SHA256']} was weighed: it was changed")
+    if code["sha256"] != given.get("CODE_SHA256", code["sha256"]):
+        raise UserError(f"its sha256 is {code['sha256']}, but {given['CODE_SHA256']} was weighed: it was changed")
     training = TrainingText(**placed(texts, "training", settings))
     validation = ValidationText(**placed(texts, "validation", settings))
     with joined(recipe.machine) as world, errors_recorded():
         if alone:
             whole(world, recipe, training, validation, code)
         else:
-            judged(world, recipe, validation, code, settings)
+            judged(world, recipe, validation, code, given)
+    require_alone()
+
+
+def require_alone() -> None:
+    """What is judged is this file: nothing of the package may run beside it."""
+    if any(name.partition(".")[0] == "pgolf" for name in sys.modules):
+        raise RuntimeError("an exported file runs without the package pgolf")
 
 
 def settings_of(words: list[str]) -> dict[str, str]:
@@ -124,16 +131,16 @@ def names(paths: tuple, count: int) -> Iterable[str]:
     return (f"{head}{i:0{digits}}{tail}" for i in range(count))
 
 
-def judged(world: World, recipe: Recipe, text: ValidationText, code: dict, settings: Mapping[str, str]) -> None:
+def judged(world: World, recipe: Recipe, text: ValidationText, code: dict, given: Mapping[str, str]) -> None:
     """Score ARTIFACT. With FOLDER, for the parent that draws its events; without, for a person, who reads lines."""
-    artifact = Path(settings.get("ARTIFACT", f"seed{recipe.seed.value}/artifact.pgolf"))
-    sha256 = settings.get("ARTIFACT_SHA256") or weigh(contents(artifact))["sha256"]
-    if "FOLDER" not in settings:
+    artifact = Path(given.get("ARTIFACT", f"seed{recipe.seed.value}/artifact.pgolf"))
+    sha256 = given.get("ARTIFACT_SHA256") or weigh(contents(artifact))["sha256"]
+    if "FOLDER" not in given:
         events = Events(None, printed if world.main else ignored)
         score = judge(world, recipe, artifact, sha256, text, code["sha256"], events)
         return events.write("notice", text=f"val_bpb={score['val_bpb']:.8f} artifact_sha256={sha256}")
-    die_with(int(settings["PARENT"]))
-    folder = Path(settings["FOLDER"])
+    die_with(int(given["PARENT"]))
+    folder = Path(given["FOLDER"])
     events = Events(folder if world.main else None)
     score = judge(world, recipe, artifact, sha256, text, code["sha256"], events)
     if world.main:
