@@ -20,6 +20,7 @@ INSIDE = re.compile(r"(?i)^(.*?)_?seed[ _=-]?(\d+)_?(.*)$")
 APART = re.compile(r"(?i)std|delta|gain|diff|improve|pre_?ttt|baseline|target|min\b|max\b|ci_|_ci|sem\b|var\b|before|prequant|pre_quant")
 BPB = re.compile(r"(?i)^(val_?|final_|mean_|headline_|official_)*(bpb|bits_per_byte)(_exact|_final|_mean|_avg)?$|^score$")
 LOSS = re.compile(r"(?i)^(final_|mean_)*(val_|validation_)(loss|nll)(_exact|_final|_mean|_avg|_nats)?$")
+SIZE = re.compile(r"(?i)(?:^|_)bytes?(?:$|_)|(?:artifact|submission|compressed|total)_?size")
 NOT_SIZE = re.compile(r"(?i)cap\b|limit|budget|allow|headroom|margin|remain|unprun|uncompress|raw|max_bytes|under|free|over|saved|per_token|payload|val_|text|canonical|tokenizer|train_bytes|total_train")
 
 
@@ -131,9 +132,8 @@ def sizes(row: dict[str, Any]) -> dict[str, int]:
     return {
         name: value
         for name, value in row.items()
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 1000
-        and re.search(r"(?i)bytes?\b|bytes?_|_size\b|^size", name) and not is_code(name) and not NOT_SIZE.search(name)
-    }  # fmt: skip
+        if type(value) is int and SIZE.search(name) and not is_code(name) and not NOT_SIZE.search(name)
+    }
 
 
 def is_code(name: str) -> bool:

@@ -323,7 +323,7 @@ def wrapped(text: str, how: str) -> str:
 @pytest.mark.parametrize("how", PACKED)
 @pytest.mark.parametrize("encode", [base64.b85encode, base64.a85encode, base64.b64encode, bytes.hex, repr])
 def test_wrappers_are_unwrapped_and_not_run(monkeypatch, how, encode):
-    monkeypatch.setattr("pgolf.audit.folder_code.LONG", 40)
+    monkeypatch.setattr("pgolf.audit.wrapper.LONG", 40)
     text = encode(PACKED[how])
     constant = text if encode is repr else repr(text)
     code = read_code(f"import x\nexec(x.y({constant}))\n".encode())
@@ -332,7 +332,7 @@ def test_wrappers_are_unwrapped_and_not_run(monkeypatch, how, encode):
 
 
 def test_layers_of_wrappers_are_counted(theirs, monkeypatch):
-    monkeypatch.setattr("pgolf.audit.folder_code.LONG", 40)
+    monkeypatch.setattr("pgolf.audit.wrapper.LONG", 40)
     (theirs / CODE).write_text(wrapped(wrapped(PROGRAM, "lzma"), "lzma"))
     (one,) = found(theirs, "mistake 24")
     assert one.where == "train_gpt.py (unpacked 2x):1"
@@ -340,8 +340,8 @@ def test_layers_of_wrappers_are_counted(theirs, monkeypatch):
 
 
 def test_a_bomb_is_bounded(monkeypatch):
-    monkeypatch.setattr("pgolf.audit.folder_code.LONG", 40)
-    monkeypatch.setattr("pgolf.audit.folder_code.LIMIT", 10_000)
+    monkeypatch.setattr("pgolf.audit.wrapper.LONG", 40)
+    monkeypatch.setattr("pgolf.audit.wrapper.LIMIT", 10_000)
     bomb = zlib.compress(b"#" * 50_000_000)
     code = read_code(f"import x\nexec(x.y({bomb!r}))\n".encode())
     assert all(len(source.text) <= 400_000 for source in code.sources)

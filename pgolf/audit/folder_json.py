@@ -133,8 +133,7 @@ def _fields(found: Submission) -> Iterator[Finding]:
         if key in found.value and value in (None, "", 0):
             yield Finding("mistake 26", "fail", where, f"{key} is {value!r}", "the challenge requires it")
         elif key not in found.value and not (key == "val_bpb" and found.scores):
-            verdict = "fail" if key == "val_bpb" else "needs argument"
-            yield Finding("mistake 26", verdict, NAME, f"{key} is missing", "the challenge requires it")
+            yield Finding("mistake 26", "fail", NAME, f"{key} is missing", "the challenge requires it")
     for where, row in (("", found.value), *((f"seed {seed}: ", row) for seed, row in found.table.rows.items())):
         for key in NUMBERS:
             if isinstance(row.get(key), str | bool):

@@ -53,7 +53,6 @@ CALIBRATES_ON_VALIDATION = re.compile(r"(?i)(?:gptq|calib|hessian)\w*\b.*\b(?:on
 NEGATED = re.compile(r"(?i)\bno\b|\bnot\b|never|without|disabled|false|off\b|skip")
 TRACEBACK = re.compile(r"^Traceback \(most recent call last\)|^(?:torch\.)?(?:cuda\.)?OutOfMemoryError|^Segmentation fault")
 VERSION = re.compile(r"(?i)\b(?:py)?torch(?:\.__version__|_version)?[ =:v]+\d+\.\d+")
-VALIDATION_PATH = re.compile(r"\S*val\S*")
 VOCABULARY = re.compile(r"(?i)sp_?(\d+)(?!\d)")
 ODD_TEXT = re.compile(r"(?i)case_?fold|lower_?cas|byte[-_ ]?level|byte260|bytes?_vocab|utf-?8 bytes")
 GPU = re.compile(r"\b(H100|H200|A100|B200|L40S?|RTX ?\d{4}|A6000|MI300X)\b")
@@ -118,10 +117,10 @@ def scores(text: str) -> Iterator[Score]:
 
 def stream(text: str) -> str | None:
     """The token stream that a line about validation files names. "…/fineweb10B_sp8192/fineweb_val_*.bin": "SP8192" """
-    for path in VALIDATION_PATH.findall(text):
-        found = VOCABULARY.search(path)
-        if found and "fineweb" in path:
-            return f"SP{found[1]}" + (" CaseOps" if "caseops" in path.lower() else "")
+    for word in text.split():
+        found = VOCABULARY.search(word)
+        if found and "fineweb" in word and ("val" in word or "validation tokens" in text):
+            return f"SP{found[1]}" + (" CaseOps" if "caseops" in word.lower() else "")
     return None
 
 
@@ -133,7 +132,7 @@ def size(text: str) -> tuple[str, str, int] | None:
     if found is None or not re.search(r"(?i)bytes|size|\bB\b", text):
         return None
     what, n = found["what"].lower(), int(number(found["n"]))
-    if re.search(r"limit|budget|cap\b|headroom|margin|remain|payload|vocab|batch|params|raw|free|unprun|target", what) or n < 1000:
+    if re.search(r"limit|budget|cap\b|headroom|margin|remain|payload|vocab|batch|params|raw|free|unprun|target", what) or (n < 1000 and "code" not in what):
         return None
     qualified = re.sub(r"(?:total|submission|serialized|model|code|size|bytes|artifact|compressed by|\s)+", " ", what).strip(" ()_")
     if "code" in what and not re.search(r"\+|total|with code|and code", what):
