@@ -41,7 +41,7 @@ def _training(log: Log, at: int, spent: float) -> Iterator[Finding]:
     steps = [seconds for line, seconds, total in log.calibrated if line > at and not total]
     totals = [seconds for line, seconds, total in log.calibrated if line > at and total]
     extra = max([sum(steps), *totals])
-    if not extra or spent + extra <= CLOCK + STEP:
+    if not extra or not spent <= CLOCK + STEP < spent + extra:
         return
     what = f"calibration took {extra:.1f} s after {spent:.1f} s of training: {spent + extra:.1f} s of {CLOCK:g}"
     where = log.at(next(line for line, _, _ in log.calibrated if line > at))

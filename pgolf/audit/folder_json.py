@@ -130,7 +130,7 @@ def check_submission(found: Submission) -> Iterator[Finding]:
 def _fields(found: Submission) -> Iterator[Finding]:
     for key in NEEDED:
         value, where = found.value.get(key), found.where(key)
-        if key in found.value and value in (None, "", 0):
+        if key in found.value and (value in (None, "") or (value == 0 and found.scores)):
             yield Finding("mistake 26", "fail", where, f"{key} is {value!r}", "the challenge requires it")
         elif key not in found.value and not (key == "val_bpb" and found.scores):
             yield Finding("mistake 26", "fail", NAME, f"{key} is missing", "the challenge requires it")

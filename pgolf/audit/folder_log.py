@@ -26,6 +26,7 @@ TRAINS = re.compile(r"(?i)^\W*(?:step|iter)?\W{0,3}\d+ ?/ ?\d+\b.*loss|^\W*step\
 BEGINS = re.compile(r"(?i)^(?:hyperparameters:|running (?:python|pytorch)|model_params|begin pgolf|logs/\S+\.txt$|(?:step[: ]*)?[01]/\d+\s)")
 NOISE = re.compile(r"(?i)^\W*$|^\s*\[?(rank\d+\]:\s*\[?)?W\d{3,}|warning|NCCL|OMP_NUM_THREADS|^[|+].*[|+]$|^\s*\d*\s*N/A|%\s*default")
 PYTHON = re.compile(r"^(import \w|from \w+[\w.]* import |def \w+\(|class \w+)")
+RULER = re.compile(r"^[=-]{20,}$")
 SOURCE = 8  # lines of Python that make a log's beginning look as if it held the source
 SIZES = re.compile(r"\b(artifact|code|total)_bytes=(\d+)")
 
@@ -125,7 +126,8 @@ class Log:
         nats = max((r for r in same if r.loss is not None), key=lambda r: r.loss_decimals, default=None)
         if result.loss is None and nats is not None:
             result = replace(result, loss=nats.loss, loss_decimals=nats.loss_decimals)
-        return replace(result, seconds=took)
+        over = next((r for r in (result, *same) if r.tokens), result)
+        return replace(result, seconds=took, tokens=over.tokens, bytes=over.bytes)
 
 
 def read_logs(listing: Listing) -> list[Log]:
@@ -178,11 +180,14 @@ def _after_source(lines: tuple[str, ...]) -> int:
     python = [i for i, line in enumerate(lines[: 1 << 14]) if PYTHON.match(line)]
     if len(python) < SOURCE:
         return 0
-    rulers = (i for i in range(python[-1], len(lines)) if re.match(r"^[=-]{20,}$", lines[i]))
+    ends = (i for i in range(python[-1], len(lines)) if RULER.match(lines[i]) or (grammar.STEP.match(lines[i]) and "loss" in lines[i]))
+    ruler = next(ends, None)
+    if ruler is not None and RULER.match(lines[ruler]):
+        return ruler + 1
     last = python[-1] + 1
     while last < len(lines) and (not lines[last].strip() or lines[last][:1] in " \t)]}" or lines[last].startswith(("if __name__", "main("))):
         last += 1
-    return min(next(rulers, last) + 1, last)
+    return last
 
 
 def _begins(log: Log, said: str) -> bool:

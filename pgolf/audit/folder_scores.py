@@ -131,19 +131,18 @@ def _tokens(submission: Submission, logs: Sequence[Log], head: Headline) -> Iter
 def _part(log: Log, result: Result | None) -> Iterator[Finding]:
     """A claimed score that its own log says is over a part of the split, or over other bytes than the split has."""
     split = log.tokens[1] if log.tokens else None
-    own = next((r for r in log.results if result and r.line >= result.line and r.bpb == result.bpb and r.tokens), result)
     if log.subset and split and log.subset[1] < split - CROP:
         what = f"scores a subset of {log.subset[1]:,} tokens of {split:,}"
         yield Finding("mistake 7", "fail", log.at(log.subset[0]), what, "score the whole published split")
     elif log.subset and log.subset[1] >= 1000:
         what = f"speaks of a subset of {log.subset[1]:,} tokens"
         yield Finding("mistake 7", "needs argument", log.at(log.subset[0]), what, "score the whole published split")
-    if own and own.tokens and split and own.tokens < split - CROP:
-        what = f"the score is over {own.tokens:,} tokens of {split:,}"
-        yield Finding("mistake 7", "fail", log.at(own.line), what, "score the whole published split")
-    elif own and own.bytes and own.tokens and stream_of(own.tokens) and not BYTES[0] <= own.bytes <= BYTES[1]:
-        what = f"divides by {own.bytes:,} bytes, where the split has {BYTES[0] / 1e6:.1f} to {BYTES[1] / 1e6:.1f} million"
-        yield Finding("mistakes 1-6", "fail", log.at(own.line), what, BYTES_FIX)
+    if result and result.tokens and split and result.tokens < split - CROP:
+        what = f"the score is over {result.tokens:,} tokens of {split:,}"
+        yield Finding("mistake 7", "fail", log.at(result.line), what, "score the whole published split")
+    elif result and result.bytes and result.tokens and stream_of(result.tokens) and not BYTES[0] <= result.bytes <= BYTES[1]:
+        what = f"divides by {result.bytes:,} bytes, where the split has {BYTES[0] / 1e6:.1f} to {BYTES[1] / 1e6:.1f} million"
+        yield Finding("mistakes 1-6", "fail", log.at(result.line), what, BYTES_FIX)
 
 
 def _arithmetic(log: Log) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ STAMP = re.compile(  # colours, times, ranks and log levels before what a line s
 STEP = re.compile(r"(?i)^\W*(?:(?:step|iter(?:ation)?|it)\W{0,3}(\d+)\b|(\d+)/\d+\s)")
 RUNNING = re.compile(  # scores on the way through the text, or of an epoch
     r"(?i)chunk\W{0,3}\d|chunks? done|\bttp\w?:|\b(?:batch|window|doc|seq)\w*\W{0,3}\d+ ?/ ?\d+|\[\s*\d+/\d+\]|\d+(?:\.\d+)? ?%|\brunning"
-    r"|progress|\bep(?:och)?s?\W{0,3}\d+(?: ?/|\W)|\bprefix\b|\bcumul|\bblock\W{0,2}\d+/"
+    r"|progress|(?<![a-z])ep(?:och)?s?\W{0,3}\d+(?: ?/|\W)|\bprefix\b|\bcumul|\bblock\W{0,2}\d+/"
 )
 KEYED = re.compile(rf"(?i)(?P<key>[\w/.-]*(?:bpb|bits[_ ]per[_ ]byte))(?P<exact>_exact)?(?:\s*\((?:exact|mean)\))?{SAYS}(?P<value>\d+\.\d+)")
 LOSS = re.compile(rf"(?i)(?P<key>\bval(?:idation)?[_ ]?(?:loss|nll)|(?<!train_)(?<!train )\b(?:loss|nll)){SAYS}(?P<value>\d+\.\d+)")
@@ -42,7 +42,7 @@ INTEGERS = {
 SUBSET = re.compile(rf"(?i)\bsubset\w*{SAYS}({NUMBER}) ?(?:tokens|docs|documents)?|\b(?:first|only) ({NUMBER}) (?:val\w* )?tokens")
 OWN_TOKENS = re.compile(r"(?i)\b(?:tokens|scored)[:= ]+(\d[\d,_]*)")
 OWN_BYTES = re.compile(r"(?i)\bbytes[:= ]+(\d[\d,_]*)")
-EPOCH = re.compile(r"(?i)\bep(?:och)?\W{0,3}(\d+) ?(?:/|of) ?(\d+)")
+EPOCH = re.compile(r"(?i)(?<![a-z])ep(?:och)?\W{0,3}(\d+) ?(?:/|of) ?(\d+)")
 ADAPTS = re.compile(r"(?i)ttt|test.?time|adapt|val\w*[_ ](?:ft|fine)|fine.?tun\w* (?:on )?val|pre_?-?quant|train\w* on val")
 TRAINING_TEXT = re.compile(r"(?i)burst|train(?:ing)?[_ ](?:data|text|shard|set|tok)|replay|distill")
 INDEXED = re.compile(r"\[\d+(?:/\d+)?\]")

@@ -16,7 +16,7 @@ import zstandard
 
 from pgolf.audit.python_text import line_by_line, parsed
 
-LONG = 400  # characters from which a constant may hold a program
+LONG = 64  # characters from which a constant may hold a program
 LIMIT = 1 << 24  # bytes that may come out of one layer
 CANDIDATES = 12  # constants of a script that are tried
 NESTED_LIMIT = 1 << 22  # bytes of a layer in which another is looked for
@@ -27,6 +27,9 @@ Undo = Callable[[bytes], bytes]
 def payload(tree: ast.AST) -> str | None:
     """The program that one of a script's long constants holds, if one does: the longest first."""
     settings = _filters(tree)
+    runs = any(isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in ("exec", "eval") for n in ast.walk(tree))
+    if not runs:
+        return None
     for constant in sorted(constants(tree), key=len, reverse=True)[:CANDIDATES]:
         text = _opened(constant, settings, NESTED)
         if text is not None:

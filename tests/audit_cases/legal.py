@@ -74,7 +74,7 @@ WRAPPERS = {
 def latin1() -> bytes:
     """A wrapper in latin-1, as its first line says, around raw characters."""
     text = lzma.compress(PROGRAM.encode()).decode("latin-1")
-    held = "".join({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\0": "\\0"}.get(c, c) for c in text)
+    held = "".join({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\0": "\\x00"}.get(c, c) for c in text)
     return f"# -*- coding: latin-1 -*-\nimport lzma\nexec(lzma.decompress('{held}'.encode('latin-1')))\n".encode("latin-1")
 
 
