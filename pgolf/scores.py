@@ -42,12 +42,32 @@ def scores(where: str) -> Scores:
     if path.is_file():
         return _file(path, part)
     if (path / SUBMISSION).is_file():
-        return published(path.name, read_json(path / SUBMISSION))
+        return _with_logs(published(path.name, read_json(path / SUBMISSION)), path)
     if (path / RECORD).is_file():
         return _run(path)
     if job_folders(path) or (path / "plan.json").exists():
         return _sweep(path, part)
     raise UserError(f"{path}: holds neither {SUBMISSION}, nor {RECORD}, nor folders of runs")
+
+
+def _with_logs(stated: Scores, path: Path) -> Scores:
+    """A submission folder's scores with what its logs add: figures by seed, val_loss, and what is not plausible about them."""
+    from pgolf.audit.finding import once
+    from pgolf.audit.folder import read_folder
+    from pgolf.audit.folder_legal import check_plausible
+
+    folder = read_folder(path)
+    label, results = folder.head.label, {str(log.seed_value): r for log, r in folder.head.results.items()}
+    doubts = once(check_plausible(folder.submission, folder.logs, folder.head))
+    notes = [*stated.notes, *(f"{f.what} (x{f.times})" if f.times > 1 else f.what for f in doubts)]
+    if not stated.bpb and len(results) > 1 and "None" not in results and not folder.head.alone:
+        notes = [n for n in notes if not n.startswith("results by seed")] + [f"results by seed are read from its logs ({label})"]
+        stated = _known(stated.label, {seed: r.bpb for seed, r in results.items()}, {}, ())
+    ratios = [stats.nats_per_bpb(r.loss, r.bpb) for r in results.values() if r.loss and r.bpb]
+    if stated.nats_per_bpb is None and ratios:
+        notes.append(f"val_loss is read from its logs ({label})")
+        stated = replace(stated, nats_per_bpb=stats.mean(ratios))
+    return replace(stated, notes=tuple(notes))
 
 
 def _split(where: str) -> tuple[Path, str | None]:
