@@ -61,7 +61,9 @@ def _with_logs(stated: Scores, path: Path) -> Scores:
     doubts = once(check_plausible(folder.submission, folder.logs, folder.head))
     notes = [*stated.notes, *(f"{f.what} (x{f.times})" if f.times > 1 else f.what for f in doubts)]
     if not stated.bpb and len(results) > 1 and "None" not in results and not folder.head.alone:
-        notes = [n for n in notes if not n.startswith("results by seed")] + [f"results by seed are read from its logs ({label})"]
+        notes = [n for n in notes if not n.startswith("results by seed")] + [
+            f"results by seed are read from its logs ({label})"
+        ]
         stated = _known(stated.label, {seed: r.bpb for seed, r in results.items()}, {}, ())
     ratios = [stats.nats_per_bpb(r.loss, r.bpb) for r in results.values() if r.loss and r.bpb]
     if stated.nats_per_bpb is None and ratios:
@@ -137,7 +139,9 @@ def published(label: str, value: Any) -> Scores:
         found = _known(label, bpb, loss, tuple(dict.fromkeys(notes)))
         return found if found.nats_per_bpb else _with_ratio(found, mean, mean_loss)
     if mean == 0:
-        raise UserError(f"{label}: val_bpb is {value['val_bpb'] if 'val_bpb' in value else mean}, which no model reaches")
+        raise UserError(
+            f"{label}: val_bpb is {value['val_bpb'] if 'val_bpb' in value else mean}, which no model reaches"
+        )
     if mean is None:
         near = ", ".join(sorted(k for k in value if "bpb" in k or "loss" in k)) or "none"
         raise UserError(f"{label}: no val_bpb that is a number, and no results by seed (related fields: {near})")

@@ -12,16 +12,22 @@ from typing import Any
 
 LEAVES = 20_000  # figures that are looked at
 OTHERS = re.compile(
-    r"(?i)baseline|compar|previous|prior|sota|ablation|reference|parent|history|leaderboard|delta|rejected|other|upstream|ancestor"
+    r"(?i)baseline|compar|previous|prior|sota|ablation|reference|parent|history|leaderboard|delta|rejected|other|upstream|ancestor|supersed|deprecat|earlier|retired|old_"
 )
 ABOUT = re.compile(r"(?i)seed|val_|bpb|loss|result|run|score|bytes|artifact|metric|time|steps")
 SEEDED = re.compile(r"(?i)^(?:train_?)?(?:seed|s)?[ _=:-]*(\d{1,10})(?:[_-]?seed)?$")
 INSIDE = re.compile(r"(?i)^(.*?)_?seed[ _=-]?(\d+)_?(.*)$")
-APART = re.compile(r"(?i)std|delta|gain|diff|improve|pre_?ttt|baseline|target|min\b|max\b|ci_|_ci|sem\b|var\b|before|prequant|pre_quant")
-BPB = re.compile(r"(?i)^(val_?|final_|mean_|headline_|official_)*(bpb|bits_per_byte)(_exact|_final|_mean|_avg)?$|^score$")
+APART = re.compile(
+    r"(?i)std|delta|gain|diff|improve|pre_?ttt|baseline|target|min\b|max\b|ci_|_ci|sem\b|var\b|before|prequant|pre_quant"
+)
+BPB = re.compile(
+    r"(?i)^(val_?|final_|mean_|headline_|official_)*(bpb|bits_per_byte)(_exact|_final|_mean|_avg)?$|^score$"
+)
 LOSS = re.compile(r"(?i)^(final_|mean_)*(val_|validation_)(loss|nll)(_exact|_final|_mean|_avg|_nats)?$")
 SIZE = re.compile(r"(?i)(?:^|_)bytes?(?:$|_)|(?:artifact|submission|compressed|total)_?size")
-NOT_SIZE = re.compile(r"(?i)cap\b|limit|budget|allow|headroom|margin|remain|unprun|uncompress|raw|max_bytes|under|free|over|saved|per_token|payload|val_|text|canonical|tokenizer|train_bytes|total_train")
+NOT_SIZE = re.compile(
+    r"(?i)cap\b|limit|budget|allow|headroom|margin|remain|unprun|uncompress|raw|max_bytes|under|free|over|saved|per_token|payload|val_|text|canonical|tokenizer|train_bytes|total_train"
+)
 
 
 @dataclass
@@ -86,7 +92,13 @@ def _placed(path: tuple, listed: list[int]) -> tuple[int, str] | None:
     for i, part in enumerate(path):
         above = words[i - 1] if i else ""
         if isinstance(part, int):
-            if i == len(path) - 1 and above != "seeds" and ABOUT.search(above) and part < len(listed) and _per_seed(above):
+            if (
+                i == len(path) - 1
+                and above != "seeds"
+                and ABOUT.search(above)
+                and part < len(listed)
+                and _per_seed(above)
+            ):
                 return listed[part], _stem(above)
             continue
         whole, inside = SEEDED.match(part), INSIDE.match(part)

@@ -44,7 +44,9 @@ def test_verdict_and_deciding_rule(told):
 
 
 def test_legal_folders_raise_no_question(told):
-    assert {c.name: said(told[c.name]) for c in CASES if c.verdict == "consistent" and said(told[c.name])[0] != "consistent"} == {}
+    assert {
+        c.name: said(told[c.name]) for c in CASES if c.verdict == "consistent" and said(told[c.name])[0] != "consistent"
+    } == {}
 
 
 def test_reports_are_short_and_each_cause_is_told_once(told):

@@ -256,7 +256,9 @@ def test_over_the_cap_by_the_log(theirs):
     assert any("over 16,000,000" in f.what and f.where.startswith(LOG) for f in found(theirs, "mistake 20"))
 
 
-@pytest.mark.parametrize(("missing", "rule"), [(README, "folder"), (JSON, "folder"), (CODE, "folder"), ("train*.log", "mistake 27")])
+@pytest.mark.parametrize(
+    ("missing", "rule"), [(README, "folder"), (JSON, "folder"), (CODE, "folder"), ("train*.log", "mistake 27")]
+)
 def test_missing_files(theirs, missing, rule):
     for path in theirs.glob(missing):
         path.unlink()

@@ -50,7 +50,12 @@ def test_only_a_json(tmp_path):
 
 
 def test_json_of_depth_10000(tmp_path):
-    for text in ("[" * 10_000, '{"seeds": ' * 10_000, '{"a":' * 800 + "1" + "}" * 800, '{"val_bpb": ' + "9" * 5000 + "}"):
+    for text in (
+        "[" * 10_000,
+        '{"seeds": ' * 10_000,
+        '{"a":' * 800 + "1" + "}" * 800,
+        '{"val_bpb": ' + "9" * 5000 + "}",
+    ):
         assert overall(audit_folder(write(folder() | {"submission.json": text}, tmp_path))).startswith("fail (")
 
 
@@ -127,10 +132,18 @@ def test_deep_code_ends_no_process(kind, after):
 
 
 def test_names_and_texts_are_shown_without_what_a_terminal_obeys(tmp_path, capsys):
-    made = folder(changes={"val_bpb": 1.2, "author": ...}) | {f"train_seed5{ESCAPE}.log": "step:1/2\n", f"a{ESCAPE}.py": "x = 1\n"}
+    made = folder(changes={"val_bpb": 1.2, "author": ...}) | {
+        f"train_seed5{ESCAPE}.log": "step:1/2\n",
+        f"a{ESCAPE}.py": "x = 1\n",
+    }
     made["train_gpt.py"] = f"import subprocess\nsubprocess.run(['{ESCAPE}'])\n"
     path = write(made, tmp_path / f"folder{ESCAPE}")
-    for words in ([str(path)], [str(path), "--long"], [str(path), "--json"], ["--all", str(tmp_path), "--page", str(tmp_path / "p.html")]):
+    for words in (
+        [str(path)],
+        [str(path), "--long"],
+        [str(path), "--json"],
+        ["--all", str(tmp_path), "--page", str(tmp_path / "p.html")],
+    ):
         assert main(words) == 1
         told = capsys.readouterr()
         assert not set(told.out + told.err) & {"\x1b", "\x07"}
@@ -159,7 +172,13 @@ def mutated(data: bytes, dice: random.Random) -> bytes:
         elif how == 2:
             data = data[:to] + data[at:to] + data[to:]
         elif how == 3:
-            data = data[:at] + dice.choice([b"NaN", b"-1", b"0", b"1e999", b"null", b"{", b"]", b'"', b"\n", b"9" * 40, b"seed:", b"f'{"]) + data[at:]
+            data = (
+                data[:at]
+                + dice.choice(
+                    [b"NaN", b"-1", b"0", b"1e999", b"null", b"{", b"]", b'"', b"\n", b"9" * 40, b"seed:", b"f'{"]
+                )
+                + data[at:]
+            )
         elif how == 4:
             data = data[:at]
         elif how == 5:
@@ -167,7 +186,10 @@ def mutated(data: bytes, dice: random.Random) -> bytes:
             dice.shuffle(lines)
             data = b"\n".join(lines)
         else:
-            data = data.replace(dice.choice([b"1", b":", b" ", b'"', b"\n", b"val", b"bytes"]), dice.choice([b"", b"0", b"=", b"\xff", b"\0"]))
+            data = data.replace(
+                dice.choice([b"1", b":", b" ", b'"', b"\n", b"val", b"bytes"]),
+                dice.choice([b"", b"0", b"=", b"\xff", b"\0"]),
+            )
     return data[: 1 << 20]
 
 

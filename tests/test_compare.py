@@ -69,7 +69,9 @@ def test_what_is_not_plausible_is_remarked(tmp_path, capsys):
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_of_every_spelling_are_read(tmp_path, name):
     (tmp_path / "submission.json").write_text(folder(changes=TABLES[name])["submission.json"])
-    assert scores(str(tmp_path)).bpb == {str(s): round(b, 6) for s, b in SEEDS.items()} or name == "sizes by other names"
+    assert (
+        scores(str(tmp_path)).bpb == {str(s): round(b, 6) for s, b in SEEDS.items()} or name == "sizes by other names"
+    )
 
 
 def test_contradictions_are_noted(tmp_path):

@@ -40,7 +40,9 @@ class Entry:
 def board(root: Path, page: Path | None) -> int:
     """Print the table, and write the page; 0 where every folder is consistent, 1 where there are findings."""
     began = time.monotonic()
-    entries = sorted((entry(path, root) for path in submissions(root)), key=lambda e: (e.bpb is None, e.bpb or 0.0, e.name))
+    entries = sorted(
+        (entry(path, root) for path in submissions(root)), key=lambda e: (e.bpb is None, e.bpb or 0.0, e.name)
+    )
     if not entries:
         raise UserError(f"{str(root)!r}: no folder below it holds {NAME}")
     spent = time.monotonic() - began

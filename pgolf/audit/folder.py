@@ -55,14 +55,15 @@ def audit_folder(path: Path) -> list[Finding]:
 
 def findings(folder: Folder) -> Iterator[Finding]:
     """What each check finds, in the order of the checks."""
-    submission, logs, code, head = folder.submission, folder.logs, folder.code, folder.head
+    submission, code, head = folder.submission, folder.code, folder.head
+    logs = claimed(folder)
     yield from _missing(folder)
     yield from check_submission(submission)
     yield from check_scores(submission, logs, head)
     yield from check_readme(folder.readme, submission, logs, head)
     yield from check_sizes(submission, logs, code, _artifacts(folder.listing))
     yield from check_clocks(submission, logs, head)
-    yield from check_seeds(submission, logs, head)
+    yield from check_seeds(submission, folder.logs, head)
     yield from check_hardware(submission, logs, folder.readme)
     yield from check_legal(submission, logs, head)
     yield from check_plausible(submission, logs, head)
@@ -75,6 +76,19 @@ def findings(folder: Folder) -> Iterator[Finding]:
         yield from scan(code, _beside(folder.listing))
 
 
+def claimed(folder: Folder) -> list[Log]:
+    """The runs that the claim rests on: those that state it, and those of a reported seed that state no score under its label.
+    Other runs (ablations, attempts, replaced ones) may have failed in any way. Without a claimed score: all runs."""
+    head, seeds = folder.head, {*folder.submission.seeds, *(log.seed_value for log in folder.head.results)} - {None}
+    if head.label is None:
+        return list(folder.logs)
+    return [
+        log
+        for log in folder.logs
+        if log in head.results or (log.seed_value in seeds and head.label not in log.by_label())
+    ]
+
+
 def _missing(folder: Folder) -> Iterator[Finding]:
     for name in (README, NAME, CODE):
         if folder.listing.get(name) is None:
@@ -82,7 +96,9 @@ def _missing(folder: Folder) -> Iterator[Finding]:
     if not folder.logs:
         yield Finding("mistake 27", "fail", "train*.log", "there is no log", "ship one whole log per seed")
     for name in folder.listing.refused:
-        yield Finding("folder", "note", name, "is a link, a device, a pipe, or too deep or too much; not read", "ship plain files")
+        yield Finding(
+            "folder", "note", name, "is a link, a device, a pipe, or too deep or too much; not read", "ship plain files"
+        )
 
 
 def _artifacts(listing: Listing) -> list[int]:

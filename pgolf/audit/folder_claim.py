@@ -21,4 +21,6 @@ def check_claim(submission: Submission) -> Iterator[Finding]:
         again = stats.claim(scores.sample, stats.Sample(1, baseline, None), ratio).readings[0].one_sample_p
         if again is not None and p < stats.BAR_P <= again:
             what = f"p_value is {p}, but against {baseline} less 0.005 nats per token it is {again:.3g}"
-            yield Finding("mistake 31", "fail", submission.where("p_value"), what, "test against the bar, per token in nats")
+            yield Finding(
+                "mistake 31", "fail", submission.where("p_value"), what, "test against the bar, per token in nats"
+            )

@@ -9,8 +9,12 @@ from pgolf.audit.folder_log import Log
 from pgolf.audit.headline import Headline
 from pgolf.audit.published import CLOCK, STEP
 
-TRAIN = re.compile(r"(?i)^(total_)?(train|training)_?(wallclock_?)?(time|seconds|wallclock)(_s|_sec|_seconds|_ms)?$|^wallclock_seconds$")
-EVAL = re.compile(r"(?i)^(total_)?(ttt_)?(eval|evaluation)_?(time|seconds)(_s|_sec|_seconds|_ms)?$|^ttt_(time|seconds)(_s|_ms|_seconds)?$")
+TRAIN = re.compile(
+    r"(?i)^(total_)?(train|training)_?(wallclock_?)?(time|seconds|wallclock)(_s|_sec|_seconds|_ms)?$|^wallclock_seconds$"
+)
+EVAL = re.compile(
+    r"(?i)^(total_)?(ttt_)?(eval|evaluation)_?(time|seconds)(_s|_sec|_seconds|_ms)?$|^ttt_(time|seconds)(_s|_ms|_seconds)?$"
+)
 STOP = "stop before the step that would cross the clock"
 RESERVE = "keep a reserve: what reads data to change the model is training time"
 
@@ -46,7 +50,13 @@ def _training(log: Log, at: int, spent: float) -> Iterator[Finding]:
     what = f"calibration took {extra:.1f} s after {spent:.1f} s of training: {spent + extra:.1f} s of {CLOCK:g}"
     where = log.at(next(line for line, _, _ in log.calibrated if line > at))
     if log.generated:
-        yield Finding("mistake 18", "needs argument", where, f"{what}; it says it read no data", "say which text it read, and when")
+        yield Finding(
+            "mistake 18",
+            "needs argument",
+            where,
+            f"{what}; it says it read no data",
+            "say which text it read, and when",
+        )
     else:
         yield Finding("mistake 18", "fail", where, what, RESERVE)
 

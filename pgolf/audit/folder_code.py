@@ -22,8 +22,12 @@ STARTS = {f"subprocess.{name}" for name in ("run", "call", "check_call", "check_
     "os.system",
     "os.popen",
 }
-REPORTS = re.compile(r"^\W*(?:/usr/bin/)?(?:nvidia-smi|nvcc|git|lscpu|uname|hostname|lspci|cat /proc|free|df|nproc|rocm-smi|ldd)\b")
-INSTALLS = re.compile(r"\b(?:pip3?|uv|conda|apt(?:-get)?)\W{1,6}(?:pip\W{1,6})?install|\b(?:wget|curl|git\W{1,6}clone)\b")
+REPORTS = re.compile(
+    r"^\W*(?:/usr/bin/)?(?:nvidia-smi|nvcc|git|lscpu|uname|hostname|lspci|cat /proc|free|df|nproc|rocm-smi|ldd)\b"
+)
+INSTALLS = re.compile(
+    r"\b(?:pip3?|uv|conda|apt(?:-get)?)\W{1,6}(?:pip\W{1,6})?install|\b(?:wget|curl|git\W{1,6}clone)\b"
+)
 FETCHES = {"urlopen", "urlretrieve", "hf_hub_download", "snapshot_download", "load_dataset", "load_state_dict_from_url"}
 FETCH_FIX = "fetch before the clocks, outside this file"
 ONE_FILE = f"put all of the code into {CODE}"
@@ -131,7 +135,10 @@ def runs_unseen(tree: ast.AST) -> ast.AST | None:
         called = dotted(node.func)
         if called in ("exec", "eval") and not isinstance(node.args[0], ast.Constant) and not _opens(node):
             return node
-        long = any(isinstance(n, ast.Constant) and isinstance(n.value, str | bytes) and len(n.value) >= 200 for n in _inside(node))
+        long = any(
+            isinstance(n, ast.Constant) and isinstance(n.value, str | bytes) and len(n.value) >= 200
+            for n in _inside(node)
+        )
         if called == "marshal.loads" or (called in ("pickle.loads", "dill.loads", "cloudpickle.loads") and long):
             return node
     return None

@@ -149,8 +149,14 @@ def _means(found: Submission) -> Iterator[Finding]:
     picked = _picked(list(scores.bpb.values()), stated)
     if picked:
         n, of = picked
-        what = f"{stated} is the best seed, not the mean" if n == 1 else f"{stated} is the mean of the best {n} of {of} seeds"
-        yield Finding("mistake 25" if n == 1 else "mistake 32", "fail", found.where("val_bpb"), what, "state the mean of all")
+        what = (
+            f"{stated} is the best seed, not the mean"
+            if n == 1
+            else f"{stated} is the mean of the best {n} of {of} seeds"
+        )
+        yield Finding(
+            "mistake 25" if n == 1 else "mistake 32", "fail", found.where("val_bpb"), what, "state the mean of all"
+        )
     for note in scores.notes:
         key = note.partition(" ")[0]
         if "is stated as" not in note or (picked and key == "val_bpb"):

@@ -14,7 +14,9 @@ MIXED = re.compile(r"(?i)mix|blend|\bppm|n-?gram|hedge")
 BEFORE = re.compile(r"(?i)diagnostic(?!.*quantized)|\bpre-?quant|post[-_ ]ema|unquantized")
 QUANTISED = re.compile(r"(?i)quantized|round_?trip")
 ADAPTED = re.compile(r"(?i)ttt|slid|ngram|n-gram|mix|cache|window|adapt|stride")
-PREQUANT = re.compile(r"(?i)\bpre-?quant(?:ization)?[ _-]*ttt\b|\bepochs?\b[^.;]{0,40}\b(?:on|over) (?:the )?val(?:idation)?\b[^.;]{0,40}\bbefore\b")
+PREQUANT = re.compile(
+    r"(?i)\bpre-?quant(?:ization)?[ _-]*ttt\b|\bepochs?\b[^.;]{0,40}\b(?:on|over) (?:the )?val(?:idation)?\b[^.;]{0,40}\bbefore\b"
+)
 NEGATED = re.compile(r"(?i)\b(?:no|not|without|never|non|removed?|instead of|drop\w*|disabled?)\b[^.;]{0,40}$")
 CLAIMS = ("name", "blurb", "technique_summary", "summary", "description", "key_changes", "techniques", "approach")
 SCORE_FIRST = "score each chunk first, then train on it"
@@ -27,8 +29,16 @@ def check_legal(submission: Submission, logs: Sequence[Log], head: Headline) -> 
         yield from _confessed(log)
         result = head.results.get(log)
         if result and MIXED.search(f"{head.label}"):
-            what = f"the claimed score is of a mixture ({head.label}): does it give every token a share, and sum to one?"
-            yield Finding("C2", "needs argument", log.at(result.line), what, "show sums over the whole alphabet, at sampled positions")
+            what = (
+                f"the claimed score is of a mixture ({head.label}): does it give every token a share, and sum to one?"
+            )
+            yield Finding(
+                "C2",
+                "needs argument",
+                log.at(result.line),
+                what,
+                "show sums over the whole alphabet, at sampled positions",
+            )
     if not any(log.prequant for log in logs):
         yield from _said(submission)
 
@@ -43,14 +53,18 @@ def _confessed(log: Log) -> Iterator[Finding]:
         yield Finding("C4", "fail", log.at(log.passes), what, "score every token once, in order")
     if log.chosen:
         what = "chooses between averages or settings by their score on validation text"
-        yield Finding("mistake 11", "needs argument", log.at(log.chosen), what, "choose on held-out training text, or by config")
+        yield Finding(
+            "mistake 11", "needs argument", log.at(log.chosen), what, "choose on held-out training text, or by config"
+        )
     if log.validation_calibration:
         what = "calibrates on validation text"
         fix = "calibrate on training text, or on text that the model writes"
         yield Finding("mistake 11", "needs argument", log.at(log.validation_calibration), what, fix)
     if log.shards and log.shards[1] > public.SHARDS:
         what = f"{log.shards[1]:,} shards of training text, where {public.SHARDS} were published: it may hold the validation documents"
-        yield Finding("mistake 9", "needs argument", log.at(log.shards[0]), what, "show that no document is in both splits")
+        yield Finding(
+            "mistake 9", "needs argument", log.at(log.shards[0]), what, "show that no document is in both splits"
+        )
 
 
 def _said(submission: Submission) -> Iterator[Finding]:
@@ -107,7 +121,9 @@ def _speed(log: Log, submission: Submission) -> Iterator[Finding]:
     if speed > public.SPEED_ASKED:
         low, high = (f"{x / 1e6:.1f}" for x in public.SPEED)
         what = f"{speed / 1e6:.2f} million tokens a second on each of {ranks} {log.gpu or 'GPU(s)'}"
-        yield _asked("plausibility", log.at(log.step[0]), what, low, high, "say what hardware it was, and how long it trained")
+        yield _asked(
+            "plausibility", log.at(log.step[0]), what, low, high, "say what hardware it was, and how long it trained"
+        )
 
 
 def _passes(log: Log) -> Iterator[Finding]:
@@ -117,19 +133,36 @@ def _passes(log: Log) -> Iterator[Finding]:
     passes = log.step[1] * log.batch[1] / (log.shards[1] * public.SHARD_TOKENS)
     if passes > public.PASSES_ASKED:
         what = f"{log.step[1]:,} steps of {log.batch[1]:,} tokens are {passes:.1f} passes over {log.shards[1]} shard(s)"
-        yield _asked("plausibility", log.at(log.step[0]), what, *map(str, public.PASSES), "say what the steps and the batch were")
+        yield _asked(
+            "plausibility", log.at(log.step[0]), what, *map(str, public.PASSES), "say what the steps and the batch were"
+        )
 
 
 def _gap(log: Log) -> Iterator[Finding]:
     """What quantising lost, between the last score before it and the first after it, neither adapted."""
-    after = next((r for r in log.results if QUANTISED.search(r.label) and not ADAPTED.search(r.label) and not BEFORE.search(r.label)), None)
+    after = next(
+        (
+            r
+            for r in log.results
+            if QUANTISED.search(r.label) and not ADAPTED.search(r.label) and not BEFORE.search(r.label)
+        ),
+        None,
+    )
     if after is None:
         return
-    before = [r for r in log.scored() if BEFORE.search(r.label) and r.line < after.line] or ([log.flat] if log.flat else [])
+    before = [r for r in log.scored() if BEFORE.search(r.label) and r.line < after.line] or (
+        [log.flat] if log.flat else []
+    )
     gap = after.bpb - before[-1].bpb if before else 0.0
     if gap > public.GAP_ASKED:
         what = f"quantising loses {gap:.4f} bpb, from {before[-1].bpb} to {after.bpb}"
-        yield _asked("plausibility", log.at(after.line), what, *map(str, public.GAP), "show that the weights were not fitted to what is scored")
+        yield _asked(
+            "plausibility",
+            log.at(after.line),
+            what,
+            *map(str, public.GAP),
+            "show that the weights were not fitted to what is scored",
+        )
 
 
 def _bytes_per_token(log: Log, result: Result | None) -> Iterator[Finding]:
@@ -139,7 +172,9 @@ def _bytes_per_token(log: Log, result: Result | None) -> Iterator[Finding]:
     low, high = public.BYTES_PER_TOKEN_ASKED
     if not low <= per <= high:
         what = f"val_loss and val_bpb give {per:.2f} bytes a token"
-        yield _asked("mistakes 1-6", log.at(result.line), what, *map(str, public.BYTES_PER_TOKEN), "show the byte table")
+        yield _asked(
+            "mistakes 1-6", log.at(result.line), what, *map(str, public.BYTES_PER_TOKEN), "show the byte table"
+        )
 
 
 def _spread(submission: Submission) -> Iterator[Finding]:
@@ -151,4 +186,6 @@ def _spread(submission: Submission) -> Iterator[Finding]:
     low, high = public.STD_ASKED
     if not low <= deviation <= high:
         what = f"the seeds deviate by {deviation:.6f} bpb"
-        yield _asked("plausibility", submission.where("seed_results"), what, *map(str, public.STD), "show each seed's own log")
+        yield _asked(
+            "plausibility", submission.where("seed_results"), what, *map(str, public.STD), "show each seed's own log"
+        )

@@ -6,7 +6,6 @@ log but figures and its beginning, in which it may carry its source.
 
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,11 +21,18 @@ NOT_LOGS = {
     ".cu", ".pt", ".ptz", ".bin", ".npz", ".npy", ".png", ".jpg", ".jpeg", ".pdf", ".zip", ".gz", ".xz", ".zst", ".br",
     ".model", ".pgolf", ".safetensors", ".tar", ".svg", ".rst", ".cfg", ".ini", ".pkl", ".so", ".cpp", ".vocab",
 }  # fmt: skip
-TRAINS = re.compile(r"(?i)^\W*(?:step|iter)?\W{0,3}\d+ ?/ ?\d+\b.*loss|^\W*step\W{0,2}\d+\b.*loss|\btrain_loss\W+\d|\bval_bpb\W+\d|\bfinal\w*\W.*bpb\W+\d|warmup_step")
-BEGINS = re.compile(r"(?i)^(?:hyperparameters:|running (?:python|pytorch)|model_params|begin pgolf|logs/\S+\.txt$|(?:step[: ]*)?[01]/\d+\s)")
-NOISE = re.compile(r"(?i)^\W*$|^\s*\[?(rank\d+\]:\s*\[?)?W\d{3,}|warning|NCCL|OMP_NUM_THREADS|^[|+].*[|+]$|^\s*\d*\s*N/A|%\s*default")
+TRAINS = re.compile(  # a step with its loss, or an end score with both figures
+    r"(?i)^\W*(?:step|iter)?\W{0,3}\d+ ?/ ?\d+\b.*loss|^\W*step\W{0,2}\d+\b.*loss|^warmup_step|val_loss\W{1,4}\d.*val_bpb\W{1,4}\d"
+)
+BEGINS = re.compile(
+    r"(?i)^(?:hyperparameters:|running (?:python|pytorch)|model_params|begin pgolf|logs/\S+\.txt$|(?:step[: ]*)?[01]/\d+\s)"
+)
+NOISE = re.compile(
+    r"(?i)^\W*$|^\s*\[?(rank\d+\]:\s*\[?)?W\d{3,}|warning|NCCL|OMP_NUM_THREADS|^[|+].*[|+]$|^\s*\d*\s*N/A|%\s*default"
+)
 PYTHON = re.compile(r"^(import \w|from \w+[\w.]* import |def \w+\(|class \w+)")
 RULER = re.compile(r"^[=-]{20,}$")
+PREAMBLE = 12  # lines of a log before the source that it is said to hold
 SOURCE = 8  # lines of Python that make a log's beginning look as if it held the source
 SIZES = re.compile(r"\b(artifact|code|total)_bytes=(\d+)")
 
@@ -95,7 +101,9 @@ class Log:
     @property
     def seed_value(self) -> int | None:
         """From the file's name or that of its folder, or else from what it says; what it says, where it holds several runs."""
-        named = re.findall(r"(?i)seed[_=-]?(\d+)", self.name) or re.findall(r"(?i)(?:^|[_/-])s(\d{1,5})(?=[_./-])", self.name)
+        named = re.findall(r"(?i)seed[_=-]?(\d+)", self.name) or re.findall(
+            r"(?i)(?:^|[_/-])s(\d{1,5})(?=[_./-])", self.name
+        )
         said = self.seed and self.seed[1]
         return int(named[-1]) if named and (self.alone or said is None) else said
 
@@ -150,22 +158,27 @@ def _reads_like_a_log(path: Path, folder: Path, text: Text) -> bool:
 def read_log(path: Path, name: str | None = None, text: Text | None = None) -> list[Log]:
     """The runs of one log."""
     text = text or text_of(path)
-    start = _after_source(text.lines)
+    source = _source(text.lines)
     runs = [Log(path, name or path.name)]
     recent: deque[str] = deque(maxlen=WINDOW)
     counted: set[str] = set()
-    for at, line in enumerate(text.lines[start:], start + 1):
+    for at, line in enumerate(text.lines, 1):
         said = grammar.bare(line[:LINE_LIMIT])
-        if not said:
+        if not said or at - 1 in source:
             continue
         if runs[-1].results and _begins(runs[-1], said):
             runs.append(Log(path, name or path.name))
         notice(runs[-1], at, said)
         copies(runs[-1], at, line[:LINE_LIMIT], recent, counted)
     spoken = [line for line in text.lines if line.strip()]
-    head = "\n".join(text.lines[:start])[:HEAD_LIMIT] + "\n"
+    head = "\n".join(text.lines[: source.stop])[:HEAD_LIMIT] + "\n" if source.start < PREAMBLE else ""
     for log in runs:
-        log.lines, log.encoding, log.undecodable, log.skipped = len(text.lines), text.encoding, text.undecodable, text.skipped
+        log.lines, log.encoding, log.undecodable, log.skipped = (
+            len(text.lines),
+            text.encoding,
+            text.undecodable,
+            text.skipped,
+        )
         log.head, log.alone = head, len(runs) == 1
         log.first, log.last = (spoken[0], spoken[-1]) if spoken else ("", "")
         log.prequant = _before_scoring(log)
@@ -175,19 +188,17 @@ def read_log(path: Path, name: str | None = None, text: Text | None = None) -> l
     return runs
 
 
-def _after_source(lines: tuple[str, ...]) -> int:
-    """Where a log that begins with its source ends doing so: at a ruler, or after the last line that only Python has."""
+def _source(lines: tuple[str, ...]) -> range:
+    """The lines in which a log carries its source: from the first that only Python has to a ruler, or to the end of the last."""
     python = [i for i, line in enumerate(lines[: 1 << 14]) if PYTHON.match(line)]
     if len(python) < SOURCE:
-        return 0
-    ends = (i for i in range(python[-1], len(lines)) if RULER.match(lines[i]) or (grammar.STEP.match(lines[i]) and "loss" in lines[i]))
-    ruler = next(ends, None)
+        return range(0)
+    after = range(python[-1] + 1, len(lines))
+    ruler = next((i for i in after if RULER.match(lines[i]) or (grammar.STEP.match(lines[i]) and "loss" in lines[i])), None)
     if ruler is not None and RULER.match(lines[ruler]):
-        return ruler + 1
-    last = python[-1] + 1
-    while last < len(lines) and (not lines[last].strip() or lines[last][:1] in " \t)]}" or lines[last].startswith(("if __name__", "main("))):
-        last += 1
-    return last
+        return range(python[0], ruler + 1)
+    outside = (i for i in after if lines[i].strip() and lines[i][0] not in " \t)]}" and not lines[i].startswith(("if __name__", "main(")))
+    return range(python[0], next(outside, len(lines)))
 
 
 def _begins(log: Log, said: str) -> bool:
@@ -211,7 +222,12 @@ def _clocks(log: Log, at: int, said: str) -> None:
         log.trained = (at, grammar.seconds(found))
     if found := grammar.EVALUATED.search(said):
         log.evaluated = (at, grammar.seconds(found))
-    elif log.trained and grammar.CALIBRATES.search(said) and not grammar.STEP.match(said) and not grammar.KEYED.search(said):
+    elif (
+        log.trained
+        and grammar.CALIBRATES.search(said)
+        and not grammar.STEP.match(said)
+        and not grammar.KEYED.search(said)
+    ):
         took = grammar.duration(said, r"(?i)elapsed|took|^in$|time|total|gptq|calib")
         if took is not None and not re.search(r"(?i)reserv|budget", said):
             log.calibrated.append((at, took, bool(re.search(r"(?i)\bdone\b|\btotal\b", said))))
@@ -289,5 +305,3 @@ def copies(log: Log, at: int, text: str, recent: deque[str], counted: set[str]) 
     if text not in counted and not NOISE.search(text) and Counter(recent)[text] >= least:
         counted.add(text)
         log.repeated.append((at, text))
-
-

@@ -27,7 +27,9 @@ class Row:
     head: tuple[str, ...]
 
 
-def check_readme(lines: Sequence[str] | None, submission: Submission, logs: Sequence[Log], head: Headline) -> Iterator[Finding]:
+def check_readme(
+    lines: Sequence[str] | None, submission: Submission, logs: Sequence[Log], head: Headline
+) -> Iterator[Finding]:
     """Table rows by seed, the mean somewhere in the text, and rows with as many cells as their heads."""
     if lines is None:
         return
@@ -57,7 +59,9 @@ def table_rows(lines: Sequence[str]) -> Iterator[Row]:
 
 
 def _cells(line: str) -> tuple[str, ...]:
-    return tuple(c.strip(" *`") for c in line.replace("\\|", " ").strip().removeprefix("|").removesuffix("|").split("|"))
+    return tuple(
+        c.strip(" *`") for c in line.replace("\\|", " ").strip().removeprefix("|").removesuffix("|").split("|")
+    )
 
 
 def _seeds(rows: Sequence[Row], logs: Sequence[Log], head: Headline) -> Iterator[Finding]:
@@ -78,7 +82,11 @@ def _seeds(rows: Sequence[Row], logs: Sequence[Log], head: Headline) -> Iterator
 def _near(row: Row, word: str, truth: float) -> list[str]:
     """Figures of a row that may be this one: in columns that say so, and within a fiftieth."""
     pairs = zip(row.head, row.cells, strict=False)
-    cells = [cell for title, cell in pairs if word in title.lower() and not re.search(r"(?i)pre|before|delta|gain|Δ|base", title)]
+    cells = [
+        cell
+        for title, cell in pairs
+        if word in title.lower() and not re.search(r"(?i)pre|before|delta|gain|Δ|base", title)
+    ]
     return [n for cell in cells for n in NUMBER.findall(cell) if abs(float(n) / truth - 1) < 0.02]
 
 

@@ -32,7 +32,8 @@ def check_seeds(submission: Submission, logs: Sequence[Log], head: Headline) -> 
         named = re.findall(r"(?i)seed[_-]?(\d+)", log.path.name)
         if log.alone and named and log.seed and int(named[-1]) != log.seed[1]:
             what = f"the file is named after seed {named[-1]}, the run says {log.seed[1]}"
-            yield Finding("mistake 28", "fail", log.at(log.seed[0]), what, "name each log after its own seed")
+            verdict = "fail" if int(named[-1]) in seeds else "needs argument"
+            yield Finding("mistake 28", verdict, log.at(log.seed[0]), what, "name each log after its own seed")
     yield from _twice(logs, head)
     count = max(len(seeds), len(logged - {None}), 1)
     if count < 3 and (seeds or logs):
@@ -49,13 +50,21 @@ def _twice(logs: Sequence[Log], head: Headline) -> Iterator[Finding]:
         apart = [r.bpb for _, r in own if not agrees(r.bpb, own[0][1].bpb)]
         if apart:
             what = f"{len(own)} runs of seed {seed}, of {own[0][1].bpb} and {apart[0]} ({label})"
-            yield Finding("mistake 32", "needs argument", own[-1][0].name, what, "say which run counts, and why it was run again")
-    exact = [(log.seed_value, r) for log, r in stated if r.decimals >= 6 and r.loss is not None and log.seed_value is not None]
+            yield Finding(
+                "mistake 32", "needs argument", own[-1][0].name, what, "say which run counts, and why it was run again"
+            )
+    exact = [
+        (log.seed_value, r)
+        for log, r in stated
+        if r.decimals >= 6 and r.loss is not None and log.seed_value is not None
+    ]
     for i, (seed, r) in enumerate(exact):
         other = next((s for s, o in exact[:i] if o.bpb == r.bpb and s != seed), None)
         if other is not None:
             what = f"seeds {other} and {seed} have one score, {r.bpb}, to {r.decimals} digits"
-            yield Finding("mistake 28", "needs argument", stated[i][0].name, what, "ship the log of each seed's own run")
+            yield Finding(
+                "mistake 28", "needs argument", stated[i][0].name, what, "ship the log of each seed's own run"
+            )
 
 
 def check_log(log: Log, code: Code | None, head: Headline) -> Iterator[Finding]:
@@ -63,7 +72,13 @@ def check_log(log: Log, code: Code | None, head: Headline) -> Iterator[Finding]:
     if log.undecodable:
         yield Finding("mistake 27", "note", log.at(log.undecodable), f"is not {log.encoding} text", "write UTF-8")
     if log.skipped:
-        yield Finding("mistake 27", "note", log.name, f"is so long that {log.skipped:,} bytes in its middle were not read", "keep logs short")
+        yield Finding(
+            "mistake 27",
+            "note",
+            log.name,
+            f"is so long that {log.skipped:,} bytes in its middle were not read",
+            "keep logs short",
+        )
     if log.lines == 0:
         yield Finding("mistake 27", "fail", log.name, "is empty", WHOLE)
     elif not log.results and log not in head.results:
@@ -79,9 +94,13 @@ def check_log(log: Log, code: Code | None, head: Headline) -> Iterator[Finding]:
             what = f"holds the source of another script than {CODE}"
             yield Finding("mistake 28", "fail", log.at(1), what, OWN_SCRIPT)
     for at, text in log.repeated:
-        yield Finding("mistake 29", "note", log.at(at), f"printed by every rank: {text.strip()[:70]}", "print on rank 0 only")
+        yield Finding(
+            "mistake 29", "note", log.at(at), f"printed by every rank: {text.strip()[:70]}", "print on rank 0 only"
+        )
     if log.lines and not log.environment:
-        yield Finding("mistake 34", "note", log.name, "does not name the PyTorch version", "print versions, GPUs and driver")
+        yield Finding(
+            "mistake 34", "note", log.name, "does not name the PyTorch version", "print versions, GPUs and driver"
+        )
 
 
 def _ends(log: Log, code: Code | None) -> Iterator[Finding]:
@@ -121,7 +140,9 @@ def check_proofs(submission: Submission, logs: Sequence[Log], code: Code | None)
     for seed, said in _table(proofs, "verdict").items():
         if found := re.fullmatch(r"(fail|needs argument) \((.*)\)", str(said)):
             what = f"seed {seed}: the run's own verdict is {said}"
-            yield Finding(found[2], found[1], submission.where("verdict"), what, "mend the run, or argue for it in README")
+            yield Finding(
+                found[2], found[1], submission.where("verdict"), what, "mend the run, or argue for it in README"
+            )
 
 
 def _table(proofs: dict, name: str) -> dict:

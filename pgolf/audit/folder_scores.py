@@ -99,7 +99,13 @@ def _fingerprint(submission: Submission, logs: Sequence[Log], head: Headline) ->
     streams = {log.stream for log in logs}
     if apart > SPREAD + (low[3] + high[3]) / low[2] and len(streams) == 1:
         what = f"val_loss / val_bpb differs between seeds by {apart:.2%}: they did not count the same bytes"
-        yield Finding("mistakes 1-6", "fail", submission.where("val_loss"), what, "score every seed on the same text with one byte table")
+        yield Finding(
+            "mistakes 1-6",
+            "fail",
+            submission.where("val_loss"),
+            what,
+            "score every seed on the same text with one byte table",
+        )
     for log, line, ratio, error in ratios:
         known = stream_of(log.tokens[1]) if log and log.tokens else None
         expected = {known: STREAMS[known]} if known else STREAMS
@@ -140,7 +146,13 @@ def _part(log: Log, result: Result | None) -> Iterator[Finding]:
     if result and result.tokens and split and result.tokens < split - CROP:
         what = f"the score is over {result.tokens:,} tokens of {split:,}"
         yield Finding("mistake 7", "fail", log.at(result.line), what, "score the whole published split")
-    elif result and result.bytes and result.tokens and stream_of(result.tokens) and not BYTES[0] <= result.bytes <= BYTES[1]:
+    elif (
+        result
+        and result.bytes
+        and result.tokens
+        and stream_of(result.tokens)
+        and not BYTES[0] <= result.bytes <= BYTES[1]
+    ):
         what = f"divides by {result.bytes:,} bytes, where the split has {BYTES[0] / 1e6:.1f} to {BYTES[1] / 1e6:.1f} million"
         yield Finding("mistakes 1-6", "fail", log.at(result.line), what, BYTES_FIX)
 

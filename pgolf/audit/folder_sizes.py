@@ -17,7 +17,9 @@ PACKED_FIX = "ship the file that was counted; what is counted is what ships"
 LEAST = 1000  # bytes under which a total that differs from its parts is rounding
 
 
-def check_sizes(submission: Submission, logs: Sequence[Log], code: Code | None, artifacts: Sequence[int]) -> Iterator[Finding]:
+def check_sizes(
+    submission: Submission, logs: Sequence[Log], code: Code | None, artifacts: Sequence[int]
+) -> Iterator[Finding]:
     """Code, totals and the cap. `artifacts` are sizes of models that lie in the folder."""
     shipped = len(code.data) if code else None
     for log in logs:
@@ -45,7 +47,11 @@ def _code(log: Log, code: Code | None) -> Iterator[Finding]:
     if code is None or not log.codes:
         return
     counts, shipped = {n for _, n, _ in log.codes}, len(code.data)
-    line, counted = min(((at, n) for at, n, how in log.codes if "uncompressed" not in how), key=lambda c: c[1], default=log.codes[-1][:2])
+    line, counted = min(
+        ((at, n) for at, n, how in log.codes if "uncompressed" not in how),
+        key=lambda c: c[1],
+        default=log.codes[-1][:2],
+    )
     if not counts & code.counts:
         what = f"the run counted {counted:,} bytes of code, {CODE} has {shipped:,}"
         yield Finding("mistake 21", "fail", log.at(line), what, COUNT)
@@ -91,15 +97,29 @@ def _stated_code(submission: Submission, logs: Sequence[Log], code: Code | None)
         if code and stated not in code.counts:
             what = f"{key} is {stated:,}, {CODE} has {len(code.data):,} bytes"
             asked = stated in counted and any(_packed(log) for log in logs)
-            yield Finding("mistake 21", "needs argument" if asked else "fail", submission.where(key), what, PACKED_FIX if asked else COUNT)
+            yield Finding(
+                "mistake 21",
+                "needs argument" if asked else "fail",
+                submission.where(key),
+                what,
+                PACKED_FIX if asked else COUNT,
+            )
         elif code is None and counted and stated not in counted:
-            yield Finding("mistake 21", "fail", submission.where(key), f"{key} is {stated:,}, the runs counted {max(counted):,}", COUNT)
+            yield Finding(
+                "mistake 21",
+                "fail",
+                submission.where(key),
+                f"{key} is {stated:,}, the runs counted {max(counted):,}",
+                COUNT,
+            )
 
 
 def _stated_sizes(submission: Submission, logs: Sequence[Log], code: Code | None) -> Iterator[Finding]:
     """Sizes of submission.json: under the cap, and those of a run: its model alone, or with any count of the code."""
     known = {log: _possible(log, code) for log in logs}
-    by_seed = {seed: set().union(*(known[log] for log in logs if log.seed_value == seed)) for seed in submission.table.rows}
+    by_seed = {
+        seed: set().union(*(known[log] for log in logs if log.seed_value == seed)) for seed in submission.table.rows
+    }
     everywhere = set().union(*known.values())
     rows = [(None, submission.value), *submission.table.rows.items()]
     for seed, row in rows:

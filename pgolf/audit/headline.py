@@ -21,7 +21,9 @@ class Headline:
 def agrees(stated: float, exact: float, decimals: int = 8, unit: int = 0) -> bool:
     """`stated` is `exact` rounded to the fewer of the decimals they are written with, give or take `unit` in the last."""
     written = len(repr(stated).partition(".")[2]) if "e" not in repr(stated) else 8
-    return abs(stated - exact) <= (0.5 + unit) * 10.0 ** -min(written, decimals) + (1e-12 if written <= decimals else 0.5 * 10.0**-written)
+    return abs(stated - exact) <= (0.5 + unit) * 10.0 ** -min(written, decimals) + (
+        1e-12 if written <= decimals else 0.5 * 10.0**-written
+    )
 
 
 def headline(submission: Submission, logs: Sequence[Log]) -> Headline:
@@ -52,7 +54,9 @@ def _fits(submission: Submission, results: Mapping[Log, Result]) -> tuple[float,
     by_seed, mean = submission.scores.bpb, submission.scores.sample.mean
     if by_seed:
         seeds = {log.seed_value for log, r in results.items() if _agree(_stated(submission, log), r)}
-        values = {s for s, v in by_seed.items() for log, r in results.items() if log.seed_value is None and _agree(v, r)}
+        values = {
+            s for s, v in by_seed.items() for log, r in results.items() if log.seed_value is None and _agree(v, r)
+        }
         return float(len(seeds) + len(values)), False
     each = {log.seed_value if log.seed_value is not None else log: r for log, r in results.items()}
     average = stats.mean([r.bpb for r in each.values()])
@@ -66,11 +70,16 @@ def _agree(stated: float | None, result: Result) -> bool:
 
 
 def _chosen(submission: Submission, results: Mapping[Log, Result]) -> dict[Log, Result]:
-    """One run per seed: the one that states what submission.json does, else the last."""
+    """One run per reported seed: the one that states what submission.json does, else the last. A run without a seed counts
+    where it states a seed's score, or where no seed is given figures."""
+    by_seed = submission.scores.bpb
     kept: dict[object, Log] = {}
     for log, result in results.items():
-        seed = log.seed_value if log.seed_value is not None else log
-        before = kept.get(seed)
+        seed = log.seed_value
+        if by_seed and str(seed) not in by_seed and not (seed is None and any(_agree(v, result) for v in by_seed.values())):
+            continue
+        key = log if seed is None else seed
+        before = kept.get(key)
         if before is None or not _agree(_stated(submission, before), results[before]) or _agree(_stated(submission, log), result):
-            kept[seed] = log
+            kept[key] = log
     return {log: results[log] for log in kept.values()}

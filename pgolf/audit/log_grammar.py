@@ -18,19 +18,31 @@ RUNNING = re.compile(  # scores on the way through the text, or of an epoch
     r"(?i)chunk\W{0,3}\d|chunks? done|\bttp\w?:|\b(?:batch|window|doc|seq)\w*\W{0,3}\d+ ?/ ?\d+|\[\s*\d+/\d+\]|\d+(?:\.\d+)? ?%|\brunning"
     r"|progress|(?<![a-z])ep(?:och)?s?\W{0,3}\d+(?: ?/|\W)|\bprefix\b|\bcumul|\bblock\W{0,2}\d+/"
 )
-KEYED = re.compile(rf"(?i)(?P<key>[\w/.-]*(?:bpb|bits[_ ]per[_ ]byte))(?P<exact>_exact)?(?:\s*\((?:exact|mean)\))?{SAYS}(?P<value>\d+\.\d+)")
-LOSS = re.compile(rf"(?i)(?P<key>\bval(?:idation)?[_ ]?(?:loss|nll)|(?<!train_)(?<!train )\b(?:loss|nll)){SAYS}(?P<value>\d+\.\d+)")
-ASIDE = re.compile(r"(?i)delta|gain|std|improv|diff|baseline|target|best_so_far|previous|sota|threshold|_min|_max|only|nn_|record")
-SECONDS = re.compile(rf"(?i)\b(?P<key>[\w-]*time|elapsed|took|in|wall\w*|total)(?:_s|_ms|_sec)?{SAYS}(?P<value>{NUMBER}) ?(?P<unit>ms|seconds|secs?|s|minutes|min|m)\b")
+KEYED = re.compile(
+    rf"(?i)(?P<key>[\w/.-]*(?:bpb|bits[_ ]per[_ ]byte))(?P<exact>_exact)?(?:\s*\((?:exact|mean)\))?{SAYS}(?P<value>\d+\.\d+)"
+)
+LOSS = re.compile(
+    rf"(?i)(?P<key>\bval(?:idation)?[_ ]?(?:loss|nll)|(?<!train_)(?<!train )\b(?:loss|nll)){SAYS}(?P<value>\d+\.\d+)"
+)
+ASIDE = re.compile(
+    r"(?i)delta|gain|std|improv|diff|baseline|target|best_so_far|previous|sota|threshold|_min|_max|only|nn_|record"
+)
+SECONDS = re.compile(
+    rf"(?i)\b(?P<key>[\w-]*time|elapsed|took|in|wall\w*|total)(?:_s|_ms|_sec)?{SAYS}(?P<value>{NUMBER}) ?(?P<unit>ms|seconds|secs?|s|minutes|min|m)\b"
+)
 UNITS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "secs": 1.0, "seconds": 1.0, "m": 60.0, "min": 60.0, "minutes": 60.0}
-TRAINED = re.compile(rf"(?i)\b(?:train(?:ing)?_?[ ]?time|trained\b.*? in)(?:_ms|_s)?{SAYS}({NUMBER}) ?(ms|seconds|sec|s)\b")
-EVALUATED = re.compile(rf"(?i)^(?:evaluated\b.*? in|total[_ ]eval(?:uation)?[_ ]time){SAYS}({NUMBER}) ?(ms|seconds|sec|s)\b")
+TRAINED = re.compile(
+    rf"(?i)\b(?:train(?:ing)?_?[ ]?time|trained\b.*? in)(?:_ms|_s)?{SAYS}({NUMBER}) ?(ms|seconds|sec|s)\b"
+)
+EVALUATED = re.compile(
+    rf"(?i)^(?:evaluated\b.*? in|total[_ ]eval(?:uation)?[_ ]time){SAYS}({NUMBER}) ?(ms|seconds|sec|s)\b"
+)
 CALIBRATES = re.compile(r"(?i)gptq|calib|hessian|\bawq\b")
 READS_NOTHING = re.compile(r"(?i)self.?gen|generat|autoregress|\bar\b|random tokens|synthetic|no data")
-SIZE = re.compile(rf"(?i)(?P<what>[a-z][\w+ /.()\-]*?)\s*[:=]\s*(?P<n>\d[\d,_]*)(?:\s*(?:bytes|b)\b)?")
+SIZE = re.compile(r"(?i)(?P<what>[a-z][\w+ /.()\-]*?)\s*[:=]\s*(?P<n>\d[\d,_]*)(?:\s*(?:bytes|b)\b)?")
 CODE_CHAIN = re.compile(r"(?i)^code(?: size)?:? *\d[\d,]* .*?(?:->|→|=>)")
 INTEGERS = {
-    "seed": re.compile(rf"(?i)(?:^|[\s,{{(\"'|_-])(?<!data_)(?<!calib_)seed[\"']?\s*[:= ]\s*(\d{{1,10}})\b"),
+    "seed": re.compile(r"(?i)(?:^|[\s,{(\"'|_-])(?<!data_)(?<!calib_)seed[\"']?\s*[:= ]\s*(\d{1,10})\b"),
     "world": re.compile(r"(?i)\bworld_size[:= ]+(\d+)|\bws:(\d+)|, (\d+) rank\(s\)|nproc_per_node[= ](\d+)"),
     "params": re.compile(rf"(?i)\b(?:model_params|n_params|num_params|parameters|total params)\b[:= ]+({NUMBER})"),
     "batch": re.compile(r"(?i)\b(?:train_batch_tokens|batch_tokens|total_batch_size|batch)[:= ]+(\d{5,})"),
@@ -39,19 +51,31 @@ INTEGERS = {
     "bytes": re.compile(r"^evaluated [\d,]+ tokens, ([\d,]+) bytes"),
     "cap": re.compile(r"\bcap=(\d+)"),
 }  # fmt: skip
-SUBSET = re.compile(rf"(?i)\bsubset\w*{SAYS}({NUMBER}) ?(?:tokens|docs|documents)?|\b(?:first|only) ({NUMBER}) (?:val\w* )?tokens")
+SUBSET = re.compile(
+    rf"(?i)\bsubset\w*{SAYS}({NUMBER}) ?(?:tokens|docs|documents)?|\b(?:first|only) ({NUMBER}) (?:val\w* )?tokens"
+)
 OWN_TOKENS = re.compile(r"(?i)\b(?:tokens|scored)[:= ]+(\d[\d,_]*)")
 OWN_BYTES = re.compile(r"(?i)\bbytes[:= ]+(\d[\d,_]*)")
 EPOCH = re.compile(r"(?i)(?<![a-z])ep(?:och)?\W{0,3}(\d+) ?(?:/|of) ?(\d+)")
-ADAPTS = re.compile(r"(?i)ttt|test.?time|adapt|val\w*[_ ](?:ft|fine)|fine.?tun\w* (?:on )?val|pre_?-?quant|train\w* on val")
+ADAPTS = re.compile(
+    r"(?i)ttt|test.?time|adapt|val\w*[_ ](?:ft|fine)|fine.?tun\w* (?:on )?val|pre_?-?quant|train\w* on val"
+)
 TRAINING_TEXT = re.compile(r"(?i)burst|train(?:ing)?[_ ](?:data|text|shard|set|tok)|replay|distill")
 INDEXED = re.compile(r"\[\d+(?:/\d+)?\]")
-TWO_PASS = re.compile(r"(?i)\b(?:two|2)[-_ ]?pass|\bpass[ _:=#]*(?:2|two)\b(?! ?/)|\bsecond pass|\bre-?scor(?:e|ed|ing)\b")
+TWO_PASS = re.compile(
+    r"(?i)\b(?:two|2)[-_ ]?pass|\bpass[ _:=#]*(?:2|two)\b(?! ?/)|\bsecond pass|\bre-?scor(?:e|ed|ing)\b"
+)
 SCORES = re.compile(r"(?i)score|bpb|n-?gram|cache|eval|done|val\b|nll")
-CHOSEN = re.compile(r"(?i)^best_averaging\W|\b(?:chose|choosing|selected|picked|using best)\b.*\b(?:val_bpb|val_loss|validation)\b")
-CALIBRATES_ON_VALIDATION = re.compile(r"(?i)(?:gptq|calib|hessian)\w*\b.*\b(?:on|with|from|using)\b[^;,.]{0,20}\bval(?:idation)?\b(?!_)")
+CHOSEN = re.compile(
+    r"(?i)^best_averaging\W|\b(?:chose|choosing|selected|picked|using best)\b.*\b(?:val_bpb|val_loss|validation)\b"
+)
+CALIBRATES_ON_VALIDATION = re.compile(
+    r"(?i)(?:gptq|calib|hessian)\w*\b.*\b(?:on|with|from|using)\b[^;,.]{0,20}\bval(?:idation)?\b(?!_)"
+)
 NEGATED = re.compile(r"(?i)\bno\b|\bnot\b|never|without|disabled|false|off\b|skip")
-TRACEBACK = re.compile(r"^Traceback \(most recent call last\)|^(?:torch\.)?(?:cuda\.)?OutOfMemoryError|^Segmentation fault")
+TRACEBACK = re.compile(
+    r"^Traceback \(most recent call last\)|^(?:torch\.)?(?:cuda\.)?OutOfMemoryError|^Segmentation fault"
+)
 VERSION = re.compile(r"(?i)\b(?:py)?torch(?:\.__version__|_version)?[ =:v]+\d+\.\d+")
 VOCABULARY = re.compile(r"(?i)sp_?(\d+)(?!\d)")
 ODD_TEXT = re.compile(r"(?i)case_?fold|lower_?cas|byte[-_ ]?level|byte260|bytes?_vocab|utf-?8 bytes")
@@ -111,7 +135,16 @@ def scores(text: str) -> Iterator[Score]:
         label = " ".join(w for w in (label, "" if key in ("val_bpb", "bpb") else key) if w) or "val_bpb"
         nats = loss if first else None
         digits = [len(m["value"].partition(".")[2]) if m else 0 for m in (found, nats)]
-        yield Score(label, float(found["value"]), digits[0], nats and float(nats["value"]), digits[1], duration(text), tokens, weight)
+        yield Score(
+            label,
+            float(found["value"]),
+            digits[0],
+            nats and float(nats["value"]),
+            digits[1],
+            duration(text),
+            tokens,
+            weight,
+        )
         first = False
 
 
@@ -132,15 +165,19 @@ def size(text: str) -> tuple[str, str, int] | None:
     if found is None or not re.search(r"(?i)bytes|size|\bB\b", text):
         return None
     what, n = found["what"].lower(), int(number(found["n"]))
-    if re.search(r"limit|budget|cap\b|headroom|margin|remain|payload|vocab|batch|params|raw|free|unprun|target", what) or (n < 1000 and "code" not in what):
+    if re.search(
+        r"limit|budget|cap\b|headroom|margin|remain|payload|vocab|batch|params|raw|free|unprun|target", what
+    ) or (n < 1000 and "code" not in what):
         return None
-    qualified = re.sub(r"(?:total|submission|serialized|model|code|size|bytes|artifact|compressed by|\s)+", " ", what).strip(" ()_")
+    qualified = re.sub(
+        r"(?:total|submission|serialized|model|code|size|bytes|artifact|compressed by|\s)+", " ", what
+    ).strip(" ()_")
     if "code" in what and not re.search(r"\+|total|with code|and code", what):
         return "code", re.search(r"compressed|uncompressed|minif\w*|packed|wrapper|raw|", what)[0] or qualified, n
     if re.search(r"total|submission", what):
         return "total", qualified, n
     if re.search(r"serialized|compressed|quantized|artifact|model|weights|\.ptz", what):
-        return ("model", qualified, n) if qualified or "serialized model" != what.strip() else ("raw", "", n)
+        return ("model", qualified, n) if qualified or what.strip() != "serialized model" else ("raw", "", n)
     return None
 
 

@@ -15,7 +15,9 @@ TEXT = 1 << 20  # characters of a file that libcst is given
 CHAIN = 1000  # operators of one statement
 NESTING = 60  # brackets in brackets
 WRONG = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
-PIECES = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|#[^\n]*|[(\[{]|[)\]}]|\n|\b(?:not|await|lambda|else|elif|and|or|in|is|for|if)\b|[-+*/%@&|^~<>=.!]")
+PIECES = re.compile(
+    r"\"[^\"\n]*\"|'[^'\n]*'|#[^\n]*|[(\[{]|[)\]}]|\n|\b(?:not|await|lambda|else|elif|and|or|in|is|for|if)\b|[-+*/%@&|^~<>=.!]"
+)
 
 
 def parsed(text: str) -> ast.Module | None:
@@ -110,7 +112,9 @@ def older(libcst: Any) -> Any:
         def leave_ExceptHandler(self, original_node: Any, updated_node: Any) -> Any:  # noqa: N802
             kind = updated_node.type
             if isinstance(kind, libcst.Tuple) and not kind.lpar:
-                return updated_node.with_changes(type=kind.with_changes(lpar=[libcst.LeftParen()], rpar=[libcst.RightParen()]))
+                return updated_node.with_changes(
+                    type=kind.with_changes(lpar=[libcst.LeftParen()], rpar=[libcst.RightParen()])
+                )
             return updated_node
 
         def _values(self, node: Any) -> Any:
@@ -118,7 +122,9 @@ def older(libcst: Any) -> Any:
             return self._tuple([p.expression for p in parts])
 
         def _tuple(self, values: list) -> Any:
-            return libcst.Tuple([libcst.Element(v, libcst.Comma()) for v in values], [libcst.LeftParen()], [libcst.RightParen()])
+            return libcst.Tuple(
+                [libcst.Element(v, libcst.Comma()) for v in values], [libcst.LeftParen()], [libcst.RightParen()]
+            )
 
     return Older()
 

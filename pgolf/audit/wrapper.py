@@ -27,7 +27,10 @@ Undo = Callable[[bytes], bytes]
 def payload(tree: ast.AST) -> str | None:
     """The program that one of a script's long constants holds, if one does: the longest first."""
     settings = _filters(tree)
-    runs = any(isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in ("exec", "eval") for n in ast.walk(tree))
+    runs = any(
+        isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in ("exec", "eval")
+        for n in ast.walk(tree)
+    )
     if not runs:
         return None
     for constant in sorted(constants(tree), key=len, reverse=True)[:CANDIDATES]:
@@ -81,7 +84,12 @@ def _opened(constant: str | bytes, settings: list[dict], depth: int) -> str | No
             text = _program(inner)
             if text is not None:
                 return text
-            if depth > 1 and undo is not _same and LONG <= len(inner) <= NESTED_LIMIT and (found := _opened(inner, settings, depth - 1)):
+            if (
+                depth > 1
+                and undo is not _same
+                and LONG <= len(inner) <= NESTED_LIMIT
+                and (found := _opened(inner, settings, depth - 1))
+            ):
                 return found
     return None
 
@@ -90,7 +98,14 @@ def _bytes_of(constant: str | bytes) -> Iterator[bytes]:
     data = constant.encode("utf-8", errors="replace") if isinstance(constant, str) else constant
     squeezed = b"".join(data.split())
     if squeezed.isascii():
-        for decode in (base64.b85decode, base64.a85decode, base64.b64decode, base64.urlsafe_b64decode, base64.b32decode, binascii.unhexlify):
+        for decode in (
+            base64.b85decode,
+            base64.a85decode,
+            base64.b64decode,
+            base64.urlsafe_b64decode,
+            base64.b32decode,
+            binascii.unhexlify,
+        ):
             try:
                 yield decode(squeezed)
             except (ValueError, OverflowError):
@@ -135,8 +150,15 @@ def _filters(tree: ast.AST) -> list[dict]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
             pairs = {k.value: v.value for k, v in zip(node.keys, node.values, strict=True) if _plain(k) and _plain(v)}
-            stated.append({k: v for k, v in pairs.items() if k in ("lc", "lp", "pb") and type(v) is int and 0 <= v <= 4})
-    usual = [{"lc": 3, "lp": 0, "pb": 2}, {"lc": 4, "lp": 0, "pb": 0}, {"lc": 3, "lp": 0, "pb": 0}, {"lc": 0, "lp": 0, "pb": 0}]
+            stated.append(
+                {k: v for k, v in pairs.items() if k in ("lc", "lp", "pb") and type(v) is int and 0 <= v <= 4}
+            )
+    usual = [
+        {"lc": 3, "lp": 0, "pb": 2},
+        {"lc": 4, "lp": 0, "pb": 0},
+        {"lc": 3, "lp": 0, "pb": 0},
+        {"lc": 0, "lp": 0, "pb": 0},
+    ]
     kinds = (lzma.FILTER_LZMA2, lzma.FILTER_LZMA1)
     return [{"id": kind, "dict_size": 1 << 26} | s for s in [*filter(None, stated[:20]), *usual] for kind in kinds]
 

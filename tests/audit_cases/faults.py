@@ -19,8 +19,15 @@ def epochs(*lines: str) -> Files:
 
 
 def minified(shipped: str, raw: int, packed: int) -> Files:
-    size = f"Code size (uncompressed): {raw} bytes\nCode size (compressed): {packed} bytes\n" + COLON["size"].partition("bytes\n")[2].partition("bytes\n")[2]
-    return folder(script=shipped, logs={"size": size.replace("{total}", str(MODEL + packed))}, changes={"bytes_total": MODEL + packed, "bytes_code": packed, "seed_results": ...})
+    size = (
+        f"Code size (uncompressed): {raw} bytes\nCode size (compressed): {packed} bytes\n"
+        + COLON["size"].partition("bytes\n")[2].partition("bytes\n")[2]
+    )
+    return folder(
+        script=shipped,
+        logs={"size": size.replace("{total}", str(MODEL + packed))},
+        changes={"bytes_total": MODEL + packed, "bytes_code": packed, "seed_results": ...},
+    )
 
 
 def wrapped_sizes() -> Files:
@@ -28,12 +35,21 @@ def wrapped_sizes() -> Files:
     small = f"import lzma, base64\nexec(lzma.decompress(base64.b85decode({base64.b85encode(lzma.compress(PROGRAM.encode())).decode()!r})))\n"
     model, raw = 15_998_000, len(PROGRAM)
     sizes = f"Code size: {raw} bytes\nSerialized model int6+brotli: {model} bytes\nTotal submission size int6+brotli: {model + raw} bytes\n"
-    return folder(script=small, counted=len(small), logs={"size": sizes}, changes={"bytes_total": model + len(small), "seed_results": ...})
+    return folder(
+        script=small,
+        counted=len(small),
+        logs={"size": sizes},
+        changes={"bytes_total": model + len(small), "seed_results": ...},
+    )
 
 
 def reverse_sizes() -> Files:
     script = SCRIPT + "# " + "x" * 300_000 + "\n"
-    return folder(script=script, logs={"size": COLON["size"].replace("{code}", "5000").replace("{total}", str(MODEL + 5000))}, changes={"bytes_code": ..., "bytes_total": MODEL + 5000, "seed_results": ...})
+    return folder(
+        script=script,
+        logs={"size": COLON["size"].replace("{code}", "5000").replace("{total}", str(MODEL + 5000))},
+        changes={"bytes_code": ..., "bytes_total": MODEL + 5000, "seed_results": ...},
+    )
 
 
 def all_seven() -> Files:
@@ -41,7 +57,10 @@ def all_seven() -> Files:
     best = sum(sorted(seven.values())[:5]) / 5
     made = folder(scores=seven)
     value = json.loads(made["submission.json"])
-    return made | {"submission.json": json.dumps(value | {"val_bpb": round(best, 8)}), "README.md": made["README.md"] + f"\nmean {best:.8f}\n"}
+    return made | {
+        "submission.json": json.dumps(value | {"val_bpb": round(best, 8)}),
+        "README.md": made["README.md"] + f"\nmean {best:.8f}\n",
+    }
 
 
 def one_of_three() -> Files:
@@ -78,7 +97,7 @@ FAULTS = [
     case(14, "617 s under another label", lambda: edited("logs", "final_int6_sliding_window val_loss", "legal_ttt val_loss", logs={"end": COLON["end"].replace("112084ms", "617367ms")}), "fail", "mistake 19"),
     case(15, "the best five of seven", all_seven, "fail", "mistake 32"),
     case(16, "a rerun of one seed", lambda: plus({"train_seed42_original.log": log(42, 1.0951)}), "needs argument", "mistake 32"),
-    case(16, "the evaluation's own log", lambda: plus({"eval_seed42.txt": "seed:42\nfinal_int6_sliding_window_exact val_loss:{:.8f} val_bpb:{:.8f}\n".format(SEEDS[42] * 2.5831, SEEDS[42])})),
+    case(16, "the evaluation's own log", lambda: plus({"eval_seed42.txt": f"seed:42\nfinal_int6_sliding_window_exact val_loss:{SEEDS[42] * 2.5831:.8f} val_bpb:{SEEDS[42]:.8f}\n"})),
     case(17, "7e-6 apart", lambda: folder(changes={"val_bpb": round(MEAN + 7e-6, 8)})),
     case(18, "val_bpb 0.0", lambda: folder(changes={"val_bpb": 0.0, "seed_results": ...}), "fail", "mistake 26"),
     case(19, "losses near zero", lambda: folder(changes={"val_loss_std": 0.0004}, logs={"after": "aux_final val_loss:0.0001 val_bpb:0.0002\n" + COLON["after"]})),

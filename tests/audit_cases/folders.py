@@ -9,7 +9,9 @@ from statistics import mean
 SEEDS = {42: 1.09012345, 314: 1.09061234, 999: 1.08987654}
 RATIOS = {"sp1024": 1.68845, "sp4096": 2.30103, "sp8192": 2.5831, "sp8192_caseops": 2.18837}
 TOKENS = {"sp1024": 62_021_632, "sp4096": 45_508_608, "sp8192": 40_540_160, "sp8192_caseops": 47_851_520}
-SCRIPT = "import subprocess\nimport torch\n\nprint(subprocess.run(['nvidia-smi'], text=True).stdout)\nprint('training')\n"
+SCRIPT = (
+    "import subprocess\nimport torch\n\nprint(subprocess.run(['nvidia-smi'], text=True).stdout)\nprint('training')\n"
+)
 MODEL = 15_800_000
 Files = dict[str, str | bytes]
 
@@ -32,11 +34,19 @@ def write(files: Files, folder: Path) -> Path:
     return folder
 
 
-def log(seed: int, bpb: float, *, stream: str = "sp8192", code: int = len(SCRIPT), grammar: str = "colon", **given) -> str:
+def log(
+    seed: int, bpb: float, *, stream: str = "sp8192", code: int = len(SCRIPT), grammar: str = "colon", **given
+) -> str:
     """A run's log. `given` replaces parts by name (train, step, after, size, end)."""
     ratio, tokens, flat = RATIOS[stream], TOKENS[stream], round(bpb + 0.01, 4)
     figures = {"seed": seed, "bpb": bpb, "loss": bpb * ratio, "flat": flat, "flat_loss": flat * ratio, "code": code}
-    figures |= {"gap": flat + 0.008, "gap_loss": (flat + 0.008) * ratio, "stream": stream, "tokens": tokens, "model": MODEL}
+    figures |= {
+        "gap": flat + 0.008,
+        "gap_loss": (flat + 0.008) * ratio,
+        "stream": stream,
+        "tokens": tokens,
+        "model": MODEL,
+    }
     figures |= {"total": MODEL + code, "spent": 588.0}
     parts = GRAMMARS[grammar] | given
     return "".join(parts[name].format(**figures) for name in ("head", "train", "step", "after", "size", "end"))
@@ -99,7 +109,10 @@ GRAMMARS: dict[str, dict[str, str]] = {
         "end": "Final (sliding window): val_loss = {loss:.6f}, val_bpb = {bpb:.6f}, took 97.7s\n",
     },
     "last_step": COLON
-    | {"step": "step:4900/20000 val_loss:{loss:.8f} val_bpb:{bpb:.8f} train_time:588000ms step_avg:120.00ms\n", "end": "done\n"},
+    | {
+        "step": "step:4900/20000 val_loss:{loss:.8f} val_bpb:{bpb:.8f} train_time:588000ms step_avg:120.00ms\n",
+        "end": "done\n",
+    },
 }
 
 
@@ -110,8 +123,17 @@ def readme(scores: dict[int, float], stream: str) -> str:
 
 def submission(scores: dict[int, float], stream: str, code: int = len(SCRIPT), **changes) -> dict:
     ratio = RATIOS[stream]
-    rows = {str(s): {"val_bpb": round(b, 6), "val_loss": round(b * ratio, 5), "artifact_bytes": MODEL + code} for s, b in scores.items()}
-    value = {"author": "A. Person", "github_id": "aperson", "name": "Small", "track": "10min_16mb", "date": "2026-04-01"}
+    rows = {
+        str(s): {"val_bpb": round(b, 6), "val_loss": round(b * ratio, 5), "artifact_bytes": MODEL + code}
+        for s, b in scores.items()
+    }
+    value = {
+        "author": "A. Person",
+        "github_id": "aperson",
+        "name": "Small",
+        "track": "10min_16mb",
+        "date": "2026-04-01",
+    }
     value |= {"val_bpb": round(mean(scores.values()), 6), "val_loss": round(mean(scores.values()) * ratio, 5)}
     value |= {"seeds": list(scores), "seed_results": rows, "bytes_total": MODEL + code, "bytes_code": code} | changes
     return {k: v for k, v in value.items() if v is not ...}

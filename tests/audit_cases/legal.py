@@ -13,7 +13,11 @@ import zstandard
 
 from tests.audit_cases.folders import GRAMMARS, MODEL, RATIOS, SCRIPT, SEEDS, Case, Files, edited, folder, log, plus
 
-PROGRAM = "import torch\n\n\ndef main():\n    print('inside')\n\n\n" + "".join(f"x{i} = {i * 7919 % 104729}\n" for i in range(120)) + "main()\n"
+PROGRAM = (
+    "import torch\n\n\ndef main():\n    print('inside')\n\n\n"
+    + "".join(f"x{i} = {i * 7919 % 104729}\n" for i in range(120))
+    + "main()\n"
+)
 NEWER = 'import torch\nnames = ["a"]\nprint(f"{", ".join(names)} of {f"{len(names)}"}")\ntype Pair = tuple\n\n\ndef first[T](x: T) -> T:\n    return x\n'
 RAW = [{"id": lzma.FILTER_LZMA1, "dict_size": 1 << 20, "lc": 2, "lp": 1, "pb": 1}]
 
@@ -52,7 +56,9 @@ def packed(data: bytes, how: str) -> str:
         "hex": lambda: repr(data.hex()),
         "bytes": lambda: repr(data),
         "latin-1": lambda: repr(data.decode("latin-1")),
-        "joined": lambda: " + ".join(repr(base64.b85encode(data).decode()[i : i + 90]) for i in range(0, len(data) * 5 // 4 + 5, 90)),
+        "joined": lambda: " + ".join(
+            repr(base64.b85encode(data).decode()[i : i + 90]) for i in range(0, len(data) * 5 // 4 + 5, 90)
+        ),
         "numbers": lambda: repr(list(data)),
     }[how]()
     return f"import lzma as z, base64 as b\nexec(z.decompress(b.decode({literal})))\n"
@@ -64,7 +70,8 @@ WRAPPERS = {
     "bz2 hex": packed(bz2.compress(PROGRAM.encode()), "hex"),
     "brotli bytes": packed(brotli.compress(PROGRAM.encode()), "bytes"),
     "zstd numbers": packed(zstandard.compress(PROGRAM.encode()), "numbers"),
-    "raw lzma joined": f"F = {dict(RAW[0], id=0)!r}\n" + packed(lzma.compress(PROGRAM.encode(), lzma.FORMAT_RAW, filters=RAW), "joined"),
+    "raw lzma joined": f"F = {dict(RAW[0], id=0)!r}\n"
+    + packed(lzma.compress(PROGRAM.encode(), lzma.FORMAT_RAW, filters=RAW), "joined"),
     "nested": packed(lzma.compress(packed(zlib.compress(PROGRAM.encode()), "b85").encode()), "b85"),
     "twice compressed": packed(zlib.compress(base64.b85encode(lzma.compress(PROGRAM.encode()))), "b64"),
     "newer Python inside": packed(lzma.compress((NEWER + PROGRAM).encode()), "b85"),
@@ -75,7 +82,9 @@ def latin1() -> bytes:
     """A wrapper in latin-1, as its first line says, around raw characters."""
     text = lzma.compress(PROGRAM.encode()).decode("latin-1")
     held = "".join({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\0": "\\x00"}.get(c, c) for c in text)
-    return f"# -*- coding: latin-1 -*-\nimport lzma\nexec(lzma.decompress('{held}'.encode('latin-1')))\n".encode("latin-1")
+    return f"# -*- coding: latin-1 -*-\nimport lzma\nexec(lzma.decompress('{held}'.encode('latin-1')))\n".encode(
+        "latin-1"
+    )
 
 
 def in_one_log() -> Files:
@@ -84,8 +93,13 @@ def in_one_log() -> Files:
 
 
 def with_source() -> Files:
-    source = "".join(f"import m{i}\n" for i in range(6)) + "def f():\n    return 'val_bpb: 0.5000'\n\n\nclass A:\n    pass\n\n\nprint('step:1/2 val_bpb:0.6')\n"
-    made = folder(script=source, logs={"head": source.replace("{", "{{") + "=" * 100 + "\n" + GRAMMARS["colon"]["head"]})
+    source = (
+        "".join(f"import m{i}\n" for i in range(6))
+        + "def f():\n    return 'val_bpb: 0.5000'\n\n\nclass A:\n    pass\n\n\nprint('step:1/2 val_bpb:0.6')\n"
+    )
+    made = folder(
+        script=source, logs={"head": source.replace("{", "{{") + "=" * 100 + "\n" + GRAMMARS["colon"]["head"]}
+    )
     return made
 
 
@@ -100,6 +114,24 @@ LEGAL = [
     *(legal(f"logs named {n}", partial(folder, named=n)) for n in ("seed{seed}.txt", "logs/run_s{seed}.txt", "out/seed_{seed}/train.out", "train_v1_{seed}.txt")),
     legal("three runs in one log", in_one_log),
     legal("source in the log", with_source),
+    legal(
+        "attempts that failed beside",
+        lambda: plus(
+            {
+                "log_ablation.txt": log(5, 1.2).replace("seed:5", "").replace("588000", "900000").replace("brotli: 15", "brotli: 19"),
+                "first_try.txt": log(42, 1.15).partition("Serialized")[0].replace("seed:42", "") + "Traceback (most recent call last):\n",
+                "PR_BODY.txt": "- val_bpb: 1.0950, better than val_bpb 1.2\n",
+                "superseded.md": "old\n",
+            },
+            changes={"superseded_seeds_v1": {"42": {"val_bpb": 1.2, "artifact_bytes": 16_025_731}}},
+        ),
+    ),
+    legal(
+        "a log over another text",
+        lambda: {
+            k: v + "".join(f"def f{i}():\n    return {i}\n" for i in range(9)) if k.endswith(".log") else v for k, v in folder().items()
+        },
+    ),
     legal("an install log beside", lambda: plus({"install.txt": "Collecting torch\nSuccessfully installed torch-2.9.1\n"})),
     legal("a second table in README", lambda: plus({"README.md": folder()["README.md"] + "\n| seed | pre-TTT bpb | steps |\n|---|---|---|\n| 42 | 1.0995 | 4900 |\n"})),
     legal("UTF-16 logs", lambda: {k: v.encode("utf-16") if k.endswith(".log") else v for k, v in folder().items()}),

@@ -22,8 +22,12 @@ def scored_in(ratio: float) -> Files:
     """All figures at another rate of nats per bpb."""
     made = folder()
     for seed, bpb in SEEDS.items():
-        made[f"train_seed{seed}.log"] = made[f"train_seed{seed}.log"].replace(f"{bpb * 2.5831:.8f}", f"{bpb * ratio:.8f}")
-        made[f"train_seed{seed}.log"] = made[f"train_seed{seed}.log"].replace(f"{bpb * 2.5831:.4f}", f"{bpb * ratio:.4f}")
+        made[f"train_seed{seed}.log"] = made[f"train_seed{seed}.log"].replace(
+            f"{bpb * 2.5831:.8f}", f"{bpb * ratio:.8f}"
+        )
+        made[f"train_seed{seed}.log"] = made[f"train_seed{seed}.log"].replace(
+            f"{bpb * 2.5831:.4f}", f"{bpb * ratio:.4f}"
+        )
     value = json.loads(made["submission.json"])
     for key, row in value["seed_results"].items():
         row["val_loss"] = round(SEEDS[int(key)] * ratio, 5)
