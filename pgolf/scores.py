@@ -139,9 +139,7 @@ def published(label: str, value: Any) -> Scores:
         found = _known(label, bpb, loss, tuple(dict.fromkeys(notes)))
         return found if found.nats_per_bpb else _with_ratio(found, mean, mean_loss)
     if mean == 0:
-        raise UserError(
-            f"{label}: val_bpb is {value['val_bpb'] if 'val_bpb' in value else mean}, which no model reaches"
-        )
+        raise UserError(f"{label}: val_bpb is {value.get('val_bpb', mean)}, which no model reaches")
     if mean is None:
         near = ", ".join(sorted(k for k in value if "bpb" in k or "loss" in k)) or "none"
         raise UserError(f"{label}: no val_bpb that is a number, and no results by seed (related fields: {near})")

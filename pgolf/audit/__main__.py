@@ -23,7 +23,10 @@ FULL = {"full=true": True, "full=false": False}
 PLACES = ("data.cache", "data.folder")
 SUBMISSION = "submission.json"
 SHOWN = ("--long", "--json")
-USAGE = "usage: python -m pgolf.audit PATH [full=true] [data.folder=DIR] [data.cache=DIR] [--long | --json], PATH a run folder or a submission folder; or --all DIR [--page FILE]; or --explain RULE"
+USAGE = (
+    "usage: python -m pgolf.audit PATH [full=true] [data.folder=DIR] [data.cache=DIR] [--long | --json], PATH a run folder or a"
+    " submission folder; or --all DIR [--page FILE]; or --explain RULE"
+)
 
 
 @command(__doc__)

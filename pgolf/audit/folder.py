@@ -14,12 +14,13 @@ from pgolf.audit.folder_clocks import check_clocks
 from pgolf.audit.folder_code import CODE, Code, read_code, scan
 from pgolf.audit.folder_json import NAME, Submission, check_submission, read_submission
 from pgolf.audit.folder_legal import check_legal, check_plausible
-from pgolf.audit.folder_log import Log, read_logs
+from pgolf.audit.folder_log import read_logs
 from pgolf.audit.folder_readme import README, check_hardware, check_readme
 from pgolf.audit.folder_runs import check_log, check_proofs, check_seeds
 from pgolf.audit.folder_scores import check_scores
 from pgolf.audit.folder_sizes import check_sizes
 from pgolf.audit.headline import Headline, headline
+from pgolf.audit.log_run import Log
 
 MODELS = (".pgolf", ".ptz", ".pt", ".bin", ".xz", ".zst", ".br", ".lzma")
 SIBLING = 1 << 22  # bytes of the code that is read

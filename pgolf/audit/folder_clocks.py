@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_json import Submission
-from pgolf.audit.folder_log import Log
 from pgolf.audit.headline import Headline
+from pgolf.audit.log_run import Log
 from pgolf.audit.published import CLOCK, STEP
 
 TRAIN = re.compile(

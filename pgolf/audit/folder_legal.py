@@ -7,8 +7,8 @@ from pgolf import stats
 from pgolf.audit import published as public
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_json import Submission
-from pgolf.audit.folder_log import Log, Result
 from pgolf.audit.headline import Headline
+from pgolf.audit.log_run import Log, Result
 
 MIXED = re.compile(r"(?i)mix|blend|\bppm|n-?gram|hedge")
 BEFORE = re.compile(r"(?i)diagnostic(?!.*quantized)|\bpre-?quant|post[-_ ]ema|unquantized")
@@ -61,7 +61,8 @@ def _confessed(log: Log) -> Iterator[Finding]:
         fix = "calibrate on training text, or on text that the model writes"
         yield Finding("mistake 11", "needs argument", log.at(log.validation_calibration), what, fix)
     if log.shards and log.shards[1] > public.SHARDS:
-        what = f"{log.shards[1]:,} shards of training text, where {public.SHARDS} were published: it may hold the validation documents"
+        many = f"{log.shards[1]:,} shards of training text, where {public.SHARDS} were published"
+        what = f"{many}: it may hold the validation documents"
         yield Finding(
             "mistake 9", "needs argument", log.at(log.shards[0]), what, "show that no document is in both splits"
         )
@@ -100,7 +101,8 @@ def _gain(head: Headline) -> Iterator[Finding]:
     for log, result in head.results.items():
         flat = log.flat or next((r for r in log.results if BEFORE.search(r.label) and r.line < result.line), None)
         if flat and flat.bpb - result.bpb > public.GAIN_ASKED:
-            what = f"evaluation gains {flat.bpb - result.bpb:.4f} bpb, from {flat.bpb} ({flat.label}) to {result.bpb} ({result.label})"
+            moved = f"from {flat.bpb} ({flat.label}) to {result.bpb} ({result.label})"
+            what = f"evaluation gains {flat.bpb - result.bpb:.4f} bpb, {moved}"
             low, high = (f"{x:+.3f}" for x in public.GAIN)
             yield _asked("C1-C4", log.at(result.line), what, low, high, SHOW)
 

@@ -6,11 +6,13 @@ log but figures and its beginning, in which it may carry its source.
 
 import re
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from pgolf.audit import log_grammar as grammar
 from pgolf.audit.bounded import Listing, Text, text_of
+from pgolf.audit.log_run import Log, Result
 
 LINE_LIMIT = 1 << 12  # characters of a line that are looked at
 HEAD_LIMIT = 1 << 21  # characters of a log's beginning that are kept, to look for source in
@@ -22,7 +24,8 @@ NOT_LOGS = {
     ".model", ".pgolf", ".safetensors", ".tar", ".svg", ".rst", ".cfg", ".ini", ".pkl", ".so", ".cpp", ".vocab",
 }  # fmt: skip
 TRAINS = re.compile(  # a step with its loss, or an end score with both figures
-    r"(?i)^\W*(?:step|iter)?\W{0,3}\d+ ?/ ?\d+\b.*loss|^\W*step\W{0,2}\d+\b.*loss|^warmup_step|val_loss\W{1,4}\d.*val_bpb\W{1,4}\d"
+    r"(?i)^\W*(?:step|iter)?\W{0,3}\d+ ?/ ?\d+\b.*loss|^\W*step\W{0,2}\d+\b.*loss|^warmup_step"
+    r"|val_loss\W{1,4}\d.*val_bpb\W{1,4}\d"
 )
 BEGINS = re.compile(
     r"(?i)^(?:hyperparameters:|running (?:python|pytorch)|model_params|begin pgolf|logs/\S+\.txt$|(?:step[: ]*)?[01]/\d+\s)"
@@ -35,107 +38,6 @@ RULER = re.compile(r"^[=-]{20,}$")
 PREAMBLE = 12  # lines of a log before the source that it is said to hold
 SOURCE = 8  # lines of Python that make a log's beginning look as if it held the source
 SIZES = re.compile(r"\b(artifact|code|total)_bytes=(\d+)")
-
-
-@dataclass(frozen=True)
-class Result:
-    """A score the log states at `line`."""
-
-    label: str
-    loss: float | None
-    bpb: float
-    decimals: int
-    line: int
-    seconds: float | None
-    loss_decimals: int = 8
-    tokens: int | None = None
-    bytes: int | None = None
-
-
-@dataclass(eq=False)
-class Log:
-    """What one run in a log says. Pairs are (line, figure)."""
-
-    path: Path
-    name: str
-    lines: int = 0
-    first: str = ""
-    last: str = ""
-    head: str = ""
-    encoding: str = "utf-8"
-    undecodable: int | None = None
-    skipped: int = 0
-    alone: bool = True
-    seed: tuple[int, int] | None = None
-    world: tuple[int, int] | None = None
-    params: tuple[int, int] | None = None
-    batch: tuple[int, int] | None = None
-    shards: tuple[int, int] | None = None
-    tokens: tuple[int, int] | None = None
-    bytes: tuple[int, int] | None = None
-    cap: tuple[int, int] | None = None
-    step: tuple[int, int] | None = None
-    flat: Result | None = None
-    trained: tuple[int, float] | None = None
-    evaluated: tuple[int, float] | None = None
-    subset: tuple[int, int] | None = None
-    traceback: int | None = None
-    stream: str | None = None
-    gpu: str | None = None
-    odd_text: int | None = None
-    environment: bool = False
-    prequant: tuple[int, int] | None = None
-    passes: int | None = None
-    chosen: int | None = None
-    validation_calibration: int | None = None
-    generated: bool = False
-    results: list[Result] = field(default_factory=list)
-    codes: list[tuple[int, int, str]] = field(default_factory=list)
-    models: list[tuple[int, int]] = field(default_factory=list)
-    totals: list[tuple[int, int]] = field(default_factory=list)
-    calibrated: list[tuple[int, float, bool]] = field(default_factory=list)
-    repeated: list[tuple[int, str]] = field(default_factory=list)
-    epochs: list[tuple[int, int, int]] = field(default_factory=list)
-    chunks: int | None = None
-
-    @property
-    def seed_value(self) -> int | None:
-        """From the file's name or that of its folder, or else from what it says; what it says, where it holds several runs."""
-        named = re.findall(r"(?i)seed[_=-]?(\d+)", self.name) or re.findall(
-            r"(?i)(?:^|[_/-])s(\d{1,5})(?=[_./-])", self.name
-        )
-        said = self.seed and self.seed[1]
-        return int(named[-1]) if named and (self.alone or said is None) else said
-
-    @property
-    def total(self) -> tuple[int, int] | None:
-        """The compressed size with the code; a log may state the uncompressed one first."""
-        return self.totals[-1] if self.totals else None
-
-    def at(self, line: int) -> str:
-        return f"{self.name}:{line}"
-
-    def scored(self) -> list[Result]:
-        """End results, and the last score of training."""
-        return [*self.results, *([self.flat] if self.flat else [])]
-
-    def by_label(self) -> dict[str, Result]:
-        """The last statement of every label, with the most digits, and with what another statement of the same score adds."""
-        found: dict[str, Result] = {}
-        for result in self.scored():
-            before = found.get(result.label)
-            if before is None or result.decimals >= before.decimals:
-                found[result.label] = result
-        return {label: self._whole(result) for label, result in found.items()}
-
-    def _whole(self, result: Result) -> Result:
-        same = [r for r in self.results if abs(r.bpb - result.bpb) <= 0.51 * 10.0 ** -min(r.decimals, result.decimals)]
-        took = max((r.seconds for r in same if r.seconds is not None), default=None)
-        nats = max((r for r in same if r.loss is not None), key=lambda r: r.loss_decimals, default=None)
-        if result.loss is None and nats is not None:
-            result = replace(result, loss=nats.loss, loss_decimals=nats.loss_decimals)
-        over = next((r for r in (result, *same) if r.tokens), result)
-        return replace(result, seconds=took, tokens=over.tokens, bytes=over.bytes)
 
 
 def read_logs(listing: Listing) -> list[Log]:
@@ -194,10 +96,16 @@ def _source(lines: tuple[str, ...]) -> range:
     if len(python) < SOURCE:
         return range(0)
     after = range(python[-1] + 1, len(lines))
-    ruler = next((i for i in after if RULER.match(lines[i]) or (grammar.STEP.match(lines[i]) and "loss" in lines[i])), None)
+    ruler = next(
+        (i for i in after if RULER.match(lines[i]) or (grammar.STEP.match(lines[i]) and "loss" in lines[i])), None
+    )
     if ruler is not None and RULER.match(lines[ruler]):
         return range(python[0], ruler + 1)
-    outside = (i for i in after if lines[i].strip() and lines[i][0] not in " \t)]}" and not lines[i].startswith(("if __name__", "main(")))
+    outside = (
+        i
+        for i in after
+        if lines[i].strip() and lines[i][0] not in " \t)]}" and not lines[i].startswith(("if __name__", "main("))
+    )
     return range(python[0], next(outside, len(lines)))
 
 
@@ -294,7 +202,7 @@ def _before_scoring(log: Log) -> tuple[int, int] | None:
     end result. Score-first adaptation begins its epochs again with every chunk."""
     last = max((r.line for r in log.results), default=0)
     early = [e for e in log.epochs if e[0] < last and (log.chunks is None or e[0] < log.chunks)]
-    climbs = all(b[1] >= a[1] for a, b in zip(early, early[1:], strict=False))
+    climbs = all(b[1] >= a[1] for a, b in pairwise(early))
     return (early[0][0], max(e[1] for e in early)) if early and climbs else None
 
 

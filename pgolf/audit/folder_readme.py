@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pgolf import stats
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_json import NAME, Submission
-from pgolf.audit.folder_log import Log
 from pgolf.audit.folder_scores import FIX
 from pgolf.audit.headline import Headline, agrees
+from pgolf.audit.log_run import Log
 
 README = "README.md"
 NUMBER = re.compile(r"(?<![\w.])\d+\.\d{3,}(?!\.\d)")
@@ -66,8 +66,8 @@ def _cells(line: str) -> tuple[str, ...]:
 
 def _seeds(rows: Sequence[Row], logs: Sequence[Log], head: Headline) -> Iterator[Finding]:
     """A seed's score in the tables: right in one of them, or stated wrongly."""
-    exact = {log.seed_value: (log, r) for log, r in head.results.items() if log.seed_value is not None}
-    for seed, (log, result) in exact.items():
+    exact = {log.seed_value: r for log, r in head.results.items() if log.seed_value is not None}
+    for seed, result in exact.items():
         own = [row for row in rows if re.fullmatch(rf"(?i)(?:seed[ _=]*)?{seed}(?:\D.*)?", row.cells[0])]
         for name, word, truth in (("val_bpb", "bpb", result.bpb), ("val_loss", "loss", result.loss)):
             stated = [(row.line, float(n)) for row in own for n in _near(row, word, truth)] if truth else []

@@ -8,8 +8,9 @@ from pgolf.audit.bounded import read
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_code import CODE, Code
 from pgolf.audit.folder_json import Submission
-from pgolf.audit.folder_log import PYTHON, SOURCE, Log
+from pgolf.audit.folder_log import PYTHON, SOURCE
 from pgolf.audit.headline import Headline, agrees
+from pgolf.audit.log_run import Log
 
 SHA = re.compile(r"\b[0-9a-f]{64}\b")
 WHOLE = "ship the whole log"

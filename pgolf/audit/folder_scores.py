@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pgolf import stats
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_json import NAME, TINY, Submission
-from pgolf.audit.folder_log import Log, Result
 from pgolf.audit.headline import Headline, agrees
+from pgolf.audit.log_run import Log, Result
 from pgolf.audit.published import BYTES, CROP, NEAR, SPREAD, STREAMS, TOKENS, stream_of
 from pgolf.seedtable import BPB, LOSS, figure
 
@@ -22,7 +22,8 @@ def check_scores(submission: Submission, logs: Sequence[Log], head: Headline) ->
         yield _no_label(submission, [log for log in scored if log.results])
     if head.alone:
         values = [r.bpb for r in head.results.values()]
-        what = f"{submission.scores.sample.mean} is the score of one run of {len(values)}; their mean is {stats.digits(stats.mean(values))}"
+        mean = stats.digits(stats.mean(values))
+        what = f"{submission.scores.sample.mean} is the score of one run of {len(values)}; their mean is {mean}"
         yield Finding("mistake 25", "needs argument", submission.where("val_bpb"), f"{what} ({head.label})", FIX)
     yield from _by_seed(submission, head)
     yield from _mean(submission, head)

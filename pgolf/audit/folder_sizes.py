@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_code import CODE, Code
 from pgolf.audit.folder_json import Submission
-from pgolf.audit.folder_log import Log
+from pgolf.audit.log_run import Log
 from pgolf.audit.published import CAP
 from pgolf.seedtable import is_code, sizes
 
@@ -80,7 +80,8 @@ def _cap(log: Log, shipped: int | None) -> Iterator[Finding]:
     if model and shipped is not None:
         size = model[1] + shipped
         if size > cap and total[1] <= cap and _packed(log):
-            what = f"{model[1]:,} bytes of model and the {shipped:,} of {CODE} are {size - cap:,} over {cap:,}; only code packed for counting fits"
+            over = f"{model[1]:,} bytes of model and the {shipped:,} of {CODE} are {size - cap:,} over {cap:,}"
+            what = f"{over}; only code packed for counting fits"
             yield Finding("mistake 20", "needs argument", log.at(model[0]), what, PACKED_FIX)
         elif size > cap:
             yield _over(log.at(model[0]), size, f", {model[1]:,} of model and {shipped:,} of {CODE}", cap)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pgolf import stats
 from pgolf.audit.folder_json import TINY, Submission
-from pgolf.audit.folder_log import Log, Result
+from pgolf.audit.log_run import Log, Result
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,18 @@ def _chosen(submission: Submission, results: Mapping[Log, Result]) -> dict[Log, 
     kept: dict[object, Log] = {}
     for log, result in results.items():
         seed = log.seed_value
-        if by_seed and str(seed) not in by_seed and not (seed is None and any(_agree(v, result) for v in by_seed.values())):
+        if (
+            by_seed
+            and str(seed) not in by_seed
+            and not (seed is None and any(_agree(v, result) for v in by_seed.values()))
+        ):
             continue
         key = log if seed is None else seed
         before = kept.get(key)
-        if before is None or not _agree(_stated(submission, before), results[before]) or _agree(_stated(submission, log), result):
+        if (
+            before is None
+            or not _agree(_stated(submission, before), results[before])
+            or _agree(_stated(submission, log), result)
+        ):
             kept[key] = log
     return {log: results[log] for log in kept.values()}

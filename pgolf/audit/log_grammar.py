@@ -10,13 +10,14 @@ from dataclasses import dataclass
 NUMBER = r"\d[\d,_]*(?:\.\d+)?(?:e[-+]?\d+)?"
 SAYS = r"[\"'*`)\]]*\s*(?:[:=|≈]|->|→|\bis\b|\bof\b)*\s*[\"'*`(]*\s*"  # what may stand between a word and its figure
 STAMP = re.compile(  # colours, times, ranks and log levels before what a line says
-    r"^(?:\x1b\[[\d;]*m|\s*\[?\d{4}-\d\d-\d\d[T ][\d:.,]+Z?(?:[+-]\d\d:?\d\d)?\]?|\s*\[?\d{1,2}:\d\d:\d\d(?:[.,]\d+)?\]?|\s*\[?rank ?\d+\]?:"
+    r"^(?:\x1b\[[\d;]*m|\s*\[?\d{4}-\d\d-\d\d[T ][\d:.,]+Z?(?:[+-]\d\d:?\d\d)?\]?|\s*\[?\d{1,2}:\d\d:\d\d(?:[.,]\d+)?\]?"
+    r"|\s*\[?rank ?\d+\]?:"
     r"|\s*\[?(?:INFO|DEBUG|WARNING)\]?[: ]|\s*\[\d+\.\d+ ?s\]|\s*\[time\]|\s*[|>#*-]+(?=\s))*\s*"
 )
 STEP = re.compile(r"(?i)^\W*(?:(?:step|iter(?:ation)?|it)\W{0,3}(\d+)\b|(\d+)/\d+\s)")
 RUNNING = re.compile(  # scores on the way through the text, or of an epoch
-    r"(?i)chunk\W{0,3}\d|chunks? done|\bttp\w?:|\b(?:batch|window|doc|seq)\w*\W{0,3}\d+ ?/ ?\d+|\[\s*\d+/\d+\]|\d+(?:\.\d+)? ?%|\brunning"
-    r"|progress|(?<![a-z])ep(?:och)?s?\W{0,3}\d+(?: ?/|\W)|\bprefix\b|\bcumul|\bblock\W{0,2}\d+/"
+    r"(?i)chunk\W{0,3}\d|chunks? done|\bttp\w?:|\b(?:batch|window|doc|seq)\w*\W{0,3}\d+ ?/ ?\d+|\[\s*\d+/\d+\]"
+    r"|\d+(?:\.\d+)? ?%|\brunning|progress|(?<![a-z])ep(?:och)?s?\W{0,3}\d+(?: ?/|\W)|\bprefix\b|\bcumul|\bblock\W{0,2}\d+/"
 )
 KEYED = re.compile(
     rf"(?i)(?P<key>[\w/.-]*(?:bpb|bits[_ ]per[_ ]byte))(?P<exact>_exact)?(?:\s*\((?:exact|mean)\))?{SAYS}(?P<value>\d+\.\d+)"
@@ -28,7 +29,8 @@ ASIDE = re.compile(
     r"(?i)delta|gain|std|improv|diff|baseline|target|best_so_far|previous|sota|threshold|_min|_max|only|nn_|record"
 )
 SECONDS = re.compile(
-    rf"(?i)\b(?P<key>[\w-]*time|elapsed|took|in|wall\w*|total)(?:_s|_ms|_sec)?{SAYS}(?P<value>{NUMBER}) ?(?P<unit>ms|seconds|secs?|s|minutes|min|m)\b"
+    rf"(?i)\b(?P<key>[\w-]*time|elapsed|took|in|wall\w*|total)(?:_s|_ms|_sec)?{SAYS}(?P<value>{NUMBER}) ?"
+    r"(?P<unit>ms|seconds|secs?|s|minutes|min|m)\b"
 )
 UNITS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "secs": 1.0, "seconds": 1.0, "m": 60.0, "min": 60.0, "minutes": 60.0}
 TRAINED = re.compile(
@@ -47,7 +49,9 @@ INTEGERS = {
     "params": re.compile(rf"(?i)\b(?:model_params|n_params|num_params|parameters|total params)\b[:= ]+({NUMBER})"),
     "batch": re.compile(r"(?i)\b(?:train_batch_tokens|batch_tokens|total_batch_size|batch)[:= ]+(\d{5,})"),
     "shards": re.compile(r"(?i)\btrain[_ ]shards[:= ]+(\d+)"),
-    "tokens": re.compile(r"(?i)^val(?:idation)?[_ ]tokens[:= ]+([\d,_]+)|^val_loader\b.*\btokens[:= ]+([\d,_]+)|^evaluated ([\d,]+) tokens"),
+    "tokens": re.compile(
+        r"(?i)^val(?:idation)?[_ ]tokens[:= ]+([\d,_]+)|^val_loader\b.*\btokens[:= ]+([\d,_]+)|^evaluated ([\d,]+) tokens"
+    ),
     "bytes": re.compile(r"^evaluated [\d,]+ tokens, ([\d,]+) bytes"),
     "cap": re.compile(r"\bcap=(\d+)"),
 }  # fmt: skip
@@ -103,9 +107,9 @@ def bare(line: str) -> str:
 
 
 def number(text: str) -> float | int:
-    """number("1,234") == 1234, number("1.5e2") == 150.0"""
+    """number("1,234") == 1234, number("1.5e2") == 150.0; never more than 1e18."""
     clean = text.replace(",", "").replace("_", "")
-    return float(clean) if "." in clean or "e" in clean.lower() else int(clean[:18])
+    return min(float(clean), 1e18) if "." in clean or "e" in clean.lower() else int(clean[:18])
 
 
 def seconds(found: re.Match) -> float:
