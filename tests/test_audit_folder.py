@@ -105,7 +105,7 @@ def test_what_is_still_needed_is_a_note(tmp_path):
 
 LOG, JSON, README, CODE = "train_seed42.log", "submission.json", "README.md", "train_gpt.py"
 PLANTED = [  # rule, verdict, file, what to replace, by what, and what must be said of it
-    ("mistakes 1-6", "fail", LOG, r"val_loss:1.8\d+ val_bpb:1.11628915", "val_loss:1.50000000 val_bpb:1.11628915", "between seeds"),
+    ("mistakes 1-6", "fail", LOG, r"val_loss:1.8\d+ val_bpb:1.11628915", "val_loss:1.50000000 val_bpb:1.11628915", "differs"),
     ("mistake 7", "needs argument", LOG, "tokens:62021632", "tokens:31010816", "31,010,816 tokens of validation text"),
     ("mistake 11", "needs argument", LOG, "Serialized", "best_averaging:ema val_bpb:1.1242\nSerialized", "chooses between"),
     ("mistake 18", "fail", LOG, "train_time:599042ms", "train_time:612000ms", "training took 612.000 s"),
@@ -121,7 +121,7 @@ PLANTED = [  # rule, verdict, file, what to replace, by what, and what must be s
     ("mistake 22", "needs argument", CODE, "print", "exec(torch.load('x'))\nprint", "does not show as text"),
     ("mistake 22", "fail", CODE, "print", "import runpy; runpy.run_path('other.py')\nprint", "runs another file"),
     ("mistake 23", "needs argument", CODE, "print", "import os; os.system('lrzip x')\nprint", "starts a program"),
-    ("mistake 24", "needs argument", CODE, "print", "import os; os.system('apt-get install lrzip')\nprint", "installs or downloads"),
+    ("mistake 24", "needs argument", CODE, "print", "import os; os.system('apt-get install x')\nprint", "installs or downloads"),
     ("mistake 24", "needs argument", CODE, "import torch", "import torch, urllib.request", "imports urllib.request"),
     ("mistake 24", "needs argument", CODE, "print", "torch.hub.load('x')\nprint", "downloads: torch.hub.load"),
     ("mistake 25", "fail", README, "1.11629", "1.11529", "seed 42: val_bpb is 1.11529, its log says 1.11628915"),

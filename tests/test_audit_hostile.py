@@ -211,7 +211,7 @@ def audits_of_mutated_folders(count: int, root: Path, seed: int) -> None:
 
 
 def test_mutated_folders_give_no_crash(tmp_path):
-    audits_of_mutated_folders(150, tmp_path, seed=16)
+    audits_of_mutated_folders(100, tmp_path, seed=16)
 
 
 @pytest.mark.slow

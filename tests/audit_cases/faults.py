@@ -32,9 +32,15 @@ def minified(shipped: str, raw: int, packed: int) -> Files:
 
 def wrapped_sizes() -> Files:
     """submission.json counts model and wrapper, the logs count model and the raw script, which is over the cap."""
-    small = f"import lzma, base64\nexec(lzma.decompress(base64.b85decode({base64.b85encode(lzma.compress(PROGRAM.encode())).decode()!r})))\n"
+    small = (
+        f"import lzma, base64\n"
+        f"exec(lzma.decompress(base64.b85decode({base64.b85encode(lzma.compress(PROGRAM.encode())).decode()!r})))\n"
+    )
     model, raw = 15_998_000, len(PROGRAM)
-    sizes = f"Code size: {raw} bytes\nSerialized model int6+brotli: {model} bytes\nTotal submission size int6+brotli: {model + raw} bytes\n"
+    sizes = (
+        f"Code size: {raw} bytes\nSerialized model int6+brotli: {model} bytes\n"
+        f"Total submission size int6+brotli: {model + raw} bytes\n"
+    )
     return folder(
         script=small,
         counted=len(small),
@@ -69,7 +75,15 @@ def one_of_three() -> Files:
 
 
 FAULTS = [
-    case(1, "an implausible gain", lambda: folder(scores={s: b - 0.19 for s, b in SEEDS.items()}, logs={"step": COLON["step"].replace("{flat:.4f}", "1.1400")}), "needs argument", "C1-C4"),
+    case(
+        1,
+        "an implausible gain",
+        lambda: folder(
+            scores={s: b - 0.19 for s, b in SEEDS.items()}, logs={"step": COLON["step"].replace("{flat:.4f}", "1.1400")}
+        ),
+        "needs argument",
+        "C1-C4",
+    ),
     *(
         case(2, spelled, lambda lines=lines: epochs(*lines), "fail", "C3")
         for spelled, lines in {
@@ -79,28 +93,114 @@ FAULTS = [
             "[time] TTT epoch 3/20": ("[12:01:02] TTT epoch 3/20: loss=2.8", "[12:03:02] TTT epoch 4/20: loss=2.7"),
         }.items()
     ),
-    *(case(3, f"{n} shards", lambda n=n: edited("logs", "train_shards:80", f"train_shards: {n}"), "needs argument", "mistake 9") for n in (1499, 1502, 1600)),
-    case(3, "mix_bpb as the headline", lambda: folder(logs={"end": "ppm_mix bytes=151078222 mix_bpb={bpb:.6f} ppm_only=2.27 nn_only=1.0866\n"}, changes={"val_loss": ...}), "needs argument", "C2"),
+    *(
+        case(
+            3,
+            f"{n} shards",
+            lambda n=n: edited("logs", "train_shards:80", f"train_shards: {n}"),
+            "needs argument",
+            "mistake 9",
+        )
+        for n in (1499, 1502, 1600)
+    ),
+    case(
+        3,
+        "mix_bpb as the headline",
+        lambda: folder(
+            logs={"end": "ppm_mix bytes=151078222 mix_bpb={bpb:.6f} ppm_only=2.27 nn_only=1.0866\n"},
+            changes={"val_loss": ...},
+        ),
+        "needs argument",
+        "C2",
+    ),
     case(4, "minified and shipped raw", lambda: minified(SCRIPT, len(SCRIPT), 40), "needs argument", "mistake 21"),
     case(4, "minified, and another file", lambda: minified(SCRIPT, 157_868, 31_999), "fail", "mistake 21"),
-    case(5, "seed314.log beside train.log", lambda: {k.replace("train_seed42", "train").replace("train_seed314", "seed314"): v for k, v in folder().items()}),
+    case(
+        5,
+        "seed314.log beside train.log",
+        lambda: {
+            k.replace("train_seed42", "train").replace("train_seed314", "seed314"): v for k, v in folder().items()
+        },
+    ),
     case(6, "JSON repeats one of three logs", one_of_three, "needs argument", "mistake 25"),
     case(7, "sp10240 in a path", lambda: edited("logs", "fineweb10B_sp8192", "fineweb10B_sp10240_caseops")),
-    case(7, "sp1024 mentioned before", lambda: edited("logs", "world_size", "tokenizer: fineweb10B_sp1024/fineweb_val_tokenizer.model\nworld_size")),
+    case(
+        7,
+        "sp1024 mentioned before",
+        lambda: edited("logs", "world_size", "tokenizer: fineweb10B_sp1024/fineweb_val_tokenizer.model\nworld_size"),
+    ),
     case(8, "JSON counts the wrapper, logs the source", wrapped_sizes),
     case(8, "only the log is under the cap", reverse_sizes, "fail", "mistake 20"),
-    case(9, "a byte-level model is asked", lambda: {k: v.replace("tokens:40540160", "tokens:151078221").replace("model_params", "byte-level vocab\nmodel_params") if k.endswith(".log") else v for k, v in folder(stream="sp8192").items()}, "needs argument", "mistake 7"),
+    case(
+        9,
+        "a byte-level model is asked",
+        lambda: {
+            k: v.replace("tokens:40540160", "tokens:151078221").replace(
+                "model_params", "byte-level vocab\nmodel_params"
+            )
+            if k.endswith(".log")
+            else v
+            for k, v in folder(stream="sp8192").items()
+        },
+        "needs argument",
+        "mistake 7",
+    ),
     case(10, "f-strings of 3.12", lambda: folder(script=NEWER)),
     case(11, "nvidia-smi is no network", folder),
-    case(12, "a second table by seed", lambda: plus({"README.md": folder()["README.md"] + "\n| seed | sliding bpb | gain |\n|---|---|---|\n| 314 | 1.09551 | .01 |\n"})),
+    case(
+        12,
+        "a second table by seed",
+        lambda: plus(
+            {
+                "README.md": folder()["README.md"]
+                + "\n| seed | sliding bpb | gain |\n|---|---|---|\n| 314 | 1.09551 | .01 |\n"
+            }
+        ),
+    ),
     case(13, "588.0 + 12.7 s", lambda: edited("logs", "in 3.6s", "in 12.7s")),
-    case(14, "617 s under another label", lambda: edited("logs", "final_int6_sliding_window val_loss", "legal_ttt val_loss", logs={"end": COLON["end"].replace("112084ms", "617367ms")}), "fail", "mistake 19"),
+    case(
+        14,
+        "617 s under another label",
+        lambda: edited(
+            "logs",
+            "final_int6_sliding_window val_loss",
+            "legal_ttt val_loss",
+            logs={"end": COLON["end"].replace("112084ms", "617367ms")},
+        ),
+        "fail",
+        "mistake 19",
+    ),
     case(15, "the best five of seven", all_seven, "fail", "mistake 32"),
-    case(16, "a rerun of one seed", lambda: plus({"train_seed42_original.log": log(42, 1.0951)}), "needs argument", "mistake 32"),
-    case(16, "the evaluation's own log", lambda: plus({"eval_seed42.txt": f"seed:42\nfinal_int6_sliding_window_exact val_loss:{SEEDS[42] * 2.5831:.8f} val_bpb:{SEEDS[42]:.8f}\n"})),
+    case(
+        16,
+        "a rerun of one seed",
+        lambda: plus({"train_seed42_original.log": log(42, 1.0951)}),
+        "needs argument",
+        "mistake 32",
+    ),
+    case(
+        16,
+        "the evaluation's own log",
+        lambda: plus(
+            {
+                "eval_seed42.txt": "seed:42\n"
+                "final_int6_sliding_window_exact val_loss:{SEEDS[42] * 2.5831:.8f} val_bpb:{SEEDS[42]:.8f}\n"
+            }
+        ),
+    ),
     case(17, "7e-6 apart", lambda: folder(changes={"val_bpb": round(MEAN + 7e-6, 8)})),
     case(18, "val_bpb 0.0", lambda: folder(changes={"val_bpb": 0.0, "seed_results": ...}), "fail", "mistake 26"),
-    case(19, "losses near zero", lambda: folder(changes={"val_loss_std": 0.0004}, logs={"after": "aux_final val_loss:0.0001 val_bpb:0.0002\n" + COLON["after"]})),
-    *(case(20, f"{n} targets", lambda n=n: edited("logs", "tokens:45508608", f"tokens:{n}", stream="sp4096")) for n in (45_514_752, 45_516_800)),
+    case(
+        19,
+        "losses near zero",
+        lambda: folder(
+            changes={"val_loss_std": 0.0004},
+            logs={"after": "aux_final val_loss:0.0001 val_bpb:0.0002\n" + COLON["after"]},
+        ),
+    ),
+    *(
+        case(20, f"{n} targets", lambda n=n: edited("logs", "tokens:45508608", f"tokens:{n}", stream="sp4096"))
+        for n in (45_514_752, 45_516_800)
+    ),
     case(21, "one cause in every log", lambda: edited("logs", "588000ms", "690000ms"), "fail", "mistake 18"),
-]  # fmt: skip
+]

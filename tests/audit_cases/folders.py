@@ -57,10 +57,14 @@ HEAD = (
     "val_loader:shards pattern=./data/fineweb10B_{stream}/fineweb_val_*.bin tokens:{tokens}\nmodel_params:35945671\n"
     "train_batch_tokens:786432 train_seq_len:2048\nseed:{seed}\nwarmup_step:1/20\n"
 )
-SIZE = "Serialized model: 135417533 bytes\nCode size: {code} bytes\nSerialized model int6+brotli: {model} bytes\nTotal submission size int6+brotli: {total} bytes\n"
+SIZE = (
+    "Serialized model: 135417533 bytes\nCode size: {code} bytes\n"
+    "Serialized model int6+brotli: {model} bytes\nTotal submission size int6+brotli: {total} bytes\n"
+)
 COLON = {
     "head": HEAD,
-    "train": "step:0/20000 val_loss:9.0090 val_bpb:3.4877 train_time:0ms\nstep:1/20000 train_loss:9.0104 train_time:130ms step_avg:130ms\n",
+    "train": "step:0/20000 val_loss:9.0090 val_bpb:3.4877 train_time:0ms\n"
+    "step:1/20000 train_loss:9.0104 train_time:130ms step_avg:130ms\n",
     "step": "step:4900/20000 val_loss:{flat_loss:.4f} val_bpb:{flat:.4f} train_time:588000ms step_avg:120.00ms\n"
     "stopping_early: wallclock_cap train_time:588000ms step:4900/20000\npeak memory allocated: 39034 MiB reserved: 39058 MiB\n",
     "after": "gptq:calibrated 68 layers in 3.6s\n",
@@ -74,38 +78,47 @@ GRAMMARS: dict[str, dict[str, str]] = {
     "colon": COLON,
     "hyperparameters": COLON
     | {
-        "head": "Hyperparameters:\n  batch_tokens: 786432\n  seed: {seed}\n  world_size: 8\n  val_files: data/fineweb10B_{stream}/fineweb_val_*.bin\n"
+        "head": "Hyperparameters:\n  batch_tokens: 786432\n  seed: {seed}\n  world_size: 8\n"
+        "  val_files: data/fineweb10B_{stream}/fineweb_val_*.bin\n"
         "  tokenizer_path: data/fineweb_1024_bpe.model\ntrain_shards: 80\nval_tokens: {tokens}\nmodel_params:35944536\n",
         "train": "0/20000 val_loss: 9.0090 val_bpb: 3.4877\n1/20000 train_loss: 9.0104 train_time: 0.0m tok/s: 8245460\n",
-        "step": "4542/20000 val_loss: {flat_loss:.4f} val_bpb: {flat:.4f}\nstopping_early: wallclock_cap train_time: 588122ms step: 4542/20000\n",
-        "after": "pre-quantization post-ema val_loss:{flat_loss:.8f} val_bpb:{flat:.8f} eval_time:6405ms\nGPTQ:collecting Hessians\nGPTQ:collected 67 Hessians in 9.7s\n",
-        "end": "quantized val_loss:{gap_loss:.8f} val_bpb:{gap:.8f} eval_time:18632ms\nquantized_sliding_window val_loss:{loss:.8f} val_bpb:{bpb:.8f} eval_time:112084ms\n",
+        "step": "4542/20000 val_loss: {flat_loss:.4f} val_bpb: {flat:.4f}\n"
+        "stopping_early: wallclock_cap train_time: 588122ms step: 4542/20000\n",
+        "after": "pre-quantization post-ema val_loss:{flat_loss:.8f} val_bpb:{flat:.8f} eval_time:6405ms\n"
+        "GPTQ:collecting Hessians\nGPTQ:collected 67 Hessians in 9.7s\n",
+        "end": "quantized val_loss:{gap_loss:.8f} val_bpb:{gap:.8f} eval_time:18632ms\n"
+        "quantized_sliding_window val_loss:{loss:.8f} val_bpb:{bpb:.8f} eval_time:112084ms\n",
     },
     "score_first": COLON
     | {
         "end": "final_int6_roundtrip_exact val_loss:{gap_loss:.8f} val_bpb:{gap:.8f}\nttt:start chunks=3 epochs=3\n"
-        "  ttt_chunk [1/3] bpb=1.16 time=0.5s\n    ttt_train [1] epoch=1/3 batches=8\n    ttt_train [1] epoch=2/3 batches=8\n    ttt_train [1] epoch=3/3 batches=8\n"
+        "  ttt_chunk [1/3] bpb=1.16 time=0.5s\n    ttt_train [1] epoch=1/3 batches=8\n"
+        "    ttt_train [1] epoch=2/3 batches=8\n    ttt_train [1] epoch=3/3 batches=8\n"
         "  ttt_chunk [2/3] bpb=1.12 time=2.5s\n    ttt_train [2] epoch=1/3 batches=8\n  ttt_chunk [3/3] bpb=1.11 time=9.9s\n"
-        "ttt:done val_loss={loss:.6f} val_bpb={bpb:.6f} elapsed=407.5s\nlegal_ttt val_loss:{loss:.4f} val_bpb:{bpb:.4f} eval_time:408049ms\n"
+        "ttt:done val_loss={loss:.6f} val_bpb={bpb:.6f} elapsed=407.5s\n"
+        "legal_ttt val_loss:{loss:.4f} val_bpb:{bpb:.4f} eval_time:408049ms\n"
         "legal_ttt_exact val_loss:{loss:.8f} val_bpb:{bpb:.8f}\n",
     },
     "phased": COLON
     | {
-        "end": "diagnostic quantized val_loss:{gap_loss:.8f} val_bpb:{gap:.8f} eval_time:49995ms\nttt_lora:warming up compile (random tokens, no val data)\n"
+        "end": "diagnostic quantized val_loss:{gap_loss:.8f} val_bpb:{gap:.8f} eval_time:49995ms\n"
+        "ttt_lora:warming up compile (random tokens, no val data)\n"
         "ttpp: phase:1/3 pd:1296 gd:833 t:209.3s\nttp: b782/782 bl:2.1403 bb:1.0135 rl:2.1403 rb:1.0135 dl:30339-97114 gd:0\n"
         "quantized_ttt_phased val_loss:{loss:.8f} val_bpb:{bpb:.8f} eval_time:508785ms\ntotal_eval_time:508.8s\n",
     },
     "stamped": COLON
     | {
         "train": "[2026-04-01 10:00:00] rank0: step:1/20000 train_loss:9.01 train_time:130ms\n",
-        "step": "2026-04-01T10:10:00Z \x1b[32mstep:4900/20000 val_loss:{flat_loss:.4f} val_bpb:{flat:.4f} train_time:588000ms\x1b[0m\n",
+        "step": "2026-04-01T10:10:00Z \x1b[32mstep:4900/20000 val_loss:{flat_loss:.4f} val_bpb:{flat:.4f} "
+        "train_time:588000ms\x1b[0m\n",
         "end": "12:13:14 INFO: final_eval val_loss:{loss:.8f} val_bpb:{bpb:.8f} eval_time:99000ms\n",
     },
     "prose": COLON
     | {
         "train": "Step 1/20000 | train_loss: 9.01 | time 0.1s\n",
         "step": "Step 4900/20000 | val_loss: {flat_loss:.4f} | val_bpb: {flat:.4f}\nTraining time: 588.0s\n",
-        "size": "Code size: {code:,} bytes\nCompressed model int6+zstd: {model:,} bytes\nTotal submission size int6+zstd: {total:,} bytes\n",
+        "size": "Code size: {code:,} bytes\nCompressed model int6+zstd: {model:,} bytes\n"
+        "Total submission size int6+zstd: {total:,} bytes\n",
         "end": "Final (sliding window): val_loss = {loss:.6f}, val_bpb = {bpb:.6f}, took 97.7s\n",
     },
     "last_step": COLON

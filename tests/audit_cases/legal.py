@@ -18,7 +18,10 @@ PROGRAM = (
     + "".join(f"x{i} = {i * 7919 % 104729}\n" for i in range(120))
     + "main()\n"
 )
-NEWER = 'import torch\nnames = ["a"]\nprint(f"{", ".join(names)} of {f"{len(names)}"}")\ntype Pair = tuple\n\n\ndef first[T](x: T) -> T:\n    return x\n'
+NEWER = (
+    'import torch\nnames = ["a"]\nprint(f"{", ".join(names)} of {f"{len(names)}"}")\ntype Pair = tuple\n'
+    "\n\ndef first[T](x: T) -> T:\n    return x\n"
+)
 RAW = [{"id": lzma.FILTER_LZMA1, "dict_size": 1 << 20, "lc": 2, "lp": 1, "pb": 1}]
 
 
@@ -110,16 +113,26 @@ LEGAL = [
     *(legal(f"wrapper: {name}", partial(folder, script=text)) for name, text in WRAPPERS.items()),
     legal("wrapper: latin-1 file", lambda: folder(script=latin1())),
     legal("newer Python", partial(folder, script=NEWER)),
-    legal("weights unpickled", partial(folder, script="import pickle, zlib\nw = pickle.loads(zlib.decompress(open('m.ptz', 'rb').read()))\n")),
-    *(legal(f"logs named {n}", partial(folder, named=n)) for n in ("seed{seed}.txt", "logs/run_s{seed}.txt", "out/seed_{seed}/train.out", "train_v1_{seed}.txt")),
+    legal(
+        "weights unpickled",
+        partial(folder, script="import pickle, zlib\nw = pickle.loads(zlib.decompress(open('m.ptz', 'rb').read()))\n"),
+    ),
+    *(
+        legal(f"logs named {n}", partial(folder, named=n))
+        for n in ("seed{seed}.txt", "logs/run_s{seed}.txt", "out/seed_{seed}/train.out", "train_v1_{seed}.txt")
+    ),
     legal("three runs in one log", in_one_log),
     legal("source in the log", with_source),
     legal(
         "attempts that failed beside",
         lambda: plus(
             {
-                "log_ablation.txt": log(5, 1.2).replace("seed:5", "").replace("588000", "900000").replace("brotli: 15", "brotli: 19"),
-                "first_try.txt": log(42, 1.15).partition("Serialized")[0].replace("seed:42", "") + "Traceback (most recent call last):\n",
+                "log_ablation.txt": log(5, 1.2)
+                .replace("seed:5", "")
+                .replace("588000", "900000")
+                .replace("brotli: 15", "brotli: 19"),
+                "first_try.txt": log(42, 1.15).partition("Serialized")[0].replace("seed:42", "")
+                + "Traceback (most recent call last):\n",
                 "PR_BODY.txt": "- val_bpb: 1.0950, better than val_bpb 1.2\n",
                 "superseded.md": "old\n",
             },
@@ -129,17 +142,45 @@ LEGAL = [
     legal(
         "a log over another text",
         lambda: {
-            k: v + "".join(f"def f{i}():\n    return {i}\n" for i in range(9)) if k.endswith(".log") else v for k, v in folder().items()
+            k: v + "".join(f"def f{i}():\n    return {i}\n" for i in range(9)) if k.endswith(".log") else v
+            for k, v in folder().items()
         },
     ),
-    legal("an install log beside", lambda: plus({"install.txt": "Collecting torch\nSuccessfully installed torch-2.9.1\n"})),
-    legal("a second table in README", lambda: plus({"README.md": folder()["README.md"] + "\n| seed | pre-TTT bpb | steps |\n|---|---|---|\n| 42 | 1.0995 | 4900 |\n"})),
+    legal(
+        "an install log beside", lambda: plus({"install.txt": "Collecting torch\nSuccessfully installed torch-2.9.1\n"})
+    ),
+    legal(
+        "a second table in README",
+        lambda: plus(
+            {
+                "README.md": folder()["README.md"]
+                + "\n| seed | pre-TTT bpb | steps |\n|---|---|---|\n| 42 | 1.0995 | 4900 |\n"
+            }
+        ),
+    ),
     legal("UTF-16 logs", lambda: {k: v.encode("utf-16") if k.endswith(".log") else v for k, v in folder().items()}),
-    legal("self-generated calibration in time", lambda: edited("logs", "gptq:calibrated 68 layers in 3.6s", "gptq:generated 64 sequences in 11.0s")),
-    legal("training text adapted to", lambda: edited("logs", "gptq:cal", "ttt_burst:epoch 1/2 loss:2.1\nttt_burst:epoch 2/2 loss:2.0\ngptq:cal")),
-    legal("nvidia-smi in the log", lambda: edited("logs", "warmup_step:1/20", "| N/A   33C    P0             70W /  700W |\n" * 8 + "warmup_step:1/20")),
-    legal("non-record, an hour long", lambda: edited("logs", "588000ms", "3588000ms", changes={"track": "non_record_16mb"}, stream="sp8192")),
-    legal("another sentence of C3", partial(folder, changes={"blurb": "Score-first TTT. No pre-quant TTT on validation data."})),
+    legal(
+        "self-generated calibration in time",
+        lambda: edited("logs", "gptq:calibrated 68 layers in 3.6s", "gptq:generated 64 sequences in 11.0s"),
+    ),
+    legal(
+        "training text adapted to",
+        lambda: edited("logs", "gptq:cal", "ttt_burst:epoch 1/2 loss:2.1\nttt_burst:epoch 2/2 loss:2.0\ngptq:cal"),
+    ),
+    legal(
+        "nvidia-smi in the log",
+        lambda: edited(
+            "logs", "warmup_step:1/20", "| N/A   33C    P0             70W /  700W |\n" * 8 + "warmup_step:1/20"
+        ),
+    ),
+    legal(
+        "non-record, an hour long",
+        lambda: edited("logs", "588000ms", "3588000ms", changes={"track": "non_record_16mb"}, stream="sp8192"),
+    ),
+    legal(
+        "another sentence of C3",
+        partial(folder, changes={"blurb": "Score-first TTT. No pre-quant TTT on validation data."}),
+    ),
     legal("mean of more digits", lambda: folder(changes={"val_bpb": round(mean(SEEDS.values()) + 7e-6, 8)})),
     legal("compiled JSON", lambda: plus({"submission.json": json.dumps(json.loads(folder()["submission.json"]))})),
-]  # fmt: skip
+]
