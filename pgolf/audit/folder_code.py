@@ -29,6 +29,7 @@ INSTALLS = re.compile(
     r"\b(?:pip3?|uv|conda|apt(?:-get)?)\W{1,6}(?:pip\W{1,6})?install|\b(?:wget|curl|git\W{1,6}clone)\b"
 )
 FETCHES = {"urlopen", "urlretrieve", "hf_hub_download", "snapshot_download", "load_dataset", "load_state_dict_from_url"}
+RUNS = ("exec", "eval", "marshal.loads", "pickle.loads", "dill.loads", "cloudpickle.loads")
 FETCH_FIX = "fetch before the clocks, outside this file"
 ONE_FILE = f"put all of the code into {CODE}"
 
@@ -133,13 +134,15 @@ def runs_unseen(tree: ast.AST) -> ast.AST | None:
         if not isinstance(node, ast.Call) or not node.args:
             continue
         called = dotted(node.func)
+        if called not in RUNS:
+            continue
         if called in ("exec", "eval") and not isinstance(node.args[0], ast.Constant) and not _opens(node):
             return node
         long = any(
             isinstance(n, ast.Constant) and isinstance(n.value, str | bytes) and len(n.value) >= 200
             for n in _inside(node)
         )
-        if called == "marshal.loads" or (called in ("pickle.loads", "dill.loads", "cloudpickle.loads") and long):
+        if called == "marshal.loads" or (called.endswith(".loads") and long):
             return node
     return None
 
@@ -177,21 +180,21 @@ def _sibling(source: Source, node: ast.AST, name: str) -> Finding:
 
 
 def _calls(source: Source, node: ast.Call, beside: set[str]) -> Iterator[Finding]:
-    called, at, line = dotted(node.func), source.at(node), source.line(node)
+    called, at = dotted(node.func), source.at(node)
     last = called.rpartition(".")[2]
     if called == "exec" and _opens(node):
-        what = f"executes another file ({line}): what ran is not what is counted"
+        what = f"executes another file ({source.line(node)}): what ran is not what is counted"
         yield Finding("mistake 22", "fail", at, what, ONE_FILE)
     if called in ("runpy.run_path", "runpy.run_module"):
-        yield Finding("mistake 22", "fail", at, f"runs another file ({line})", ONE_FILE)
+        yield Finding("mistake 22", "fail", at, f"runs another file ({source.line(node)})", ONE_FILE)
     if last in ("import_module", "__import__", "spec_from_file_location"):
         named = {str(n.value).removesuffix(".py") for n in _inside(node) if isinstance(n, ast.Constant)}
         for name in sorted(named & beside):
             yield _sibling(source, node, name)
     if called in STARTS:
-        yield from _program(node, at, line)
+        yield from _program(node, at, source.line(node))
     if last in FETCHES or called.startswith("torch.hub."):
-        yield Finding("mistake 24", "needs argument", at, f"downloads: {line}", FETCH_FIX)
+        yield Finding("mistake 24", "needs argument", at, f"downloads: {source.line(node)}", FETCH_FIX)
 
 
 def _program(node: ast.Call, at: str, line: str) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ STAMP = re.compile(  # colours, times, ranks and log levels before what a line s
 STEP = re.compile(r"(?i)^\W*(?:(?:step|iter(?:ation)?|it)\W{0,3}(\d+)\b|(\d+)/\d+\s)")
 RUNNING = re.compile(  # scores on the way through the text, or of an epoch
     r"(?i)chunk\W{0,3}\d|chunks? done|\bttp\w?:|\b(?:batch|window|doc|seq)\w*\W{0,3}\d+ ?/ ?\d+|\[\s*\d+/\d+\]"
+    r"|\d+ ?/ ?\d+ (?:windows|chunks|batches|docs|seqs|documents)"
     r"|\d+(?:\.\d+)? ?%|\brunning|progress|(?<![a-z])ep(?:och)?s?\W{0,3}\d+(?: ?/|\W)|\bprefix\b|\bcumul|\bblock\W{0,2}\d+/"
 )
 KEYED = re.compile(
@@ -34,7 +35,8 @@ SECONDS = re.compile(
 )
 UNITS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "secs": 1.0, "seconds": 1.0, "m": 60.0, "min": 60.0, "minutes": 60.0}
 TRAINED = re.compile(
-    rf"(?i)\b(?:train(?:ing)?_?[ ]?time|trained\b.*? in)(?:_ms|_s)?{SAYS}({NUMBER}) ?(ms|seconds|sec|s)\b"
+    r"(?i)\b(?:train(?:ing)?_?[ ]?time|trained\b.*? in|training (?:completed?|finished|done|took)\b(?:.*? in)?)(?:_ms|_s)?"
+    rf"{SAYS}({NUMBER}) ?(ms|seconds|sec|s)\b"
 )
 EVALUATED = re.compile(
     rf"(?i)^(?:evaluated\b.*? in|total[_ ]eval(?:uation)?[_ ]time){SAYS}({NUMBER}) ?(ms|seconds|sec|s)\b"
@@ -136,6 +138,7 @@ def scores(text: str) -> Iterator[Score]:
             continue
         before = text[: min(found.start(), loss.start() if loss else found.start())]
         label = re.sub(r"(?i)_exact$|:done$|[ (:]+exact\)?$", "", before.strip(" :,-|=\t").strip())
+        label = " ".join(w for w in label.split() if not re.search(r"[=:]\d|^\d", w))
         label = " ".join(w for w in (label, "" if key in ("val_bpb", "bpb") else key) if w) or "val_bpb"
         nats = loss if first else None
         digits = [len(m["value"].partition(".")[2]) if m else 0 for m in (found, nats)]
@@ -178,9 +181,9 @@ def size(text: str) -> tuple[str, str, int] | None:
     ).strip(" ()_")
     if "code" in what and not re.search(r"\+|total|with code|and code", what):
         return "code", re.search(r"compressed|uncompressed|minif\w*|packed|wrapper|raw|", what)[0] or qualified, n
-    if re.search(r"total|submission", what):
+    if re.search(r"total|submission|artifact", what):
         return "total", qualified, n
-    if re.search(r"serialized|compressed|quantized|artifact|model|weights|\.ptz", what):
+    if re.search(r"serialized|compressed|quantized|model|weights|\.ptz", what):
         return ("model", qualified, n) if qualified or what.strip() != "serialized model" else ("raw", "", n)
     return None
 
