@@ -165,7 +165,7 @@ def test_planted_in_anybodys_folder(theirs, rule, verdict, name, old, new, what)
     (theirs / name).write_text(changed, encoding="utf-8")
     if "helpers" in new:
         (theirs / "helpers.py").write_text("")
-        what = "imports helpers, a file beside it"
+        what = "uses helpers, a file beside it"
     matching = [f for f in found(theirs, rule) if f.verdict == verdict and what in f.what]
     assert matching, audit_folder(theirs)
     assert all(f.fix or f.verdict == "needs argument" for f in matching)

@@ -74,7 +74,7 @@ def findings(folder: Folder) -> Iterator[Finding]:
     yield from check_proofs(submission, logs, code)
     if code:
         yield from code.findings
-        yield from scan(code, _beside(folder.listing))
+        yield from scan(code, _beside(folder.listing), _code_files(folder.listing))
 
 
 def claimed(folder: Folder) -> list[Log]:
@@ -105,6 +105,11 @@ def _missing(folder: Folder) -> Iterator[Finding]:
 def _artifacts(listing: Listing) -> list[int]:
     """Sizes of the models at the folder's top."""
     return [p.stat().st_size for p in listing.files if p.parent == listing.folder and p.suffix in MODELS]
+
+
+def _code_files(listing: Listing) -> frozenset[str]:
+    """Names of files of code in other languages."""
+    return frozenset(p.name for p in listing.files if p.suffix in (".c", ".cpp", ".cu", ".cuh", ".so", ".rs"))
 
 
 def _beside(listing: Listing) -> set[str]:

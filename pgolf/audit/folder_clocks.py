@@ -42,13 +42,12 @@ def _training(log: Log, at: int, spent: float) -> Iterator[Finding]:
     if spent > CLOCK:
         verdict = "note" if spent <= CLOCK + STEP else "fail"
         yield Finding("mistake 18", verdict, log.at(at), f"training took {spent:.3f} s of {CLOCK:g}", STOP)
-    steps = [seconds for line, seconds, total in log.calibrated if line > at and not total]
-    totals = [seconds for line, seconds, total in log.calibrated if line > at and total]
-    extra = max([sum(steps), *totals])
+    after = [(line, seconds) for line, seconds in log.calibrated if line > at]
+    extra = sum(seconds for _, seconds in after)
     if not extra or not spent <= CLOCK + STEP < spent + extra:
         return
     what = f"calibration took {extra:.1f} s after {spent:.1f} s of training: {spent + extra:.1f} s of {CLOCK:g}"
-    where = log.at(next(line for line, _, _ in log.calibrated if line > at))
+    where = log.at(after[0][0])
     if log.generated:
         yield Finding(
             "mistake 18",

@@ -152,11 +152,18 @@ def _opens(node: ast.Call) -> bool:
     return bool(called & {"open", "read_text", "read_bytes"})
 
 
-def scan(code: Code, beside: set[str]) -> Iterator[Finding]:
-    """What a script does that a record may not, or must explain; `beside` are the modules that lie in the same folder."""
+def scan(code: Code, beside: set[str], files: frozenset[str] = frozenset()) -> Iterator[Finding]:
+    """What a script does that a record may not, or must explain; `beside` are the modules that lie in the same folder, `files`
+    its files of code in other languages."""
     for source in code.sources:
         for node in ast.walk(source.tree):
             yield from _imports(source, node, beside)
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and node.value.rpartition("/")[2] in files
+            ):
+                yield _sibling(source, node, node.value)
             if isinstance(node, ast.Call):
                 yield from _calls(source, node, beside)
 
@@ -175,7 +182,7 @@ def _imports(source: Source, node: ast.AST, beside: set[str]) -> Iterator[Findin
 
 
 def _sibling(source: Source, node: ast.AST, name: str) -> Finding:
-    what = f"imports {name}, a file beside it whose bytes are not counted"
+    what = f"uses {name}, a file beside it whose bytes are not counted"
     return Finding("mistake 21", "fail", source.at(node), what, ONE_FILE)
 
 

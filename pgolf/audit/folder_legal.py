@@ -99,7 +99,8 @@ def _asked(rule: str, where: str, what: str, low: str, high: str, fix: str) -> F
 def _gain(head: Headline) -> Iterator[Finding]:
     """What evaluation gained over the last score of the unadapted model."""
     for log, result in head.results.items():
-        flat = log.flat or next((r for r in log.results if BEFORE.search(r.label) and r.line < result.line), None)
+        early = [r for r in log.results if r.line < result.line]
+        flat = log.unadapted or next((r for r in early if BEFORE.search(r.label) or _plain(r)), None)
         if flat and flat.bpb - result.bpb > public.GAIN_ASKED:
             moved = f"from {flat.bpb} ({flat.label}) to {result.bpb} ({result.label})"
             what = f"evaluation gains {flat.bpb - result.bpb:.4f} bpb, {moved}"
@@ -140,21 +141,18 @@ def _passes(log: Log) -> Iterator[Finding]:
         )
 
 
+def _plain(result: Result) -> bool:
+    """A score of the quantised model by plain evaluation."""
+    return bool(QUANTISED.search(result.label)) and not ADAPTED.search(result.label) and not BEFORE.search(result.label)
+
+
 def _gap(log: Log) -> Iterator[Finding]:
     """What quantising lost, between the last score before it and the first after it, neither adapted."""
-    after = next(
-        (
-            r
-            for r in log.results
-            if QUANTISED.search(r.label) and not ADAPTED.search(r.label) and not BEFORE.search(r.label)
-        ),
-        None,
-    )
+    after = next((r for r in log.results if _plain(r)), None)
     if after is None:
         return
-    before = [r for r in log.scored() if BEFORE.search(r.label) and r.line < after.line] or (
-        [log.flat] if log.flat else []
-    )
+    early = [r for r in log.results if BEFORE.search(r.label) and r.line < after.line]
+    before = early or ([log.unadapted] if log.unadapted else [])
     gap = after.bpb - before[-1].bpb if before else 0.0
     if gap > public.GAP_ASKED:
         what = f"quantising loses {gap:.4f} bpb, from {before[-1].bpb} to {after.bpb}"

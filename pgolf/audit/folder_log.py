@@ -130,15 +130,10 @@ def _clocks(log: Log, at: int, said: str) -> None:
         log.trained = (at, grammar.seconds(found))
     if found := grammar.EVALUATED.search(said):
         log.evaluated = (at, grammar.seconds(found))
-    elif (
-        log.trained
-        and grammar.CALIBRATES.search(said)
-        and not grammar.STEP.match(said)
-        and not grammar.KEYED.search(said)
-    ):
-        took = grammar.duration(said, r"(?i)elapsed|took|^in$|time|total|gptq|calib")
+    elif log.trained and grammar.CALIBRATES.search(said) and not grammar.KEYED.search(said):
+        took = grammar.duration(said, r"(?i)elapsed|took|^in$|time")
         if took is not None and not re.search(r"(?i)reserv|budget", said):
-            log.calibrated.append((at, took, bool(re.search(r"(?i)\bdone\b|\btotal\b", said))))
+            log.calibrated.append((at, took))
 
 
 def _sizes(log: Log, at: int, said: str) -> None:
@@ -180,7 +175,7 @@ def _marks(log: Log, at: int, said: str) -> None:
     marks = {
         "traceback": grammar.TRACEBACK.search(said),
         "odd_text": grammar.ODD_TEXT.search(said),
-        "passes": grammar.TWO_PASS.search(said) and grammar.SCORES.search(said) and not grammar.NEGATED.search(said),
+        "passes": grammar.TWO_PASS.search(said) and grammar.SCORES.search(said) and not grammar.OTHER_PASS.search(said),
         "chosen": grammar.CHOSEN.search(said),
         "validation_calibration": grammar.CALIBRATES_ON_VALIDATION.search(said) and not grammar.NEGATED.search(said),
     }

@@ -41,7 +41,7 @@ TRAINED = re.compile(
 EVALUATED = re.compile(
     rf"(?i)^(?:evaluated\b.*? in|total[_ ]eval(?:uation)?[_ ]time){SAYS}({NUMBER}) ?(ms|seconds|sec|s)\b"
 )
-CALIBRATES = re.compile(r"(?i)gptq|calib|hessian|\bawq\b")
+CALIBRATES = re.compile(r"(?i)calibrat|hessian|\bawq\b|gptq\W{0,3}(?:collect|generat|sampl)|self.?gen")
 READS_NOTHING = re.compile(r"(?i)self.?gen|generat|autoregress|\bar\b|random tokens|synthetic|no data")
 SIZE = re.compile(r"(?i)(?P<what>[a-z][\w+ /.()\-]*?)\s*[:=]\s*(?P<n>\d[\d,_]*)(?:\s*(?:bytes|b)\b)?")
 CODE_CHAIN = re.compile(r"(?i)^code(?: size)?:? *\d[\d,]* .*?(?:->|→|=>)")
@@ -68,6 +68,8 @@ ADAPTS = re.compile(
 )
 TRAINING_TEXT = re.compile(r"(?i)burst|train(?:ing)?[_ ](?:data|text|shard|set|tok)|replay|distill")
 INDEXED = re.compile(r"\[\d+(?:/\d+)?\]")
+NEGATED = re.compile(r"(?i:\bno\b|\bnot\b|never|without|disabled|false|off\b|skip)")
+OTHER_PASS = re.compile(rf"{NEGATED.pattern}|(?i:compress|lrzip|quant|gptq|warm|compil|clip|pack|train)")
 TWO_PASS = re.compile(
     r"(?i)\b(?:two|2)[-_ ]?pass|\bpass[ _:=#]*(?:2|two)\b(?! ?/)|\bsecond pass|\bre-?scor(?:e|ed|ing)\b"
 )
@@ -78,7 +80,6 @@ CHOSEN = re.compile(
 CALIBRATES_ON_VALIDATION = re.compile(
     r"(?i)(?:gptq|calib|hessian)\w*\b.*\b(?:on|with|from|using)\b[^;,.]{0,20}\bval(?:idation)?\b(?!_)"
 )
-NEGATED = re.compile(r"(?i)\bno\b|\bnot\b|never|without|disabled|false|off\b|skip")
 TRACEBACK = re.compile(
     r"^Traceback \(most recent call last\)|^(?:torch\.)?(?:cuda\.)?OutOfMemoryError|^Segmentation fault"
 )

@@ -61,7 +61,7 @@ class Log:
     codes: list[tuple[int, int, str]] = field(default_factory=list)
     models: list[tuple[int, int]] = field(default_factory=list)
     totals: list[tuple[int, int]] = field(default_factory=list)
-    calibrated: list[tuple[int, float, bool]] = field(default_factory=list)
+    calibrated: list[tuple[int, float]] = field(default_factory=list)
     repeated: list[tuple[int, str]] = field(default_factory=list)
     epochs: list[tuple[int, int, int]] = field(default_factory=list)
     chunks: int | None = None
@@ -79,6 +79,11 @@ class Log:
     def total(self) -> tuple[int, int] | None:
         """The compressed size with the code; a log may state the uncompressed one first."""
         return self.totals[-1] if self.totals else None
+
+    @property
+    def unadapted(self) -> Result | None:
+        """The last score of training, where no step follows it."""
+        return self.flat if self.flat and self.step and self.step[0] <= self.flat.line + 2 else None
 
     def at(self, line: int) -> str:
         return f"{self.name}:{line}"

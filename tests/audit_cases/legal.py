@@ -147,6 +147,14 @@ LEGAL = [
         },
     ),
     legal(
+        "no validation after the last step",
+        lambda: edited(
+            "logs",
+            "step:4900/20000 val_loss",
+            "step:2000/20000 val_loss:3.1000 val_bpb:1.2000 train_time:240000ms\nstep:4900/20000 train_loss:2.8 x",
+        ),
+    ),
+    legal(
         "an install log beside", lambda: plus({"install.txt": "Collecting torch\nSuccessfully installed torch-2.9.1\n"})
     ),
     legal(

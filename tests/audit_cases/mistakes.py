@@ -127,6 +127,7 @@ MISTAKES = [
     fail(
         21, "a module beside", "mistake 21", lambda: plus({"helpers.py": "x = 1\n"}, script="import helpers\n" + SCRIPT)
     ),
+    fail(21, "C beside", "mistake 21", lambda: plus({"tilt.c": "int x;\n"}, script="C = './tilt.c'\n" + SCRIPT)),
     fail(22, "another file executed", "mistake 22", partial(folder, script="exec(open('other.py').read())\n")),
     ask(22, "code that cannot be seen", "mistake 22", partial(folder, script="import torch\nexec(torch.load('x'))\n")),
     ask(
