@@ -5,7 +5,7 @@ log but figures and its beginning, in which it may carry its source.
 """
 
 import re
-from collections import Counter, deque
+from collections import deque
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -75,12 +75,8 @@ def read_log(path: Path, name: str | None = None, text: Text | None = None) -> l
     spoken = [line for line in text.lines if line.strip()]
     head = "\n".join(text.lines[: source.stop])[:HEAD_LIMIT] + "\n" if source.start < PREAMBLE else ""
     for log in runs:
-        log.lines, log.encoding, log.undecodable, log.skipped = (
-            len(text.lines),
-            text.encoding,
-            text.undecodable,
-            text.skipped,
-        )
+        log.lines, log.encoding = len(text.lines), text.encoding
+        log.undecodable, log.skipped = text.undecodable, text.skipped
         log.head, log.alone = head, len(runs) == 1
         log.first, log.last = (spoken[0], spoken[-1]) if spoken else ("", "")
         log.prequant = _before_scoring(log)
@@ -205,6 +201,6 @@ def copies(log: Log, at: int, text: str, recent: deque[str], counted: set[str]) 
     """Note a line that stands once for every rank."""
     recent.append(text)
     least = max(4, log.world[1] if log.world else 8)
-    if text not in counted and not NOISE.search(text) and Counter(recent)[text] >= least:
+    if text not in counted and not NOISE.search(text) and recent.count(text) >= least:
         counted.add(text)
         log.repeated.append((at, text))

@@ -21,9 +21,8 @@ class Headline:
 def agrees(stated: float, exact: float, decimals: int = 8, unit: int = 0) -> bool:
     """`stated` is `exact` rounded to the fewer of the decimals they are written with, give or take `unit` in the last."""
     written = len(repr(stated).partition(".")[2]) if "e" not in repr(stated) else 8
-    return abs(stated - exact) <= (0.5 + unit) * 10.0 ** -min(written, decimals) + (
-        1e-12 if written <= decimals else 0.5 * 10.0**-written
-    )
+    coarse, fine = sorted((written, decimals))
+    return abs(stated - exact) <= (0.5 + unit) * 10.0**-coarse + 0.5 * 10.0**-fine + 1e-12
 
 
 def headline(submission: Submission, logs: Sequence[Log]) -> Headline:

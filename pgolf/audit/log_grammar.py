@@ -48,7 +48,6 @@ CODE_CHAIN = re.compile(r"(?i)^code(?: size)?:? *\d[\d,]* .*?(?:->|→|=>)")
 INTEGERS = {
     "seed": re.compile(r"(?i)(?:^|[\s,{(\"'|_-])(?<!data_)(?<!calib_)seed[\"']?\s*[:= ]\s*(\d{1,10})\b"),
     "world": re.compile(r"(?i)\bworld_size[:= ]+(\d+)|\bws:(\d+)|, (\d+) rank\(s\)|nproc_per_node[= ](\d+)"),
-    "params": re.compile(rf"(?i)\b(?:model_params|n_params|num_params|parameters|total params)\b[:= ]+({NUMBER})"),
     "batch": re.compile(r"(?i)\b(?:train_batch_tokens|batch_tokens|total_batch_size|batch)[:= ]+(\d{5,})"),
     "shards": re.compile(r"(?i)\btrain[_ ]shards[:= ]+(\d+)"),
     "tokens": re.compile(

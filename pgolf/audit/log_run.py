@@ -36,7 +36,6 @@ class Log:
     alone: bool = True
     seed: tuple[int, int] | None = None
     world: tuple[int, int] | None = None
-    params: tuple[int, int] | None = None
     batch: tuple[int, int] | None = None
     shards: tuple[int, int] | None = None
     tokens: tuple[int, int] | None = None

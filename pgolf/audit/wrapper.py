@@ -26,18 +26,10 @@ Undo = Callable[[bytes], bytes]
 
 def payload(tree: ast.AST) -> str | None:
     """The program that one of a script's long constants holds, if one does: the longest first."""
-    settings = _filters(tree)
-    runs = any(
-        isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in ("exec", "eval")
-        for n in ast.walk(tree)
-    )
-    if not runs:
-        return None
-    for constant in sorted(constants(tree), key=len, reverse=True)[:CANDIDATES]:
-        text = _opened(constant, settings, NESTED)
-        if text is not None:
-            return text
-    return None
+    runs = any(isinstance(n, ast.Name) and n.id in ("exec", "eval") for n in ast.walk(tree))
+    ways = [*UNDO, *map(_raw_lzma, _filters(tree)), *([_same] if runs else [])]
+    found = (_opened(c, ways, NESTED) for c in sorted(constants(tree), key=len, reverse=True)[:CANDIDATES])
+    return next((text for text in found if text is not None), None)
 
 
 def constants(tree: ast.AST) -> Iterator[str | bytes]:
@@ -73,24 +65,19 @@ def _joined(node: ast.BinOp | ast.List | ast.Tuple) -> str | bytes | None:
     return None
 
 
-def _opened(constant: str | bytes, settings: list[dict], depth: int) -> str | None:
+def _opened(constant: str | bytes, ways: list[Undo], depth: int) -> str | None:
     """The first program that any chain of undoing gives."""
     for raw in _bytes_of(constant):
-        for undo in (*UNDO, *(_raw_lzma(filters) for filters in settings), _same):
+        for undo in ways:
             try:
                 inner = undo(raw)
             except FAILS:
                 continue
             text = _program(inner)
+            if text is None and depth > 1 and undo is not _same and LONG <= len(inner) <= NESTED_LIMIT:
+                text = _opened(inner, ways, depth - 1)
             if text is not None:
                 return text
-            if (
-                depth > 1
-                and undo is not _same
-                and LONG <= len(inner) <= NESTED_LIMIT
-                and (found := _opened(inner, settings, depth - 1))
-            ):
-                return found
     return None
 
 
@@ -98,14 +85,7 @@ def _bytes_of(constant: str | bytes) -> Iterator[bytes]:
     data = constant.encode("utf-8", errors="replace") if isinstance(constant, str) else constant
     squeezed = b"".join(data.split())
     if squeezed.isascii():
-        for decode in (
-            base64.b85decode,
-            base64.a85decode,
-            base64.b64decode,
-            base64.urlsafe_b64decode,
-            base64.b32decode,
-            binascii.unhexlify,
-        ):
+        for decode in DECODE:
             try:
                 yield decode(squeezed)
             except (ValueError, OverflowError):
@@ -121,8 +101,7 @@ def _bytes_of(constant: str | bytes) -> Iterator[bytes]:
 
 def _program(raw: bytes) -> str | None:
     """`raw` as text, if it is Python that does more than state a value."""
-    head = raw[:256]
-    if not raw or head.count(0) or not any(word in raw for word in (b"import", b"def ", b"exec", b"print", b"=")):
+    if not raw or 0 in raw[:256] or not any(word in raw for word in (b"import", b"def ", b"exec", b"print", b"=")):
         return None
     try:
         text = raw.decode("utf-8-sig")
@@ -183,6 +162,14 @@ def _zstd(raw: bytes) -> bytes:
 
 
 FAILS = (ValueError, EOFError, OSError, MemoryError, zlib.error, lzma.LZMAError, brotli.error, zstandard.ZstdError)
+DECODE: tuple[Undo, ...] = (
+    base64.b85decode,
+    base64.a85decode,
+    base64.b64decode,
+    base64.urlsafe_b64decode,
+    base64.b32decode,
+    binascii.unhexlify,
+)
 UNDO: tuple[Undo, ...] = (
     lambda raw: zlib.decompressobj(47).decompress(raw, LIMIT),  # zlib or gzip, by its header
     _lzma,
