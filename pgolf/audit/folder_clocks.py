@@ -61,6 +61,7 @@ def _training(log: Log, at: int, spent: float) -> Iterator[Finding]:
 
 
 def _evaluation(log: Log, head: Headline) -> Iterator[Finding]:
+    """The claimed score's own time; and all that read validation text after training, each score once."""
     result = head.results.get(log)
     took = [log.evaluated] if log.evaluated else []
     took += [(result.line, result.seconds)] if result and result.seconds else []
@@ -70,3 +71,10 @@ def _evaluation(log: Log, head: Headline) -> Iterator[Finding]:
     if spent > CLOCK:
         verdict = "note" if spent <= CLOCK + STEP else "fail"
         yield Finding("mistake 19", verdict, log.at(at), f"evaluation took {spent:.1f} s of {CLOCK:g}", "score faster")
+        return
+    scores = {round(r.bpb, 4): r.seconds for r in log.by_label().values() if r.seconds and r.line <= at}
+    whole = sum(scores.values()) + sum(seconds for line, seconds in log.adapted if line < at)
+    if whole > CLOCK + STEP:
+        what = f"{len(scores)} evaluation(s) and {len(log.adapted)} adaptation(s) took {whole:.1f} s together, of {CLOCK:g}"
+        fix = "say which of them the score needs, and leave out the others"
+        yield Finding("mistake 19", "needs argument", log.at(at), what, fix)

@@ -130,6 +130,9 @@ def _clocks(log: Log, at: int, said: str) -> None:
         took = grammar.duration(said, r"(?i)elapsed|took|^in$|time")
         if took is not None and not re.search(r"(?i)reserv|budget", said):
             log.calibrated.append((at, took))
+    if grammar.ADAPTS.search(said) and grammar.ADAPTED.search(said) and not grammar.KEYED.search(said):
+        took = None if grammar.UNTIMED.search(said) else grammar.duration(said)
+        log.adapted += [(at, took)] if took is not None else []
 
 
 def _sizes(log: Log, at: int, said: str) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 NUMBER = r"\d[\d,_]*(?:\.\d+)?(?:e[-+]?\d+)?"
 SAYS = r"[\"'*`)\]]*\s*(?:[:=|≈]|->|→|\bis\b|\bof\b)*\s*[\"'*`(]*\s*"  # what may stand between a word and its figure
-STAMP = re.compile(  # colours, times, ranks and log levels before what a line says
-    r"^(?:\x1b\[[\d;]*m|\s*\[?\d{4}-\d\d-\d\d[T ][\d:.,]+Z?(?:[+-]\d\d:?\d\d)?\]?|\s*\[?\d{1,2}:\d\d:\d\d(?:[.,]\d+)?\]?"
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+STAMP = re.compile(  # times, ranks and log levels before what a line says
+    r"^(?:\s*\[?\d{4}-\d\d-\d\d[T ][\d:.,]+Z?(?:[+-]\d\d:?\d\d)?\]?|\s*\[?\d{1,2}:\d\d:\d\d(?:[.,]\d+)?\]?"
     r"|\s*\[?rank ?\d+\]?:"
     r"|\s*\[?(?:INFO|DEBUG|WARNING)\]?[: ]|\s*\[\d+\.\d+ ?s\]|\s*\[time\]|\s*[|>#*-]+(?=\s))*\s*"
 )
@@ -65,6 +66,8 @@ EPOCH = re.compile(r"(?i)(?<![a-z])ep(?:och)?\W{0,3}(\d+) ?(?:/|of) ?(\d+)")
 ADAPTS = re.compile(
     r"(?i)ttt|test.?time|adapt|val\w*[_ ](?:ft|fine)|fine.?tun\w* (?:on )?val|pre_?-?quant|train\w* on val"
 )
+ADAPTED = re.compile(r"(?i)\bdone\b|finished|complete|total_time")
+UNTIMED = re.compile(r"(?i)compil|warm")
 TRAINING_TEXT = re.compile(r"(?i)burst|train(?:ing)?[_ ](?:data|text|shard|set|tok)|replay|distill")
 INDEXED = re.compile(r"\[\d+(?:/\d+)?\]")
 NEGATED = re.compile(r"(?i:\bno\b|\bnot\b|never|without|disabled|false|off\b|skip)")
@@ -105,7 +108,8 @@ class Score:
 
 def bare(line: str) -> str:
     """The line without colours, time and rank in front. bare("[12:00:01] rank0: step:1") == "step:1" """
-    return line[STAMP.match(line).end() :].rstrip()
+    said = COLOUR.sub("", line) if "\x1b" in line else line
+    return said[STAMP.match(said).end() :].rstrip()
 
 
 def number(text: str) -> float | int:

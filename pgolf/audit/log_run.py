@@ -61,6 +61,7 @@ class Log:
     models: list[tuple[int, int]] = field(default_factory=list)
     totals: list[tuple[int, int]] = field(default_factory=list)
     calibrated: list[tuple[int, float]] = field(default_factory=list)
+    adapted: list[tuple[int, float]] = field(default_factory=list)
     repeated: list[tuple[int, str]] = field(default_factory=list)
     epochs: list[tuple[int, int, int]] = field(default_factory=list)
     chunks: int | None = None

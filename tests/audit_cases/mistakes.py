@@ -122,6 +122,14 @@ MISTAKES = [
         "mistake 19",
         lambda: edited("logs", "eval_time:112084ms", "eval_time:712084ms"),
     ),
+    ask(
+        19,
+        "adapted before the timer",
+        "mistake 19",
+        lambda: edited(
+            "logs", "final_int6_sliding_window val", "ttt:done elapsed=540.0s\nfinal_int6_sliding_window val"
+        ),
+    ),
     fail(20, "a seed over the cap", "mistake 20", lambda: edited("train_seed42.log", "brotli: 158", "brotli: 168")),
     fail(21, "another code size", "mistake 21", lambda: folder(counted=len(SCRIPT) + 5000)),
     fail(
