@@ -10,7 +10,7 @@ from pgolf.audit.folder_json import Submission
 from pgolf.audit.headline import Headline
 from pgolf.audit.log_run import Log, Result
 
-MIXED = re.compile(r"(?i)mix|blend|\bppm|n-?gram|hedge")
+MIXED = re.compile(r"(?i)(?<![a-z])mix(?:ture|er)?(?![a-z])|blend|(?<![a-z])ppm|n-?gram|hedge")
 BEFORE = re.compile(r"(?i)diagnostic(?!.*quantized)|\bpre-?quant|post[-_ ]ema|unquantized")
 QUANTISED = re.compile(r"(?i)quantized|round_?trip")
 ADAPTED = re.compile(r"(?i)ttt|slid|ngram|n-gram|mix|cache|window|adapt|stride")
@@ -32,13 +32,8 @@ def check_legal(submission: Submission, logs: Sequence[Log], head: Headline) -> 
             what = (
                 f"the claimed score is of a mixture ({head.label}): does it give every token a share, and sum to one?"
             )
-            yield Finding(
-                "C2",
-                "needs argument",
-                log.at(result.line),
-                what,
-                "show sums over the whole alphabet, at sampled positions",
-            )
+            fix = "show sums over the whole alphabet, at sampled positions"
+            yield Finding("C2", "needs argument", log.at(result.line), what, fix)
     if not any(log.prequant for log in logs):
         yield from _said(submission)
 

@@ -192,10 +192,11 @@ def _marks(log: Log, at: int, said: str) -> None:
 
 
 def _before_scoring(log: Log) -> tuple[int, int] | None:
-    """(line, epochs) of training on the text to be scored: epochs that count up once, before any chunk's score and before an
-    end result. Score-first adaptation begins its epochs again with every chunk."""
-    last = max((r.line for r in log.results), default=0)
-    early = [e for e in log.epochs if e[0] < last and (log.chunks is None or e[0] < log.chunks)]
+    """(line, epochs) of training on the text to be scored: epochs that count up once, after the last step of training, before
+    any chunk's score and before an end result. Score-first adaptation begins its epochs again with every chunk."""
+    first = log.step[0] if log.step else 0
+    last = min(max((r.line for r in log.results), default=0), log.chunks or 1 << 60)
+    early = [e for e in log.epochs if first < e[0] < last]
     climbs = all(b[1] >= a[1] for a, b in pairwise(early))
     return (early[0][0], max(e[1] for e in early)) if early and climbs else None
 

@@ -146,6 +146,15 @@ LEGAL = [
             for k, v in folder().items()
         },
     ),
+    legal("mixed precision", lambda: edited("logs", "final_int6_sliding_window", "final_mixed_int6_window")),
+    legal(
+        "adapters warmed up while training",
+        lambda: folder(
+            logs={
+                "train": "adapter warm-up: epoch 1/2 loss 3\nadapter warm-up: epoch 2/2 loss 2\nstep:1/9 train_loss:9.1\n"
+            }
+        ),
+    ),
     legal(
         "no validation after the last step",
         lambda: edited(
