@@ -250,6 +250,12 @@ def test_over_the_cap_by_the_file_on_disk(theirs):
     assert "11 over 16,000,000, 15,999,980 of model and 31 of code" in found(theirs, "mistake 20")[0].what
 
 
+def test_a_checkpoint_left_in_the_folder_is_no_artifact(theirs):
+    with open(theirs / "final_model.pt", "wb") as file:
+        file.truncate(130_000_000)
+    assert audit_folder(theirs) == []
+
+
 def test_over_the_cap_by_the_log(theirs):
     for name in ("model", "submission size"):
         substitute(theirs / LOG, f"{name} int6+zstd: 15", f"{name} int6+zstd: 16")

@@ -22,7 +22,7 @@ from pgolf.audit.folder_sizes import check_sizes
 from pgolf.audit.headline import Headline, headline
 from pgolf.audit.log_run import Log
 
-MODELS = (".pgolf", ".ptz", ".pt", ".bin", ".xz", ".zst", ".br", ".lzma")
+MODELS = (".pgolf", ".ptz", ".xz", ".zst", ".br", ".lzma")
 SIBLING = 1 << 22  # bytes of the code that is read
 
 
@@ -103,7 +103,7 @@ def _missing(folder: Folder) -> Iterator[Finding]:
 
 
 def _artifacts(listing: Listing) -> list[int]:
-    """Sizes of the models at the folder's top."""
+    """Sizes of the compressed models at the folder's top."""
     return [p.stat().st_size for p in listing.files if p.parent == listing.folder and p.suffix in MODELS]
 
 

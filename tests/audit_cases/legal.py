@@ -146,6 +146,17 @@ LEGAL = [
             for k, v in folder().items()
         },
     ),
+    legal("rounded bytes", lambda: folder(changes={"bytes_total": 15_800_000, "seed_results": ...})),
+    legal(
+        "a wrapper with its making in the log",
+        lambda: folder(
+            script=WRAPPERS["lzma b85"],
+            logs={
+                "size": f"Code: {len(PROGRAM)} raw → 14308 lzma → {len(WRAPPERS['lzma b85'])} bootstrap\n"
+                + GRAMMARS["colon"]["size"]
+            },
+        ),
+    ),
     legal("mixed precision", lambda: edited("logs", "final_int6_sliding_window", "final_mixed_int6_window")),
     legal(
         "adapters warmed up while training",
