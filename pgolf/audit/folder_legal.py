@@ -80,7 +80,7 @@ def check_plausible(submission: Submission, logs: Sequence[Log], head: Headline)
     yield from _gain(head)
     yield from _score(submission)
     for log in logs:
-        yield from _speed(log, submission)
+        yield from _speed(log)
         yield from _passes(log)
         yield from _gap(log)
         yield from _bytes_per_token(log, head.results.get(log))
@@ -110,7 +110,7 @@ def _score(submission: Submission) -> Iterator[Finding]:
         yield _asked("C1-C4", submission.where("val_bpb"), f"val_bpb is {mean:.4f}", low, high, SHOW)
 
 
-def _speed(log: Log, submission: Submission) -> Iterator[Finding]:
+def _speed(log: Log) -> Iterator[Finding]:
     """Tokens of training per second and GPU."""
     if not (log.step and log.batch and log.trained and log.trained[1] > 60):
         return

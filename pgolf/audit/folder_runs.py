@@ -54,18 +54,14 @@ def _twice(logs: Sequence[Log], head: Headline) -> Iterator[Finding]:
             yield Finding(
                 "mistake 32", "needs argument", own[-1][0].name, what, "say which run counts, and why it was run again"
             )
-    exact = [
-        (log.seed_value, r)
-        for log, r in stated
-        if r.decimals >= 6 and r.loss is not None and log.seed_value is not None
-    ]
-    for i, (seed, r) in enumerate(exact):
-        other = next((s for s, o in exact[:i] if o.bpb == r.bpb and s != seed), None)
+    exact = [(log, r) for log, r in stated if r.decimals >= 6 and r.loss is not None and log.seed_value is not None]
+    for i, (log, r) in enumerate(exact):
+        other = next(
+            (o.seed_value for o, same in exact[:i] if same.bpb == r.bpb and o.seed_value != log.seed_value), None
+        )
         if other is not None:
-            what = f"seeds {other} and {seed} have one score, {r.bpb}, to {r.decimals} digits"
-            yield Finding(
-                "mistake 28", "needs argument", stated[i][0].name, what, "ship the log of each seed's own run"
-            )
+            what = f"seeds {other} and {log.seed_value} have one score, {r.bpb}, to {r.decimals} digits"
+            yield Finding("mistake 28", "needs argument", log.name, what, "ship the log of each seed's own run")
 
 
 def check_log(log: Log, code: Code | None, head: Headline) -> Iterator[Finding]:

@@ -204,3 +204,28 @@ FAULTS = [
     ),
     case(21, "one cause in every log", lambda: edited("logs", "588000ms", "690000ms"), "fail", "mistake 18"),
 ]
+
+
+def implausible(name: str, files, rule: str = "plausibility") -> Case:
+    return Case(f"implausible {name}", files, "needs argument", rule)
+
+
+FAULTS += [
+    implausible(
+        "speed",
+        lambda: edited(
+            "logs",
+            "step:4900/20000",
+            "step:49000/20000",
+            logs={"head": COLON["head"].replace("shards:80", "shards:195")},
+        ),
+    ),
+    implausible("passes over the text", lambda: edited("logs", "train_shards:80", "train_shards:8")),
+    implausible(
+        "quantisation gap",
+        lambda: edited("logs", "gptq:cal", "diagnostic pre-quantization val_loss:2.7123 val_bpb:1.0500\ngptq:cal"),
+    ),
+    implausible("spread of seeds", lambda: folder(scores={42: 1.09012345, 314: 1.09012346, 999: 1.09012344})),
+    implausible("deviation of seeds", lambda: folder(scores={42: 1.09012345, 314: 1.06012346, 999: 1.07012344})),
+    implausible("score", lambda: folder(scores={s: b - 0.12 for s, b in SEEDS.items()}), "C1-C4"),
+]
