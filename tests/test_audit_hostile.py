@@ -160,6 +160,19 @@ def test_any_encoding_is_text(tmp_path, encoding):
     assert text_of(path).lines[1] == "seed:42"
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["val_tokens: ,", "val_loader: tokens:_", "evaluated , tokens", "tokens:1e999 val_bpb:1.1", "seed:" + "9" * 5000],
+)
+def test_figures_that_are_none_are_left_out(tmp_path, line):
+    audit_folder(
+        write(
+            {"train.log": f"step:1/2 val_loss:1.1 val_bpb:1.1\n{line}\nfinal val_loss:2.1 val_bpb:1.1 {line}\n"},
+            tmp_path,
+        )
+    )
+
+
 def mutated(data: bytes, dice: random.Random) -> bytes:
     """A few bytes or lines of a file changed, dropped, repeated or exchanged."""
     for _ in range(dice.randint(1, 6)):

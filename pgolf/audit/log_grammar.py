@@ -52,9 +52,9 @@ INTEGERS = {
     "batch": re.compile(r"(?i)\b(?:train_batch_tokens|batch_tokens|total_batch_size|batch)[:= ]+(\d{5,})"),
     "shards": re.compile(r"(?i)\btrain[_ ]shards[:= ]+(\d+)"),
     "tokens": re.compile(
-        r"(?i)^val(?:idation)?[_ ]tokens[:= ]+([\d,_]+)|^val_loader\b.*\btokens[:= ]+([\d,_]+)|^evaluated ([\d,]+) tokens"
+        r"(?i)^val(?:idation)?[_ ]tokens[:= ]+(\d[\d,_]*)|^val_loader\b.*\btokens[:= ]+(\d[\d,_]*)|^evaluated (\d[\d,]*) tokens"
     ),
-    "bytes": re.compile(r"^evaluated [\d,]+ tokens, ([\d,]+) bytes"),
+    "bytes": re.compile(r"^evaluated [\d,]+ tokens, (\d[\d,]*) bytes"),
     "cap": re.compile(r"\bcap=(\d+)"),
 }  # fmt: skip
 SUBSET = re.compile(
