@@ -7,7 +7,7 @@ mean). What is read is what they say; where they contradict themselves, a note s
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pgolf.baselines import baselines
 from pgolf.errors import UserError, nearest
 from pgolf.files import read_json
 from pgolf.runfolder import RECORD, read_run
+from pgolf.seedtable import BPB, LOSS, SeedTable, figure, seed_table
 from pgolf.summary import find_arm, job_folders, summarise
 
 SUBMISSION = "submission.json"
@@ -41,12 +42,34 @@ def scores(where: str) -> Scores:
     if path.is_file():
         return _file(path, part)
     if (path / SUBMISSION).is_file():
-        return published(path.name, read_json(path / SUBMISSION))
+        return _with_logs(published(path.name, read_json(path / SUBMISSION)), path)
     if (path / RECORD).is_file():
         return _run(path)
     if job_folders(path) or (path / "plan.json").exists():
         return _sweep(path, part)
     raise UserError(f"{path}: holds neither {SUBMISSION}, nor {RECORD}, nor folders of runs")
+
+
+def _with_logs(stated: Scores, path: Path) -> Scores:
+    """A submission folder's scores with what its logs add: figures by seed, val_loss, and what is not plausible about them."""
+    from pgolf.audit.finding import once
+    from pgolf.audit.folder import read_folder
+    from pgolf.audit.folder_legal import check_plausible
+
+    folder = read_folder(path)
+    label, results = folder.head.label, {str(log.seed_value): r for log, r in folder.head.results.items()}
+    doubts = once(check_plausible(folder.submission, folder.logs, folder.head))
+    notes = [*stated.notes, *(f"{f.what} (x{f.times})" if f.times > 1 else f.what for f in doubts)]
+    if not stated.bpb and len(results) > 1 and "None" not in results and not folder.head.alone:
+        notes = [n for n in notes if not n.startswith("results by seed")] + [
+            f"results by seed are read from its logs ({label})"
+        ]
+        stated = _known(stated.label, {seed: r.bpb for seed, r in results.items()}, {}, ())
+    ratios = [stats.nats_per_bpb(r.loss, r.bpb) for r in results.values() if r.loss and r.bpb]
+    if stated.nats_per_bpb is None and ratios:
+        notes.append(f"val_loss is read from its logs ({label})")
+        stated = replace(stated, nats_per_bpb=stats.mean(ratios))
+    return replace(stated, notes=tuple(notes))
 
 
 def _split(where: str) -> tuple[Path, str | None]:
@@ -87,7 +110,7 @@ def _sweep(folder: Path, name: str | None) -> Scores:
 
 
 def _known(label: str, bpb: dict[str, float], loss: dict[str, float], notes: tuple[str, ...]) -> Scores:
-    ratios = [stats.nats_per_bpb(loss[s], bpb[s]) for s in bpb if s in loss]
+    ratios = [stats.nats_per_bpb(loss[s], bpb[s]) for s in bpb if loss.get(s) and bpb[s]]
     return Scores(label, stats.sample(list(bpb.values())), bpb, stats.mean(ratios) if ratios else None, notes)
 
 
@@ -107,72 +130,49 @@ def published(label: str, value: Any) -> Scores:
     if not isinstance(value, dict):
         raise UserError(f"{label}: a submission must be a JSON object, is {type(value).__name__}")
     notes: list[str] = []
-    bpb = _by_seed(value, ("val_bpb", "bpb"), notes)
-    loss = _by_seed(value, ("val_loss",), notes)
-    mean, deviation, mean_loss = (_number(value, k, notes) for k in ("val_bpb", "val_bpb_std", "val_loss"))
+    table = seed_table(value)
+    bpb, loss = by_seed(table, BPB, notes), by_seed(table, LOSS, notes)
+    mean, mean_loss = (stated_mean(value, kind, notes) for kind in (BPB, LOSS))
+    deviation = _number(value, "val_bpb_std", notes)
     if bpb:
         notes += _contradictions(value, bpb, loss)
         found = _known(label, bpb, loss, tuple(dict.fromkeys(notes)))
         return found if found.nats_per_bpb else _with_ratio(found, mean, mean_loss)
+    if mean == 0:
+        raise UserError(f"{label}: val_bpb is {value.get('val_bpb', mean)}, which no model reaches")
     if mean is None:
         near = ", ".join(sorted(k for k in value if "bpb" in k or "loss" in k)) or "none"
         raise UserError(f"{label}: no val_bpb that is a number, and no results by seed (related fields: {near})")
-    n = _stated_n(value)
+    n = max(1, len(table.named))
     notes.append(f"results by seed are not stated, only the mean{f' of {n}' if n > 1 else ''}")
     only = Scores(label, stats.Sample(n, mean, deviation if n > 1 else None), {}, None, tuple(dict.fromkeys(notes)))
     return _with_ratio(only, mean, mean_loss)
 
 
 def _with_ratio(found: Scores, bpb: float | None, loss: float | None) -> Scores:
-    ratio = stats.nats_per_bpb(loss, bpb) if bpb and loss else None
-    return Scores(found.label, found.sample, found.bpb, ratio, found.notes)
+    return replace(found, nats_per_bpb=stats.nats_per_bpb(loss, bpb) if bpb and loss else None)
 
 
-def _stated_n(value: dict) -> int:
-    seeds = value.get("seeds")
-    return max(1, len(seeds)) if isinstance(seeds, list | dict) else 1
-
-
-def _by_seed(value: dict, keys: tuple[str, ...], notes: list[str]) -> dict[str, float]:
-    """Seed to number, from whichever of the shapes in use this file has."""
-    for key in keys:
-        found: dict[str, float] = {}
-        for seed, row in _rows(value):
-            if isinstance(row, dict):
-                number = _number(row, key, notes, f"seed {seed}: ")
-            else:
-                number = _number({key: row}, key, notes, f"seed {seed}: ") if key == "val_bpb" else None
-            if number is not None:
-                found[seed] = number
-        if found:
-            return found
-    return _flat(value, keys, notes)
-
-
-def _rows(value: dict) -> Iterator[tuple[str, Any]]:
-    """(seed, its row) of `seed_results` or `seeds`, be it a table or a list of rows."""
-    for name in ("seed_results", "seeds"):
-        table = value.get(name)
-        if isinstance(table, dict):
-            yield from ((str(s).removeprefix("seed").strip("_ "), row) for s, row in table.items())
-        elif isinstance(table, list):
-            yield from ((str(row["seed"]), row) for row in table if isinstance(row, dict) and "seed" in row)
-
-
-def _flat(value: dict, keys: tuple[str, ...], notes: list[str]) -> dict[str, float]:
-    """Keys such as val_bpb_seed1337."""
+def by_seed(table: SeedTable, kind: re.Pattern, notes: list[str]) -> dict[str, float]:
+    """Seed to the figure of a kind (BPB, LOSS), where it is a number."""
     found = {}
-    for name in value:
-        match = re.fullmatch(r"(\w+?)_?seed_?(\d+)", name)
-        if match and match[1] in keys:
-            number = _number(value, name, notes)
-            if number is not None:
-                found[match[2]] = number
+    for seed, row in table.rows.items():
+        name = figure(row, kind)
+        number = _number(row, name, notes, f"seed {seed}: ") if name else None
+        if number is not None:
+            found[str(seed)] = number
     return found
 
 
+def stated_mean(value: dict, kind: re.Pattern, notes: list[str]) -> float | None:
+    """The figure of a kind that a file states for all of its seeds together: {"val_bpb": {"mean": 1.1}} gives 1.1."""
+    own = {k: v.get("mean", v.get("avg")) if isinstance(v, dict) else v for k, v in value.items()}
+    name = figure({k: v for k, v in own.items() if isinstance(v, int | float | str)}, kind)
+    return _number(own, name, notes) if name else None
+
+
 def _number(row: dict, key: str, notes: list[str], where: str = "") -> float | None:
-    """The positive finite number at `key`, even where it is spelled as text; None for anything else."""
+    """The finite number from 0 at `key`, even where it is spelled as text; None for anything else."""
     found = row.get(key)
     if isinstance(found, str):
         notes.append(f"{where}{key} is text ({found!r})")
@@ -180,9 +180,9 @@ def _number(row: dict, key: str, notes: list[str], where: str = "") -> float | N
             found = float(found)
         except ValueError:
             return None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found) or found < 0:
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < math.inf:
         return None
-    return float(found) if found or key.endswith("std") else None
+    return float(min(found, 1e300))
 
 
 def _contradictions(value: dict, bpb: dict[str, float], loss: dict[str, float]) -> Iterator[str]:
@@ -193,15 +193,15 @@ def _contradictions(value: dict, bpb: dict[str, float], loss: dict[str, float]) 
         found = stats.sample(list(table.values()))
         for name, truth in ((key, found.mean), (f"{key}_std", found.std)):
             stated = _number(value, name, [])
-            if stated is None or truth is None or _same(stated, truth):
+            if stated is None or truth is None or same(stated, truth):
                 continue
-            population = found.std is not None and _same(stated, found.std * math.sqrt((found.n - 1) / found.n))
+            population = found.std is not None and same(stated, found.std * math.sqrt((found.n - 1) / found.n))
             why = " (it divides by n, not n − 1)" if name.endswith("std") and population else ""
-            yield f"{name} is stated as {stated:g}, the seeds give {stats.digits(truth)}{why}"
+            yield f"{name} is stated as {stated}, the seeds give {stats.digits(truth)}{why}"
 
 
-def _same(stated: float, truth: float) -> bool:
-    """Equal within one unit of the last digit stated."""
+def same(stated: float, truth: float) -> bool:
+    """Equal within one unit of the last digit stated. same(1.117, 1.1163): False; same(1.117, 1.1175): True"""
     text = repr(stated)
     decimals = len(text.partition(".")[2]) if "e" not in text else 8
     return abs(stated - truth) < 1.001 * 10.0**-decimals

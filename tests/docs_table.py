@@ -224,6 +224,12 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
     "python -m pgolf.audit RUN full=true": (nothing, COPY + ": all of a tiny text fits the time it has without"),
     "python -m pgolf.audit RUN data.folder=DIR": (nothing, RUN_IN + "test_audit_run.py, with data.cache=DIR"),
     "python -m pgolf.audit FOLDER": (tool, ""),
+    "python -m pgolf.audit FOLDER --long": (tool, ""),
+    "python -m pgolf.audit --all DIR --page audit.html": (
+        partial(tool, DIR="."),
+        "is run on the folder that holds a submission",
+    ),
+    "python -m pgolf.audit --explain 'mistake 20'": (tool, ""),
     "python -m pgolf.artifact FILE": (partial(tool, module="pgolf.codec.table"), "is that module's command"),
     "python -m pgolf.ablation SWEEP": (tool, ""),
     "python -m pgolf.ablation SWEEP --by quant": (

@@ -14,7 +14,7 @@ import zstandard
 
 from pgolf.audit.finding import overall
 from pgolf.audit.folder import audit_folder
-from pgolf.audit.folder_code import read_code
+from pgolf.audit.folder_code import read_code, scan
 from pgolf.audit.folder_log import read_log
 from pgolf.submission import publish
 from tests.sweeps import RECORD, edit, make_plan, make_run, write
@@ -105,7 +105,7 @@ def test_what_is_still_needed_is_a_note(tmp_path):
 
 LOG, JSON, README, CODE = "train_seed42.log", "submission.json", "README.md", "train_gpt.py"
 PLANTED = [  # rule, verdict, file, what to replace, by what, and what must be said of it
-    ("mistakes 1-6", "fail", LOG, r"val_loss:1.8\d+ val_bpb:1.11628915", "val_loss:1.5 val_bpb:1.11628915", "between seeds"),
+    ("mistakes 1-6", "fail", LOG, r"val_loss:1.8\d+ val_bpb:1.11628915", "val_loss:1.50000000 val_bpb:1.11628915", "differs"),
     ("mistake 7", "needs argument", LOG, "tokens:62021632", "tokens:31010816", "31,010,816 tokens of validation text"),
     ("mistake 11", "needs argument", LOG, "Serialized", "best_averaging:ema val_bpb:1.1242\nSerialized", "chooses between"),
     ("mistake 18", "fail", LOG, "train_time:599042ms", "train_time:612000ms", "training took 612.000 s"),
@@ -120,18 +120,19 @@ PLANTED = [  # rule, verdict, file, what to replace, by what, and what must be s
     ("mistake 22", "fail", CODE, "print", "exec(open('other.py').read())\nprint", "executes another file"),
     ("mistake 22", "needs argument", CODE, "print", "exec(torch.load('x'))\nprint", "does not show as text"),
     ("mistake 22", "fail", CODE, "print", "import runpy; runpy.run_path('other.py')\nprint", "runs another file"),
-    ("mistake 23", "needs argument", CODE, "print", "import os; os.system('apt-get install lrzip')\nprint", "starts a program"),
+    ("mistake 23", "needs argument", CODE, "print", "import os; os.system('lrzip x')\nprint", "starts a program"),
+    ("mistake 24", "needs argument", CODE, "print", "import os; os.system('apt-get install x')\nprint", "installs or downloads"),
     ("mistake 24", "needs argument", CODE, "import torch", "import torch, urllib.request", "imports urllib.request"),
     ("mistake 24", "needs argument", CODE, "print", "torch.hub.load('x')\nprint", "downloads: torch.hub.load"),
     ("mistake 25", "fail", README, "1.11629", "1.11529", "seed 42: val_bpb is 1.11529, its log says 1.11628915"),
     ("mistake 25", "needs argument", README, "val_bpb 1.1162", "val_bpb 1.1155", "does not give the val_bpb"),
-    ("mistake 25", "needs argument", README, "| 42 |", "| 42 | x |", "a table row of 4 cells under a head of 3"),
+    ("mistake 25", "note", README, "| 42 |", "| 42 | x |", "a table row of 4 cells under a head of 3"),
     ("mistake 25", "fail", JSON, '"val_bpb": 1.1162', '"val_bpb": 1.11551', "is the best seed, not the mean"),
     ("mistake 25", "fail", JSON, '"val_bpb": 1.11629', '"val_bpb": 1.11529', "seed 42: val_bpb is 1.11529, train_seed42"),
     ("mistake 25", "fail", JSON, "1.115", "1.1", "seed 1337: val_bpb is 1.151"),
     ("mistake 25", "fail", JSON, '"val_loss": 1.8849', '"val_loss": 1.8811', "seed 42: val_loss is 1.8811"),
     ("mistake 25", "fail", JSON, '"val_loss": 1.8846', '"val_loss": 1.8831', "val_loss is stated as 1.8831"),
-    ("mistake 25", "fail", JSON, '"bytes_total": 15308702', '"bytes_total": 15308700', "the logs say 15,308,702"),
+    ("mistake 25", "fail", JSON, '"bytes_total": 15308702', '"bytes_total": 15308700', "the logs give 15,308,70"),
     ("mistake 25", "needs argument", README, "# Small", "# Small, on 4x H100", "speaks of 4 GPU(s)"),
     ("mistake 25", "needs argument", JSON, '"author"', '"hardware": "1×NVIDIA H200", "author"', "speaks of 1 GPU(s)"),
     ("mistake 26", "fail", JSON, '"val_bpb": 1.1162', '"val_bpb": "1.1162"', "is '1.1162', which is not a number"),
@@ -164,7 +165,7 @@ def test_planted_in_anybodys_folder(theirs, rule, verdict, name, old, new, what)
     (theirs / name).write_text(changed, encoding="utf-8")
     if "helpers" in new:
         (theirs / "helpers.py").write_text("")
-        what = "imports helpers, a file beside it"
+        what = "uses helpers, a file beside it"
     matching = [f for f in found(theirs, rule) if f.verdict == verdict and what in f.what]
     assert matching, audit_folder(theirs)
     assert all(f.fix or f.verdict == "needs argument" for f in matching)
@@ -196,7 +197,7 @@ def rewrite(folder: Path, **changes) -> None:
         ({"bytes_code": 9}, "mistake 21", "bytes_code is 9, train_gpt.py has 15 bytes"),
         ({"seed_results__42__train_time_s": 700.0}, "mistake 18", "train_time_s is 700, over 600"),
         ({"seed_results__42__eval_time_s": 700.0}, "mistake 19", "eval_time_s is 700, over 600"),
-        ({"seeds": [1337, 42, 7, 9]}, "mistake 27", "seed 9 has no log"),
+        ({"seeds": [1337, 42, 7, 9]}, "mistake 27", "no log of seed 9"),
         ({"seeds": [1337, 42, "7"]}, "mistake 26", "is '7', must be integer"),
         ({"extra": 1}, "mistake 26", "is not a known field"),
         ({"date": "now"}, "mistake 26", "must have pattern"),
@@ -235,13 +236,24 @@ def test_a_seed_that_was_run_and_is_not_reported(theirs):
 
 
 def test_two_logs_of_one_seed(theirs):
-    (theirs / "train_again_seed42.log").write_bytes((theirs / LOG).read_bytes())
-    assert [f.what for f in found(theirs, "mistake 27")] == ["seed 42 has 2 logs"]
+    again = theirs / "train_again_seed42.log"
+    again.write_bytes((theirs / LOG).read_bytes())
+    assert audit_folder(theirs) == []
+    figures = {"code": len(SCRIPT), "total": 15308671 + len(SCRIPT), "loss": 1.1178 * RATIO, "high": 1.14 * RATIO}
+    again.write_text(THEIR_LOG.format(seed=42, bpb=1.1178, **figures))
+    assert [f.what[:22] for f in found(theirs, "mistake 32")] == ["2 runs of seed 42, of "]
+    assert overall(audit_folder(theirs)) == "needs argument (mistake 32)"
 
 
 def test_over_the_cap_by_the_file_on_disk(theirs):
     (theirs / "final_model.ptz").write_bytes(bytes(15_999_980))
-    assert "15,999,980 bytes and 31 of code" in found(theirs, "mistake 20")[0].what
+    assert "11 over 16,000,000, 15,999,980 of model and 31 of code" in found(theirs, "mistake 20")[0].what
+
+
+def test_a_checkpoint_left_in_the_folder_is_no_artifact(theirs):
+    with open(theirs / "final_model.pt", "wb") as file:
+        file.truncate(130_000_000)
+    assert audit_folder(theirs) == []
 
 
 def test_over_the_cap_by_the_log(theirs):
@@ -250,20 +262,23 @@ def test_over_the_cap_by_the_log(theirs):
     assert any("over 16,000,000" in f.what and f.where.startswith(LOG) for f in found(theirs, "mistake 20"))
 
 
-@pytest.mark.parametrize("missing", [README, JSON, CODE, "train*.log"])
-def test_missing_files(theirs, missing):
+@pytest.mark.parametrize(
+    ("missing", "rule"), [(README, "folder"), (JSON, "folder"), (CODE, "folder"), ("train*.log", "mistake 27")]
+)
+def test_missing_files(theirs, missing, rule):
     for path in theirs.glob(missing):
         path.unlink()
-    assert [(f.where, f.verdict) for f in found(theirs, "folder")] == [(missing, "fail")]
+    assert [(f.where, f.verdict) for f in found(theirs, rule)] == [(missing, "fail")]
 
 
 def test_an_empty_folder(tmp_path):
-    assert [f.where for f in audit_folder(tmp_path)] == [README, JSON, CODE, "train*.log"]
+    assert {f.where for f in audit_folder(tmp_path)} == {README, JSON, CODE, "train*.log"}
 
 
 def test_a_ratio_that_no_stream_has(theirs):
     for seed in BPB:
         substitute(theirs / f"train_seed{seed}.log", "fineweb10B_sp1024", "other")
+        substitute(theirs / f"train_seed{seed}.log", "tokens:62021632", "tokens:50000000")
     text = (theirs / JSON).read_text()
     assert found(theirs, "mistakes 1-6") == []
     (theirs / JSON).write_text(text)
@@ -289,16 +304,19 @@ def test_odd_encodings_are_read(theirs, encoding):
     (theirs / LOG).write_bytes(text.encode(encoding))
     findings = audit_folder(theirs)
     assert [f.verdict for f in findings] == (["note"] if encoding == "latin-1" else [])
-    assert read_log(theirs / LOG).seed == (4, 42)
+    (log,) = read_log(theirs / LOG)
+    assert log.seed == (4, 42)
 
 
-def test_a_huge_log_is_streamed(theirs):
+def test_a_long_log_is_read_at_both_ends(theirs, monkeypatch):
+    monkeypatch.setattr("pgolf.audit.bounded.PART", 1 << 20)
     with open(theirs / LOG, "r+") as log:
         text = log.read()
         log.seek(0)
-        log.write("x" * 3_000_000 + "\n" + "".join(f"step:{i}/2 train_loss:1\n" for i in range(100_000)) + text)
-    assert audit_folder(theirs) == []
-    assert len(read_log(theirs / LOG).head) < 2_200_000
+        log.write("x" * 2_000_000 + "\n" + "".join(f"step:{i}/2 train_loss:1\n" for i in range(40_000)) + text)
+    (note,) = audit_folder(theirs)
+    assert note.verdict == "note"
+    assert "bytes in its middle were not read" in note.what
 
 
 PROGRAM = "import requests\nprint('inside')\n" + "# words\n" * 200
@@ -323,7 +341,7 @@ def wrapped(text: str, how: str) -> str:
 @pytest.mark.parametrize("how", PACKED)
 @pytest.mark.parametrize("encode", [base64.b85encode, base64.a85encode, base64.b64encode, bytes.hex, repr])
 def test_wrappers_are_unwrapped_and_not_run(monkeypatch, how, encode):
-    monkeypatch.setattr("pgolf.audit.folder_code.LONG", 40)
+    monkeypatch.setattr("pgolf.audit.wrapper.LONG", 40)
     text = encode(PACKED[how])
     constant = text if encode is repr else repr(text)
     code = read_code(f"import x\nexec(x.y({constant}))\n".encode())
@@ -332,7 +350,7 @@ def test_wrappers_are_unwrapped_and_not_run(monkeypatch, how, encode):
 
 
 def test_layers_of_wrappers_are_counted(theirs, monkeypatch):
-    monkeypatch.setattr("pgolf.audit.folder_code.LONG", 40)
+    monkeypatch.setattr("pgolf.audit.wrapper.LONG", 40)
     (theirs / CODE).write_text(wrapped(wrapped(PROGRAM, "lzma"), "lzma"))
     (one,) = found(theirs, "mistake 24")
     assert one.where == "train_gpt.py (unpacked 2x):1"
@@ -340,8 +358,8 @@ def test_layers_of_wrappers_are_counted(theirs, monkeypatch):
 
 
 def test_a_bomb_is_bounded(monkeypatch):
-    monkeypatch.setattr("pgolf.audit.folder_code.LONG", 40)
-    monkeypatch.setattr("pgolf.audit.folder_code.LIMIT", 10_000)
+    monkeypatch.setattr("pgolf.audit.wrapper.LONG", 40)
+    monkeypatch.setattr("pgolf.audit.wrapper.LIMIT", 10_000)
     bomb = zlib.compress(b"#" * 50_000_000)
     code = read_code(f"import x\nexec(x.y({bomb!r}))\n".encode())
     assert all(len(source.text) <= 400_000 for source in code.sources)
@@ -364,8 +382,10 @@ def test_our_own_export_is_unwrapped(ours):
 
     data = code.build({"x": 1}, entry="pgolf.errors:need")
     inside = read_code(data)
-    assert [s.where for s in inside.sources] == ["train_gpt.py (program)"]
+    assert [s.where for s in inside.sources] == ["train_gpt.py", "train_gpt.py (unpacked 1x)"]
+    assert inside.sources[1].text == "RECIPE={'x':1}\n"
     assert inside.findings == ()
+    assert list(scan(inside, set())) == []
 
 
 def test_nothing_is_executed(theirs, tmp_path):
@@ -382,4 +402,4 @@ def test_as_a_command(ours, theirs, capsys):
     assert capsys.readouterr().out == "verdict consistent\n"
     (theirs / README).unlink()
     assert main([str(theirs)]) == 1
-    assert capsys.readouterr().out.endswith("verdict fail (folder)\n")
+    assert capsys.readouterr().out.startswith("verdict fail (folder)\n")

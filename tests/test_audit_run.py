@@ -74,7 +74,7 @@ def test_a_whole_run_is_consistent_and_scores_the_same_again(folder, capfd, monk
     assert REST not in told.out
     lines = told.out.splitlines()
     stated = json.loads((folder / "record.json").read_text())["evaluate"]["val_bpb"]
-    assert lines[-1] == "verdict consistent"
+    assert lines[0] == "verdict consistent"
     assert any(f"val_bpb={stated:.8f}, recorded {stated:.8f} (difference +0.0e+00" in line for line in lines)
     assert all(rule in " ".join(lines) for rule in ("C1", "C2", "C3", "C4", "mistakes 1-6", "mistake 7", "mistake 19"))
 
@@ -140,7 +140,7 @@ def test_a_cheating_evaluator_named_by_the_config_is_caught(folder, capsys):
     assert main([str(folder)]) == 1
     printed = capsys.readouterr().out
     assert "made-up targets" in printed
-    assert printed.splitlines()[-1] == "verdict fail (mistake 25, C2)"
+    assert printed.splitlines()[0] == "verdict fail (C2, mistake 25)"
 
 
 def test_adapters_that_are_never_reset_are_caught_on_the_excerpt(folder):

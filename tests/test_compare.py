@@ -9,6 +9,9 @@ from pgolf.baselines import baselines
 from pgolf.compare import main
 from pgolf.scores import scores
 from pgolf.submission import publish
+from tests.audit_cases import write as write_files
+from tests.audit_cases.folders import SEEDS, folder
+from tests.audit_cases.legal import TABLES
 from tests.sweeps import make_plan, make_run, write
 
 TABLE = {"1337": 1.11550587, "42": 1.11628915, "7": 1.11666477}
@@ -42,6 +45,33 @@ def test_only_a_mean(tmp_path):
     found = scores(str(tmp_path / "submission.json"))
     assert (found.sample.n, found.sample.mean, found.sample.std, found.nats_per_bpb) == (3, 1.0282, 0.0013, None)
     assert found.notes == ("results by seed are not stated, only the mean of 3",)
+
+
+def test_what_is_not_stated_is_read_from_the_logs(tmp_path):
+    write_files(folder(changes={"seeds": ..., "seed_results": ..., "val_loss": ...}), tmp_path)
+    found = scores(str(tmp_path))
+    assert found.bpb == {str(s): b for s, b in SEEDS.items()}
+    assert found.nats_per_bpb == pytest.approx(2.5831, abs=1e-4)
+    assert [note.partition(" (")[0] for note in found.notes] == [
+        "results by seed are read from its logs",
+        "val_loss is read from its logs",
+    ]
+
+
+def test_what_is_not_plausible_is_remarked(tmp_path, capsys):
+    low = {s: b - 0.19 for s, b in SEEDS.items()}
+    step = "step:4900/20000 val_loss:2.9447 val_bpb:1.1400 train_time:588000ms\n"
+    write_files(folder(scores=low, logs={"step": step}), tmp_path)
+    assert main([BASELINE, str(tmp_path)]) == 0
+    assert "note on B: evaluation gains 0.2394 bpb, from 1.14" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_every_spelling_are_read(tmp_path, name):
+    (tmp_path / "submission.json").write_text(folder(changes=TABLES[name])["submission.json"])
+    assert (
+        scores(str(tmp_path)).bpb == {str(s): round(b, 6) for s, b in SEEDS.items()} or name == "sizes by other names"
+    )
 
 
 def test_contradictions_are_noted(tmp_path):

@@ -44,7 +44,7 @@ def test_the_log_has_every_row_of_the_card_in_columns(kept):
 
 def test_an_audit_reads_the_closing_lines(kept, tmp_path: Path):
     (tmp_path / "train_seed7.log").write_text("\n".join(closing_lines(kept)) + "\n")
-    log, judged = read_log(tmp_path / "train_seed7.log"), kept["evaluate"]
+    (log,), judged = read_log(tmp_path / "train_seed7.log"), kept["evaluate"]
     assert (log.tokens[1], log.bytes[1]) == (judged["tokens"], judged["bytes"])
     assert (log.codes[0][1], log.models[0][1]) == (kept["code"]["bytes"], kept["artifact"]["bytes"])
     assert log.trained[1] == pytest.approx(kept["train"]["seconds"], abs=0.05)

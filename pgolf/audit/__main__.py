@@ -1,8 +1,12 @@
-"""`python -m pgolf.audit PATH [full=true] [data.folder=DIR] [data.cache=DIR]`: check a run folder of pgolf's, or a
-submission folder, ours or anybody's.
+"""`python -m pgolf.audit PATH [full=true] [data.folder=DIR] [data.cache=DIR] [--long | --json]`: check a run folder of
+pgolf's, or a submission folder, ours or anybody's.
 
 A run is checked by running its artifact and its evaluator; full=true scores all of the validation text again. Its data are
-looked for where its config says, or where PGOLF_CACHE or the words data.folder and data.cache say."""
+looked for where its config says, or where PGOLF_CACHE or the words data.folder and data.cache say.
+A submission folder is read, and nothing in it is run. --long shows every finding, --json all of them as one object.
+
+`python -m pgolf.audit --all DIR [--page FILE]`: every submission folder below DIR, as a table, and as a page where asked.
+`python -m pgolf.audit --explain RULE`: a rule, its precedent, and what settles a finding on it."""
 
 import os
 import sys
@@ -18,16 +22,41 @@ from pgolf.runfolder import ARTIFACT, RECORD
 FULL = {"full=true": True, "full=false": False}
 PLACES = ("data.cache", "data.folder")
 SUBMISSION = "submission.json"
+SHOWN = ("--long", "--json")
+USAGE = (
+    "usage: python -m pgolf.audit PATH [full=true] [data.folder=DIR] [data.cache=DIR] [--long | --json], PATH a run folder or a"
+    " submission folder; or --all DIR [--page FILE]; or --explain RULE"
+)
 
 
 @command(__doc__)
 def main(words: Sequence[str]) -> int:
     """0 consistent, 1 findings, 2 misuse with one message."""
-    findings = audit(*asked(words))
-    for line in table(findings):
-        print(line)
-    print(f"verdict {overall(findings)}")
+    if words and words[0] in ("--explain", "--all"):
+        return _other(*words)
+    from pgolf.audit.report import as_json, long, short
+
+    shown = [w for w in words if w in SHOWN]
+    path, full, places = asked([w for w in words if w not in SHOWN])
+    findings = audit(path, full, places)
+    if "--json" in shown:
+        print(as_json(os.fspath(path), findings))
+    else:
+        print("\n".join(long(findings) if "--long" in shown or is_run(path) else short(findings)))
     return 0 if overall(findings) == "consistent" else 1
+
+
+def _other(option: str, *words: str) -> int:
+    if option == "--explain":
+        from pgolf.audit.rules import explain
+
+        print(explain(" ".join(words)))
+        return 0
+    if len(words) not in (1, 3) or words[1:2] not in ((), ("--page",)):
+        raise UserError(USAGE)
+    from pgolf.audit.board import board
+
+    return board(_folder(words[0]), Path(words[2]) if len(words) == 3 else None)
 
 
 def asked(words: Sequence[str]) -> tuple[Path, bool, dict[str, str]]:
@@ -36,12 +65,15 @@ def asked(words: Sequence[str]) -> tuple[Path, bool, dict[str, str]]:
     places = {key.removeprefix("data."): value for key, _, value in pairs if key in PLACES and value}
     paths = [w for w in words if w not in FULL and w.partition("=")[0] not in PLACES]
     if len(paths) != 1:
-        usage = "usage: python -m pgolf.audit PATH [full=true] [data.folder=DIR] [data.cache=DIR]"
-        raise UserError(f"{usage}, PATH a run folder or a submission folder")
-    path = Path(paths[0])
+        raise UserError(USAGE)
+    return _folder(paths[0]), any(FULL[w] for w in words if w in FULL), places
+
+
+def _folder(word: str) -> Path:
+    path = Path(word)
     if not path.is_dir():
-        raise UserError(f"{path}: not a folder; give a run folder (with {RECORD}) or a submission folder")
-    return path, any(FULL[w] for w in words if w in FULL), places
+        raise UserError(f"{word!r}: not a folder; give a run folder (with {RECORD}) or a submission folder")
+    return path
 
 
 def audit(path: Path, full: bool, places: dict[str, str]) -> list[Finding]:
@@ -60,16 +92,6 @@ def audit(path: Path, full: bool, places: dict[str, str]) -> list[Finding]:
 def is_run(path: Path) -> bool:
     """A run leaves a record. Where that lies in a submission without an artifact, the submission is meant."""
     return (path / RECORD).is_file() and ((path / ARTIFACT).is_file() or not (path / SUBMISSION).is_file())
-
-
-def table(findings: list[Finding]) -> list[str]:
-    """A line per finding, the remedy under those that need one."""
-    lines, width = [], max([len(f.rule) for f in findings], default=0)
-    for f in findings:
-        lines.append(f"{f.verdict:<14}  {f.rule:<{width}}  {f.where}: {f.what}")
-        if f.fix:
-            lines.append(f"{'':<14}  {'':<{width}}  -> {f.fix}")
-    return lines
 
 
 if __name__ == "__main__":

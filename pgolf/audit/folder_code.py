@@ -1,49 +1,57 @@
-"""A shipped script, read and never run: unwrapped through its layers of compression, and looked through for what may not be.
-
-A wrapper holds its program as one long constant; what it does with it is guessed from the constant alone, by trying to
-undo the usual encodings, each with a bound on what may come out.
-"""
+"""A shipped script, read and never run: unwrapped through its layers, and looked through for what may not be."""
 
 import ast
-import base64
-import binascii
-import bz2
 import io
-import lzma
+import re
 import tokenize
-import warnings
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pgolf.audit.finding import Finding
-from pgolf.errors import UserError
-from pgolf.export.code import unpack
+from pgolf.audit.python_text import line_by_line, parsed
+from pgolf.audit.wrapper import payload
 
-LONG = 400  # characters from which a constant may hold a program
-LIMIT = 1 << 25  # bytes that may come out of one layer
 DEPTH = 6
 CODE = "train_gpt.py"
 NETWORK = {
-    "requests", "urllib", "http", "httpx", "aiohttp", "socket", "ftplib", "smtplib", "telnetlib", "wget", "boto3",
-    "paramiko", "huggingface_hub", "datasets", "gdown", "kagglehub", "websocket", "websockets", "xmlrpc",
+    "requests", "urllib", "http", "httpx", "aiohttp", "ftplib", "smtplib", "telnetlib", "wget", "boto3", "paramiko",
+    "huggingface_hub", "datasets", "gdown", "kagglehub", "websocket", "websockets", "xmlrpc",
 }  # fmt: skip
-STARTS = {f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output", "Popen")} | {
+LOCAL = {"urllib.parse", "urllib.error", "http.HTTPStatus"}
+STARTS = {f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output", "Popen", "getoutput")} | {
     "os.system",
     "os.popen",
 }
+REPORTS = re.compile(
+    r"^\W*(?:/usr/bin/)?(?:nvidia-smi|nvcc|git|lscpu|uname|hostname|lspci|cat /proc|free|df|nproc|rocm-smi|ldd)\b"
+)
+INSTALLS = re.compile(
+    r"\b(?:pip3?|uv|conda|apt(?:-get)?)\W{1,6}(?:pip\W{1,6})?install|\b(?:wget|curl|git\W{1,6}clone)\b"
+)
 FETCHES = {"urlopen", "urlretrieve", "hf_hub_download", "snapshot_download", "load_dataset", "load_state_dict_from_url"}
+RUNS = ("exec", "eval", "marshal.loads", "pickle.loads", "dill.loads", "cloudpickle.loads")
+FETCH_FIX = "fetch before the clocks, outside this file"
+ONE_FILE = f"put all of the code into {CODE}"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Python text, and where it lies for a reader: the file, or the file after so many layers were taken off."""
+    """Python text, and where it lies for a reader: the file, or the file after so many layers were taken off. `whole` says
+    whether a grammar reads all of it; else `tree` holds the lines that can be read."""
 
     where: str
     text: str
+    tree: ast.Module
+    whole: bool
 
     def at(self, node: ast.AST) -> str:
         return f"{self.where}:{getattr(node, 'lineno', 1)}"
+
+    def line(self, node: ast.AST) -> str:
+        """The source line of a node, short."""
+        lines = self.text.split("\n")
+        at = getattr(node, "lineno", 1) - 1
+        return lines[at].strip()[:100] if at < len(lines) else ""
 
 
 @dataclass(frozen=True)
@@ -54,33 +62,23 @@ class Code:
     sources: tuple[Source, ...]
     findings: tuple[Finding, ...]
 
+    @property
+    def counts(self) -> set[int]:
+        """Sizes by which this code may have been counted honestly: the file's, or a layer's, in bytes or in characters."""
+        text = decoded(self.data)
+        found = {len(self.data), len(text), len(text.replace("\r\n", "\n").encode("utf-8", "replace"))}
+        for source in self.sources[1:]:
+            found |= {len(source.text), len(source.text.encode("utf-8", "replace"))}
+        return found | {n + d for n in found for d in (-1, 1)}
+
 
 def read_code(data: bytes) -> Code:
     """All layers of a script."""
-    try:
-        ours = unpack(data)
-    except UserError:
-        return _layers(data)
-    inside = [Source(f"{CODE} ({name})", text) for name, text in ours.modules.items()]
-    return Code(data, tuple(inside), tuple(f for s in inside for f in _unparsable(s)))
-
-
-def _layers(data: bytes) -> Code:
-    sources: list[Source] = []
-    findings: list[Finding] = []
-    text, hidden = decoded(data), None
-    for depth in range(DEPTH):
-        source = Source(CODE if depth == 0 else f"{CODE} (unpacked {depth}x)", text)
-        sources.append(source)
-        found = list(_unparsable(source))
-        if found:
-            return Code(data, tuple(sources), (*findings, *found))
-        tree = parsed(text)
-        inner = payload(tree)
-        if inner is None:
-            hidden = runs_unseen(tree)
-            break
-        text = inner
+    sources = [_source(CODE, decoded(data))]
+    while len(sources) < DEPTH and (inner := payload(sources[-1].tree)) is not None:
+        sources.append(_source(f"{CODE} (unpacked {len(sources)}x)", inner))
+    findings = [_unparsable(source) for source in sources if not source.whole]
+    hidden = runs_unseen(sources[-1].tree)
     if hidden is not None:
         what = "runs code that the file does not show as text, and that no known compression gives back"
         fix = "ship the source, or a wrapper of lzma, zlib, bz2 or brotli around it"
@@ -88,171 +86,129 @@ def _layers(data: bytes) -> Code:
     return Code(data, tuple(sources), tuple(findings))
 
 
+def _source(where: str, text: str) -> Source:
+    tree = parsed(text)
+    return Source(where, text, tree or line_by_line(text), tree is not None)
+
+
 def decoded(data: bytes) -> str:
     """The text as Python would read it: by its BOM or coding comment, else UTF-8."""
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
         return data.decode(encoding)
-    except (SyntaxError, UnicodeDecodeError, LookupError):
+    except (SyntaxError, UnicodeDecodeError, LookupError, ValueError):
         return data.decode("utf-8", errors="replace")
 
 
-def parsed(text: str) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of doubtful escapes and the like, in code that is not ours
-        return ast.parse(text)
-
-
-def _unparsable(source: Source) -> Iterator[Finding]:
+def _unparsable(source: Source) -> Finding:
     try:
-        parsed(source.text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as wrong:
-        where = f"{source.where}:{getattr(wrong, 'lineno', None) or 1}"
-        yield Finding("mistake 30", "fail", where, f"does not parse: {wrong}", "ship the file that ran, unchanged")
+        ast.parse(source.text)
+        line, why = 1, "it nests too deeply"
+    except SyntaxError as wrong:
+        line, why = wrong.lineno or 1, wrong.msg
+    except (ValueError, RecursionError, MemoryError) as wrong:
+        line, why = 1, str(wrong) or "it nests too deeply"
+    what = f"does not parse: {why}; only its single lines were looked through"
+    return Finding("mistake 30", "fail", f"{source.where}:{line}", what, "ship the file that ran, unchanged")
 
 
-def payload(tree: ast.Module) -> str | None:
-    """The program that a wrapper's longest constant holds, if it holds one."""
-    constants = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str | bytes)]
-    for constant in sorted((c for c in constants if len(c) >= LONG), key=len, reverse=True):
-        for raw in _bytes_of(constant):
-            for undo in UNDO:
-                text = _program(undo, raw)
-                if text is not None:
-                    return text
-    return None
+def dotted(node: ast.AST) -> str:
+    """The name of what is called. dotted of `a.b.c` is "a.b.c"; what is no chain of names begins with a dot."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    parts.append(node.id if isinstance(node, ast.Name) else "")
+    return ".".join(reversed(parts))
 
 
-def _bytes_of(constant: str | bytes) -> Iterator[bytes]:
-    data = constant.encode("utf-8", errors="replace") if isinstance(constant, str) else constant
-    for decode in (base64.b85decode, base64.a85decode, base64.b64decode, base64.b32decode, binascii.unhexlify):
-        try:
-            yield decode(b"".join(data.split()))
-        except (ValueError, OverflowError):
-            continue
-    yield data
-    if isinstance(constant, str):
-        try:
-            yield constant.encode("latin-1")
-        except UnicodeEncodeError:
-            return
+def _inside(node: ast.Call) -> Iterator[ast.AST]:
+    for argument in node.args:
+        yield from ast.walk(argument)
 
 
-def _program(undo: Callable[[bytes], bytes], raw: bytes) -> str | None:
-    """What comes out, if it is Python that does more than state a value."""
-    import brotli
-    import zstandard
-
-    try:
-        text = undo(raw).decode("utf-8")
-        body = parsed(text).body
-    except (ValueError, SyntaxError, EOFError, OSError, MemoryError, RecursionError):
-        return None
-    except (zlib.error, lzma.LZMAError, brotli.error, zstandard.ZstdError):
-        return None
-    return text if len(body) > 1 or (body and not isinstance(body[0], ast.Expr)) else None
-
-
-def _lzma(raw: bytes) -> bytes:
-    return lzma.LZMADecompressor(memlimit=1 << 30).decompress(raw, LIMIT)
-
-
-def _raw_lzma(lc: int, kind: int) -> Callable[[bytes], bytes]:
-    filters = [{"id": kind, "dict_size": 1 << 26, "lc": lc, "lp": 0, "pb": 0 if lc == 4 else 2}]
-    return lambda raw: lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters).decompress(raw, LIMIT)
-
-
-def _brotli(raw: bytes) -> bytes:
-    import brotli
-
-    engine, parts, made = brotli.Decompressor(), [], 0
-    while made < LIMIT and not engine.is_finished():
-        part = engine.process(b"" if parts else raw, output_buffer_limit=LIMIT - made)
-        if not part:
-            raise EOFError
-        parts.append(part)
-        made += len(part)
-    return b"".join(parts)
-
-
-def _zstd(raw: bytes) -> bytes:
-    import zstandard
-
-    return zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw).read(LIMIT)
-
-
-UNDO: tuple[Callable[[bytes], bytes], ...] = (
-    lambda raw: zlib.decompressobj(47).decompress(raw, LIMIT),  # zlib or gzip, by its header
-    _lzma,
-    lambda raw: bz2.BZ2Decompressor().decompress(raw, LIMIT),
-    _zstd,
-    _brotli,
-    lambda raw: zlib.decompressobj(-15).decompress(raw, LIMIT),
-    *(_raw_lzma(lc, kind) for lc in (3, 4) for kind in (lzma.FILTER_LZMA2, lzma.FILTER_LZMA1)),
-    lambda raw: raw,
-)
-
-
-def runs_unseen(tree: ast.Module) -> ast.AST | None:
-    """An exec or eval of something that is not written there."""
+def runs_unseen(tree: ast.AST) -> ast.AST | None:
+    """An exec or eval of something that is not written there, or a program in another form than text. Weights that are
+    unpickled from a file are none."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("exec", "eval"):
-            plain = node.args and isinstance(node.args[0], ast.Constant)
-            if not plain and not _opens(node):
-                return node
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("marshal.loads", "pickle.loads") and node.args:
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        called = dotted(node.func)
+        if called not in RUNS:
+            continue
+        if called in ("exec", "eval") and not isinstance(node.args[0], ast.Constant) and not _opens(node):
+            return node
+        long = any(
+            isinstance(n, ast.Constant) and isinstance(n.value, str | bytes) and len(n.value) >= 200
+            for n in _inside(node)
+        )
+        if called == "marshal.loads" or (called.endswith(".loads") and long):
             return node
     return None
 
 
 def _opens(node: ast.Call) -> bool:
-    words = ("open(", ".read_text(", ".read_bytes(")
-    return any(word in ast.unparse(argument) for argument in node.args for word in words)
+    called = {dotted(n.func).rpartition(".")[2] for n in _inside(node) if isinstance(n, ast.Call)}
+    return bool(called & {"open", "read_text", "read_bytes"})
 
 
-def scan(code: Code, beside: set[str]) -> Iterator[Finding]:
-    """What a script does that a record may not, or must explain; `beside` are the modules that lie in the same folder."""
+def scan(code: Code, beside: set[str], files: frozenset[str] = frozenset()) -> Iterator[Finding]:
+    """What a script does that a record may not, or must explain; `beside` are the modules that lie in the same folder, `files`
+    its files of code in other languages."""
     for source in code.sources:
-        try:
-            tree = parsed(source.text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        for node in ast.walk(tree):
+        for node in ast.walk(source.tree):
             yield from _imports(source, node, beside)
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and node.value.rpartition("/")[2] in files
+            ):
+                yield _sibling(source, node, node.value)
             if isinstance(node, ast.Call):
-                yield from _calls(source, node)
+                yield from _calls(source, node, beside)
 
 
 def _imports(source: Source, node: ast.AST, beside: set[str]) -> Iterator[Finding]:
     names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-    if isinstance(node, ast.ImportFrom) and node.level == 0:
-        names = [node.module or ""]
+    if isinstance(node, ast.ImportFrom):
+        names = [node.module] if node.module else [a.name for a in node.names]
     for name in names:
         first = name.partition(".")[0]
-        if first in NETWORK and name not in ("urllib.parse",):
+        if first in NETWORK and name not in LOCAL and first not in beside:
             what = f"imports {name}: evaluation must work with the network off"
-            yield Finding(
-                "mistake 24", "needs argument", source.at(node), what, "fetch before the clocks, outside this file"
-            )
+            yield Finding("mistake 24", "needs argument", source.at(node), what, FETCH_FIX)
         if first in beside:
-            what = f"imports {name}, a file beside it whose bytes are not counted"
-            yield Finding("mistake 21", "fail", source.at(node), what, f"put all of the code into {CODE}")
+            yield _sibling(source, node, name)
 
 
-def _calls(source: Source, node: ast.Call) -> Iterator[Finding]:
-    called, at = ast.unparse(node.func), source.at(node)
+def _sibling(source: Source, node: ast.AST, name: str) -> Finding:
+    what = f"uses {name}, a file beside it whose bytes are not counted"
+    return Finding("mistake 21", "fail", source.at(node), what, ONE_FILE)
+
+
+def _calls(source: Source, node: ast.Call, beside: set[str]) -> Iterator[Finding]:
+    called, at = dotted(node.func), source.at(node)
+    last = called.rpartition(".")[2]
     if called == "exec" and _opens(node):
-        what = f"executes another file ({ast.unparse(node)[:80]}): what ran is not what is counted"
-        yield Finding("mistake 22", "fail", at, what, f"put all of the code into {CODE}")
+        what = f"executes another file ({source.line(node)}): what ran is not what is counted"
+        yield Finding("mistake 22", "fail", at, what, ONE_FILE)
     if called in ("runpy.run_path", "runpy.run_module"):
-        yield Finding(
-            "mistake 22", "fail", at, f"runs another file ({ast.unparse(node)[:80]})", f"all code into {CODE}"
-        )
+        yield Finding("mistake 22", "fail", at, f"runs another file ({source.line(node)})", ONE_FILE)
+    if last in ("import_module", "__import__", "spec_from_file_location"):
+        named = {str(n.value).removesuffix(".py") for n in _inside(node) if isinstance(n, ast.Constant)}
+        for name in sorted(named & beside):
+            yield _sibling(source, node, name)
     if called in STARTS:
-        what = f"starts a program: {ast.unparse(node)[:100]}"
+        yield from _program(node, at, source.line(node))
+    if last in FETCHES or called.startswith("torch.hub."):
+        yield Finding("mistake 24", "needs argument", at, f"downloads: {source.line(node)}", FETCH_FIX)
+
+
+def _program(node: ast.Call, at: str, line: str) -> Iterator[Finding]:
+    """A program that is started, unless it only tells about the machine."""
+    words = " ".join(str(n.value) for n in _inside(node) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    if INSTALLS.search(words):
+        yield Finding("mistake 24", "needs argument", at, f"installs or downloads: {line}", FETCH_FIX)
+    elif not REPORTS.match(words):
         fix = "only public Python libraries are free; name the program and why it is none of the code"
-        yield Finding("mistake 23", "needs argument", at, what, fix)
-    if called.rpartition(".")[2] in FETCHES or called.startswith("torch.hub."):
-        yield Finding(
-            "mistake 24", "needs argument", at, f"downloads: {ast.unparse(node)[:100]}", "fetch before the clocks"
-        )
+        yield Finding("mistake 23", "needs argument", at, f"starts a program: {line}", fix)

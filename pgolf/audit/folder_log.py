@@ -1,205 +1,210 @@
-"""A training log as it was found: streamed line by line, in whatever grammar, down to the figures an audit can compare.
+"""The logs of a folder: any file that reads like one, taken apart into the runs it holds.
 
-Public logs spell the same things in several ways; what is not recognised is left alone. Nothing is held but figures and
-the log's beginning, so a log may be of any size.
+A run begins where a log speaks of its seed, its model or its first step after it has stated an end result. Nothing is held of a
+log but figures and its beginning, in which it may carry its source.
 """
 
-import codecs
 import re
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
-LINE_LIMIT = 1 << 16  # characters of a line that are looked at at once
+from pgolf.audit import log_grammar as grammar
+from pgolf.audit.bounded import Listing, Text, text_of
+from pgolf.audit.log_run import Log, Result
+
+LINE_LIMIT = 1 << 12  # characters of a line that are looked at
 HEAD_LIMIT = 1 << 21  # characters of a log's beginning that are kept, to look for source in
 WINDOW = 32  # lines within which copies of a line are counted
-BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-NOISE = re.compile(r"^\W*$|^\s*\[?(rank\d+\]:\s*\[?)?W\d{3,}|[Ww]arning|NCCL|OMP_NUM_THREADS")
-PROGRESS = re.compile(r"^\s*(step\b|\d+/\d+\s*$|ttt_chunk|ttp:)")
-
-
-@dataclass(frozen=True)
-class Result:
-    """A score the log states: nats per token where they are there, bits per byte, seconds it took where they are there."""
-
-    label: str
-    loss: float | None
-    bpb: float
-    decimals: int
-    line: int
-    seconds: float | None
-
-
-@dataclass(eq=False)
-class Log:
-    """What one log says. Pairs are (line, figure)."""
-
-    path: Path
-    lines: int = 0
-    first: str = ""
-    last: str = ""
-    head: str = ""
-    encoding: str = "utf-8"
-    undecodable: int | None = None
-    seed: tuple[int, int] | None = None
-    world: tuple[int, int] | None = None
-    tokens: tuple[int, int] | None = None
-    bytes: tuple[int, int] | None = None
-    trained: tuple[int, float] | None = None
-    evaluated: tuple[int, float] | None = None
-    cap: int | None = None
-    traceback: int | None = None
-    stream: str | None = None
-    environment: bool = False
-    prequant: int | None = None
-    chosen: int | None = None
-    generated: bool = False
-    results: list[Result] = field(default_factory=list)
-    codes: list[tuple[int, int]] = field(default_factory=list)
-    models: list[tuple[int, int]] = field(default_factory=list)
-    totals: list[tuple[int, int]] = field(default_factory=list)
-    calibrated: list[tuple[int, float]] = field(default_factory=list)
-    repeated: list[tuple[int, str]] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def seed_value(self) -> int | None:
-        """From the file's name, or else from what it says."""
-        named = re.search(r"seed[_-]?(\d+)", self.name)
-        return int(named[1]) if named else self.seed and self.seed[1]
-
-    @property
-    def total(self) -> tuple[int, int] | None:
-        """The compressed size with the code; a log may state the uncompressed one first."""
-        return self.totals[-1] if self.totals else None
-
-    def by_label(self) -> dict[str, Result]:
-        """The last statement of every label, with the most digits."""
-        found: dict[str, Result] = {}
-        for result in self.results:
-            before = found.get(result.label)
-            if before is None or result.decimals >= before.decimals:
-                kept = before.seconds if before and result.seconds is None else result.seconds
-                found[result.label] = replace(result, seconds=kept)
-        return found
-
-
-RESULT = re.compile(
-    r"^(?P<label>.*?)\b(?:val_loss[:=] ?(?P<loss>\d+\.\d+) +)?val_bpb[:=] ?(?P<bpb>\d+\.\d+)"
-    r"(?:.*?eval_time[:=]\s*(?P<ms>[\d.]+) ?ms)?"
+LOGS = 200  # files of a folder that are read as logs
+NOT_LOGS = {
+    ".py", ".md", ".json", ".ipynb", ".yaml", ".yml", ".toml", ".csv", ".tsv", ".html", ".sh", ".diff", ".patch", ".c",
+    ".cu", ".pt", ".ptz", ".bin", ".npz", ".npy", ".png", ".jpg", ".jpeg", ".pdf", ".zip", ".gz", ".xz", ".zst", ".br",
+    ".model", ".pgolf", ".safetensors", ".tar", ".svg", ".rst", ".cfg", ".ini", ".pkl", ".so", ".cpp", ".vocab",
+}  # fmt: skip
+TRAINS = re.compile(  # a step with its loss, or an end score with both figures
+    r"(?i)^\W*(?:step|iter)?\W{0,3}\d+ ?/ ?\d+\b.*loss|^\W*step\W{0,2}\d+\b.*loss|^warmup_step"
+    r"|val_loss\W{1,4}\d.*val_bpb\W{1,4}\d"
 )
-FIGURES: dict[str, re.Pattern] = {
-    "codes": re.compile(r"^Code size(?: \(compressed\))?: (\d+) bytes|\bcode_bytes=(\d+)"),
-    "models": re.compile(r"^Serialized model \S+: (\d+) bytes|\bartifact_bytes=(\d+)"),
-    "totals": re.compile(r"^Total submission size \S+: (\d+) bytes|\btotal_bytes=(\d+)"),
-    "calibrated": re.compile(r"(?i)gptq: ?(?:calibrated|collected)\b.*? in ([\d.]+) ?s"),
-}
-LAST: dict[str, re.Pattern] = {
-    "trained": re.compile(r"^trained .* in ([\d.]+) s\b|\btrain_time: ?(\d+)ms"),
-    "evaluated": re.compile(r"^evaluated .* in ([\d.]+) s\b|^total_eval_time: ?([\d.]+)s"),
-}
-FIRST: dict[str, re.Pattern] = {
-    "seed": re.compile(r"(?:^|\s)seed[:= ]\s*(\d+)\b"),
-    "world": re.compile(r"\bworld_size: ?(\d+)|\bws:(\d+)|, (\d+) rank\(s\)"),
-    "tokens": re.compile(r"^val_tokens: ?(\d+)|^val_loader:.*tokens:(\d+)|^evaluated ([\d,]+) tokens"),
-    "bytes": re.compile(r"^evaluated [\d,]+ tokens, ([\d,]+) bytes"),
-}
-TELLING = re.compile(
-    r"_bpb|bytes|(?i:gptq)|_time|trained|seed|world_size|ws:|rank|tokens|Trace|epoch|fineweb|cap=|(?i:torch)"
+BEGINS = re.compile(
+    r"(?i)^(?:hyperparameters:|running (?:python|pytorch)|model_params|begin pgolf|logs/\S+\.txt$|(?:step[: ]*)?[01]/\d+\s)"
 )
-TRACEBACK = re.compile(r"^(\[rank\d+\]:\s*)?Traceback \(most recent call last\)")
-PREQUANT = re.compile(r"(?i)\bpre_?-?quant\w*[_ -]?ttt\b.*\bepoch\b|\bepoch\b.*\bpre_?-?quant\w*[_ -]?ttt\b")
-CHOSEN = re.compile(r"^best_averaging:\s*\w+ val_bpb")
-STREAM = re.compile(r"(?i)sp(1024|4096|8192)\w*?(caseops)?\b")
-ENVIRONMENT = re.compile(r"(?i)\b(py)?torch(\.__version__)?[ =:v]+\d+\.\d+")
+NOISE = re.compile(
+    r"(?i)^\W*$|^\s*\[?(rank\d+\]:\s*\[?)?W\d{3,}|warning|NCCL|OMP_NUM_THREADS|^[|+].*[|+]$|^\s*\d*\s*N/A|%\s*default"
+)
+PYTHON = re.compile(r"^(import \w|from \w+[\w.]* import |def \w+\(|class \w+)")
+RULER = re.compile(r"^[=-]{20,}$")
+PREAMBLE = 12  # lines of a log before the source that it is said to hold
+SOURCE = 8  # lines of Python that make a log's beginning look as if it held the source
+SIZES = re.compile(r"\b(artifact|code|total)_bytes=(\d+)")
 
 
-def read_log(path: Path) -> Log:
-    """Read one log from beginning to end."""
-    log = Log(path)
+def read_logs(listing: Listing) -> list[Log]:
+    """Every run in every file that reads like a log."""
+    found: list[Log] = []
+    for path in [p for p in listing.files if p.suffix.lower() not in NOT_LOGS][:LOGS]:
+        text = text_of(path)
+        if _reads_like_a_log(path, listing.folder, text):
+            found += read_log(path, path.relative_to(listing.folder).as_posix(), text)
+    return found
+
+
+def _reads_like_a_log(path: Path, folder: Path, text: Text) -> bool:
+    """By what it says; a name that ends in .log is enough beside submission.json."""
+    if path.suffix.lower() == ".log" and path.parent == folder:
+        return True
+    return any(TRAINS.search(grammar.bare(line[:LINE_LIMIT])) for line in text.lines)
+
+
+def read_log(path: Path, name: str | None = None, text: Text | None = None) -> list[Log]:
+    """The runs of one log."""
+    text = text or text_of(path)
+    source = _source(text.lines)
+    runs = [Log(path, name or path.name)]
     recent: deque[str] = deque(maxlen=WINDOW)
     counted: set[str] = set()
-    head, held = [], 0
-    for text in lines(log):
-        if held < HEAD_LIMIT:
-            head.append(text)
-            held += len(text) + 1
-        if text.strip():
-            log.first, log.last = log.first or text, text
-            if TELLING.search(text):
-                notice(log, text)
-            copies(log, text, recent, counted)
-    log.head = "\n".join([*head, ""])
-    return log
+    for at, line in enumerate(text.lines, 1):
+        said = grammar.bare(line[:LINE_LIMIT])
+        if not said or at - 1 in source:
+            continue
+        if runs[-1].results and _begins(runs[-1], said):
+            runs.append(Log(path, name or path.name))
+        notice(runs[-1], at, said)
+        copies(runs[-1], at, line[:LINE_LIMIT], recent, counted)
+    spoken = [line for line in text.lines if line.strip()]
+    head = "\n".join(text.lines[: source.stop])[:HEAD_LIMIT] + "\n" if source.start < PREAMBLE else ""
+    for log in runs:
+        log.lines, log.encoding = len(text.lines), text.encoding
+        log.undecodable, log.skipped = text.undecodable, text.skipped
+        log.head, log.alone = head, len(runs) == 1
+        log.first, log.last = (spoken[0], spoken[-1]) if spoken else ("", "")
+        log.prequant = _before_scoring(log)
+        log.world, log.gpu = log.world or runs[0].world, log.gpu or runs[0].gpu
+        log.tokens, log.stream = log.tokens or runs[0].tokens, log.stream or runs[0].stream
+        log.environment |= runs[0].environment
+    return runs
 
 
-def lines(log: Log) -> Iterator[str]:
-    """The beginning of every line, counted."""
-    with open(log.path, "rb") as file:
-        start = file.read(4)
-    log.encoding = next((name for bom, name in BOMS.items() if start.startswith(bom)), "utf-8")
-    whole = True
-    with open(log.path, encoding=log.encoding, errors="replace") as file:
-        while part := file.readline(LINE_LIMIT):
-            log.lines += whole
-            if "\ufffd" in part and log.undecodable is None:
-                log.undecodable = log.lines
-            if whole:
-                yield part.rstrip("\n")
-            whole = part.endswith("\n")
+def _source(lines: tuple[str, ...]) -> range:
+    """The lines in which a log carries its source: from the first that only Python has to a ruler, or to the end of the last."""
+    python = [i for i, line in enumerate(lines[: 1 << 14]) if PYTHON.match(line)]
+    if len(python) < SOURCE:
+        return range(0)
+    after = range(python[-1] + 1, len(lines))
+    ruler = next(
+        (i for i in after if RULER.match(lines[i]) or (grammar.STEP.match(lines[i]) and "loss" in lines[i])), None
+    )
+    if ruler is not None and RULER.match(lines[ruler]):
+        return range(python[0], ruler + 1)
+    outside = (
+        i
+        for i in after
+        if lines[i].strip() and lines[i][0] not in " \t)]}" and not lines[i].startswith(("if __name__", "main("))
+    )
+    return range(python[0], next(outside, len(lines)))
 
 
-def notice(log: Log, text: str) -> None:
+def _begins(log: Log, said: str) -> bool:
+    seed = grammar.INTEGERS["seed"].search(said)
+    return bool(BEGINS.match(said)) or bool(seed and (log.seed is None or log.seed[1] != int(seed[1])))
+
+
+def notice(log: Log, at: int, said: str) -> None:
     """Take from a line what it says."""
-    for name, pattern in FIGURES.items():
-        if found := pattern.search(text):
-            getattr(log, name).append((log.lines, number(found)))
-    for name, pattern in LAST.items():
-        if found := pattern.search(text):
-            setattr(log, name, (log.lines, number(found) / (1000 if found[0].endswith("ms") else 1)))
-    for name, pattern in FIRST.items():
-        if getattr(log, name) is None and (found := pattern.search(text)):
-            setattr(log, name, (log.lines, int(number(found))))
-    _result(log, text)
-    _marks(log, text)
+    for name, pattern in grammar.INTEGERS.items():
+        if getattr(log, name) is None and (found := pattern.search(said)):
+            setattr(log, name, (at, int(grammar.number(next(g for g in found.groups() if g is not None)))))
+    _clocks(log, at, said)
+    _sizes(log, at, said)
+    _scores(log, at, said)
+    _marks(log, at, said)
 
 
-def number(found: re.Match) -> float:
-    """The one group that matched."""
-    said = next(group for group in found.groups() if group is not None).replace(",", "")
-    return float(said) if "." in said else int(said)
+def _clocks(log: Log, at: int, said: str) -> None:
+    if found := grammar.TRAINED.search(said):
+        log.trained = (at, grammar.seconds(found))
+    if found := grammar.EVALUATED.search(said):
+        log.evaluated = (at, grammar.seconds(found))
+    elif log.trained and grammar.CALIBRATES.search(said) and not grammar.KEYED.search(said):
+        took = grammar.duration(said, r"(?i)elapsed|took|^in$|time")
+        if took is not None and not re.search(r"(?i)reserv|budget", said):
+            log.calibrated.append((at, took))
+    if grammar.ADAPTS.search(said) and grammar.ADAPTED.search(said) and not grammar.KEYED.search(said):
+        took = None if grammar.UNTIMED.search(said) else grammar.duration(said)
+        log.adapted += [(at, took)] if took is not None else []
 
 
-def _result(log: Log, text: str) -> None:
-    found = RESULT.match(text)
-    if found is None or PROGRESS.match(text) or re.match(r"\d+/\d+ ", text) or log.traceback == log.lines:
+def _sizes(log: Log, at: int, said: str) -> None:
+    pairs = SIZES.findall(said)
+    for kind, n in pairs:
+        {"code": log.codes, "artifact": log.models, "total": log.totals}[kind].append(
+            (at, int(n), "") if kind == "code" else (at, int(n))
+        )
+    if grammar.CODE_CHAIN.match(said):
+        log.codes += [(at, int(grammar.number(n)), "packed") for n in re.findall(r"\d[\d,]+", said)]
+    elif not pairs and (found := grammar.size(said)):
+        kind, how, n = found
+        if kind == "code":
+            log.codes.append((at, n, how))
+        elif kind != "raw":
+            (log.models if kind == "model" else log.totals).append((at, n))
+
+
+def _scores(log: Log, at: int, said: str) -> None:
+    step = grammar.STEP.match(said)
+    if step:
+        log.step = (at, int(step[1] or step[2]))
+    way = grammar.RUNNING.search(said)
+    if way and re.search(r"(?i)chunk|\bttp\w?:", said) and re.search(r"(?i)bpb|\brb:|\bbb:", said):
+        log.chunks = log.chunks or at
+    if (found := grammar.epoch(said)) and not re.search(r"(?i)chunk\W{0,3}\d+/", said):
+        log.epochs.append((at, *found))
+    if (way and not step) or log.traceback == at:
         return
-    label = found["label"].strip(" :,-").removesuffix("_exact").removesuffix(":done") or "val_bpb"
-    loss, ms = (found[k] and float(found[k]) for k in ("loss", "ms"))
-    decimals = len(found["bpb"].partition(".")[2])
-    log.results.append(Result(label, loss, float(found["bpb"]), decimals, log.lines, ms and ms / 1000))
+    for s in grammar.scores(said):
+        result = Result(s.label, s.loss, s.bpb, s.decimals, at, s.seconds, s.loss_decimals, s.tokens, s.bytes)
+        if step:
+            log.flat = replace(result, label="the last step", seconds=None, tokens=None, bytes=None)
+        else:
+            log.results.append(result)
 
 
-def _marks(log: Log, text: str) -> None:
-    for name, pattern in (("traceback", TRACEBACK), ("prequant", PREQUANT), ("chosen", CHOSEN)):
-        if getattr(log, name) is None and pattern.search(text):
-            setattr(log, name, log.lines)
-    if log.stream is None and "fineweb" in text and (found := STREAM.search(text)):
-        log.stream = f"SP{found[1]}" + (" CaseOps" if "caseops" in text.lower() else "")
-    if cap := re.search(r"\bcap=(\d+)", text):
-        log.cap = int(cap[1])
-    log.generated |= "calibrating with self-generated" in text
-    log.environment |= bool(ENVIRONMENT.search(text))
+def _marks(log: Log, at: int, said: str) -> None:
+    marks = {
+        "traceback": grammar.TRACEBACK.search(said),
+        "odd_text": grammar.ODD_TEXT.search(said),
+        "passes": grammar.TWO_PASS.search(said) and grammar.SCORES.search(said) and not grammar.OTHER_PASS.search(said),
+        "chosen": grammar.CHOSEN.search(said),
+        "validation_calibration": grammar.CALIBRATES_ON_VALIDATION.search(said) and not grammar.NEGATED.search(said),
+    }
+    for name, seen in marks.items():
+        if seen and getattr(log, name) is None:
+            setattr(log, name, at)
+    if log.subset is None and (found := grammar.SUBSET.search(said)) and not re.search(r"(?i)train", said):
+        log.subset = (at, int(grammar.number(next(g for g in found.groups() if g))))
+    if "val" in said and log.stream is None:
+        log.stream = grammar.stream(said)
+    if log.gpu is None and (found := grammar.GPU.search(said)):
+        log.gpu = found[1].upper()
+    log.generated |= bool(grammar.CALIBRATES.search(said) and grammar.READS_NOTHING.search(said))
+    log.environment |= bool(grammar.VERSION.search(said))
 
 
-def copies(log: Log, text: str, recent: deque[str], counted: set[str]) -> None:
+def _before_scoring(log: Log) -> tuple[int, int] | None:
+    """(line, epochs) of training on the text to be scored: epochs that count up once, after the last step of training, before
+    any chunk's score and before an end result. Score-first adaptation begins its epochs again with every chunk."""
+    first = log.step[0] if log.step else 0
+    last = min(max((r.line for r in log.results), default=0), log.chunks or 1 << 60)
+    early = [e for e in log.epochs if first < e[0] < last]
+    climbs = all(b[1] >= a[1] for a, b in pairwise(early))
+    return (early[0][0], max(e[1] for e in early)) if early and climbs else None
+
+
+def copies(log: Log, at: int, text: str, recent: deque[str], counted: set[str]) -> None:
     """Note a line that stands once for every rank."""
     recent.append(text)
     least = max(4, log.world[1] if log.world else 8)
-    if text not in counted and recent.count(text) >= least and not NOISE.search(text):
+    if text not in counted and not NOISE.search(text) and recent.count(text) >= least:
         counted.add(text)
-        log.repeated.append((log.lines, text))
+        log.repeated.append((at, text))
