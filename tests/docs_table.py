@@ -21,6 +21,7 @@ from pgolf import observers, pipeline, search
 from pgolf import run as entry
 from pgolf.compose import register_experiments, rehearse, short_words
 from pgolf.events import Events
+from pgolf.export.standalone import JUDGE, settings_of
 from pgolf.judge import judge
 from pgolf.machine.world import World
 from tests.command import TINY, environment
@@ -167,6 +168,12 @@ def nothing(line: str, place: Place) -> None:
     """Not here."""
 
 
+def exported(line: str, place: Place) -> None:
+    """Its words are those that the file reads."""
+    words = words_of(line.replace("train_gpt.py", "-m train_gpt", 1).replace(" …", ""))
+    settings_of(words[1:] if words[:1] == [JUDGE] else words)
+
+
 REAL = (planned, swept, tool)
 GPUS, NETWORK, SHELL, RUN_IN = "needs 8 GPUs", "needs the network", "not pgolf's own", "is run by "
 COPY = RUN_IN + "the worked example's test"
@@ -268,4 +275,7 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
         torchrun,
         GPUS + "; the test of the export runs such a file",
     ),
+    "python train_gpt.py": (exported, RUN_IN + "test_export.py"),
+    "python train_gpt.py judge …": (exported, RUN_IN + "test_export.py"),
+    "python train_gpt.py judge ARTIFACT=artifact.pgolf": (exported, RUN_IN + "test_export.py"),
 }

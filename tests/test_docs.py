@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from pgolf import run as entry
 from pgolf.compose import register_experiments, rehearse, short_words
+from pgolf.console import outlet
 from pgolf.recipe import Recipe
 from tests.command import environment, only
 from tests.docs_table import REAL, SMALL, TABLE, Place, words_of
@@ -98,12 +99,13 @@ def test_the_table_of_groups_is_the_folders():
 
 
 @pytest.mark.parametrize(("line", "output"), transcripts(), ids=lambda text: text.removeprefix("python -m pgolf.")[:40])
-def test_errors_read_as_printed(line, output, monkeypatch, capsys):
+def test_errors_read_as_printed(line, output, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", ["pgolf.run", *words_of(line)])
     with pytest.raises(SystemExit) as end:
         entry.main()
     assert end.value.code == 2
-    assert capsys.readouterr().err.strip() == output
+    assert outlet(2).drain(60.0) is None
+    assert capfd.readouterr().err.strip() == output
 
 
 def copied(folder: Path, *blocks: Block) -> Path:
