@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pgolf.data import InOrder, Manifest, PublishedText
-from pgolf.data.corpus import Shard
 from pgolf.data.dev import Dev
+from pgolf.data.manifest import Shard
 from pgolf.data.shards import open_shard, read_whole, sha256_of, shard_bytes
 from pgolf.data.tokenizer import check_tokenizer, train
 from pgolf.errors import ConfigError, UserError
@@ -214,14 +214,17 @@ def test_dev_slice_may_span_shards(tmp_path, model):
 def stated(tmp_path: Path, **changes) -> Path:
     shard = {name: Shard(name, "", 9, 3, 1, 1, 1, None) for name in ("train", "val")}
     whole = dict(
-        format=1,
+        format=2,
         name="n",
         tokenizer={"file": "t", "sha256": "", "vocab_size": 512},
+        transform={"name": "none", "sha256": None},
+        byte_rule="table",
         files=shard,
-        documents={"train": ["a"], "val": ["b"]},
+        documents=None,
         parameters={},
         dropped={},
-        python=None,
+        made_with={},
+        origin={},
     )
     path = tmp_path / "manifest.json"
     Manifest(**{**whole, **changes}).write(path)
@@ -231,9 +234,9 @@ def stated(tmp_path: Path, **changes) -> Path:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"format": 2}, "format 2"),
+        ({"format": 1}, "format 1, this pgolf reads 2"),
         ({"files": {"t": Shard("train", "", 9, 3, 1, 1, 1, None)}}, "no file of the val split"),
-        ({"documents": {"train": ["a", "b"], "val": ["b"]}}, "1 documents are in training and validation"),
+        ({"byte_rule": "sidecar"}, "byte counts for 0 tokens, but 9 in the validation split"),
         ({"tokenizer": {"file": "t", "sha256": "", "vocab_size": 3}}, "token 3 is outside the vocabulary of 3"),
     ],
 )
@@ -244,7 +247,7 @@ def test_manifest_is_checked_when_opened(tmp_path, changes, told):
 
 
 def test_manifest_of_another_kind(tmp_path):
-    (tmp_path / "m.json").write_text('{"files": {"a": {"split": "train"}}}')
+    (tmp_path / "m.json").write_text('{"format": 2, "files": {"a": {"split": "train"}}}')
     with pytest.raises(UserError, match="not a pgolf data manifest"):
         Manifest.open(tmp_path / "m.json")
 

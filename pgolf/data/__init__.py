@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.data.corpus import Corpus, Manifest, TrainingText, ValidationText
+from pgolf.data.corpus import Corpus, TrainingText, ValidationText
+from pgolf.data.manifest import MANIFEST, TOKENIZER, Manifest
 from pgolf.errors import ConfigError, need
 
 if TYPE_CHECKING:
+    from pgolf.data.assemble import Plan
     from pgolf.data.loaders import Batches
     from pgolf.data.windows import Windows
 
@@ -27,10 +29,17 @@ __all__ = [
     "PublishedText",
     "ShuffledWindows",
     "StdlibText",
+    "TextFiles",
     "TrainingText",
     "ValidationText",
 ]
 
+TEXT_WORDS = {
+    "errors": ("strict", "replace"),
+    "transform": ("none", "caseops"),
+    "model_type": ("bpe", "unigram"),
+    "byte_rule": (None, "table", "decoded", "sidecar"),
+}
 Show = Callable[[str, float], None]  # what is being done, and how much of it is (0 to 1)
 
 
@@ -143,6 +152,10 @@ class Data(ABC):
     def _corpus(self, manifest: Manifest, folder: Path, tokenizer: str) -> Corpus:
         return Corpus.of(manifest, folder, folder / tokenizer, self.sequence_length, self.dev_tokens)
 
+    def _built(self, folder: Path) -> Corpus:
+        """The corpus of a folder that pgolf built."""
+        return self._corpus(Manifest.open(folder / MANIFEST), folder, TOKENIZER)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StdlibText(Data):
@@ -160,21 +173,67 @@ class StdlibText(Data):
     def prepare(self, show: Show) -> Corpus:
         from pgolf.data import stdlib
 
-        return self._opened(stdlib.prepare(self.cache_folder, self._parameters(), show))
+        return self._built(stdlib.prepare(self.cache_folder, self._plan(), show))
 
     def locate(self) -> Corpus | None:
+        from pgolf.data import cached, stdlib
+
+        folder = stdlib.locate(self.cache_folder, self._plan())
+        return self._built(folder) if folder.exists() and cached.flaw(folder) is None else None
+
+    def _plan(self) -> "Plan":
         from pgolf.data import stdlib
 
-        folder = stdlib.locate(self.cache_folder, self._parameters())
-        return self._opened(folder) if folder.exists() and stdlib.flaw(folder) is None else None
+        return stdlib.plan(self.vocab_size, self.val_fraction)
 
-    def _opened(self, folder: Path) -> Corpus:
-        from pgolf.data import stdlib
 
-        return self._corpus(Manifest.open(folder / stdlib.MANIFEST), folder, stdlib.TOKENIZER)
+@dataclass(frozen=True, kw_only=True)
+class TextFiles(Data):
+    """Documents of your own: `files`, of which `val_fraction` of the bytes judge, chosen by hash, or else all of `val_files`.
 
-    def _parameters(self) -> dict[str, float]:
-        return {"vocab_size": self.vocab_size, "val_fraction": self.val_fraction}
+    `document_separator` cuts text files; `field` of JSON lines and parquet is the text; `errors` is strict, or replace for what
+    is no text. `tokenizer` is a SentencePiece model; without one, `vocab_size` pieces of `model_type` are learned from the
+    training documents, after `transform`. `byte_rule` says how bytes are counted: table, decoded or sidecar; null is sidecar
+    where a transform changes the text, else table.
+    """
+
+    files: tuple[str, ...]
+    val_files: tuple[str, ...] | None
+    val_fraction: float
+    document_separator: str | None
+    field: str
+    errors: str
+    transform: str
+    tokenizer: str | None
+    model_type: str
+    byte_rule: str | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        need(len(self.files) > 0, "data.files", list(self.files), "your files, as data.files=corpus/*.txt")
+        need(0.0001 <= self.val_fraction <= 0.5, "data.val_fraction", self.val_fraction, "between 0.0001 and 0.5")
+        for key, words in TEXT_WORDS.items():
+            value = getattr(self, key)
+            need(value in words, f"data.{key}", value, f"one of {', '.join(str(word or 'null') for word in words)}")
+        if self.transform != "none" and self.counting != "sidecar":
+            allowed = f"must be sidecar with data.transform={self.transform}: a table counts the transformed text"
+            raise ConfigError("data.byte_rule", self.byte_rule, allowed)
+
+    @property
+    def counting(self) -> str:
+        """The rule by which bytes are counted."""
+        return self.byte_rule or ("table" if self.transform == "none" else "sidecar")
+
+    def prepare(self, show: Show) -> Corpus:
+        from pgolf.data import text
+
+        return self._built(text.prepare(self, show))
+
+    def locate(self) -> Corpus | None:
+        from pgolf.data import cached, text
+
+        folder = text.locate(self)
+        return self._built(folder) if folder.exists() and cached.flaw(folder) is None else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pgolf.data.corpus import FORMAT, SPLITS, Manifest, Shard
+from pgolf.data.manifest import FORMAT, SPLITS, Manifest, Shard
 from pgolf.data.shards import checked_count, max_token, open_shard, sha256_of
 from pgolf.data.tokenizer import check_tokenizer
 from pgolf.errors import UserError
@@ -51,7 +51,8 @@ def require(data: "PublishedText") -> dict[Path, str]:
 
 def _manifest(data: "PublishedText", tokenizer_sha256: str, files: dict[str, Shard]) -> Manifest:
     tokenizer = {"file": data.tokenizer, "sha256": tokenizer_sha256, "vocab_size": data.vocab_size}
-    return Manifest(FORMAT, data.name, tokenizer, files, documents=None, parameters={}, dropped={}, python=None)
+    none = dict(documents=None, parameters={}, dropped={}, made_with={}, origin={"source": data.repository})
+    return Manifest(FORMAT, data.name, tokenizer, {"name": "none", "sha256": None}, "decoded", files, **none)
 
 
 def shard_paths(data: "PublishedText") -> dict[Path, str]:
