@@ -12,7 +12,7 @@ import torch
 from pgolf.artifact import unpack
 from pgolf.data import ValidationText
 from pgolf.errors import UserError
-from pgolf.eval.bytes import byte_table, prove
+from pgolf.eval.bytes import prove
 from pgolf.eval.evaluate import evaluate
 from pgolf.eval.ledger import Progress
 from pgolf.frozen import thaw
@@ -34,11 +34,11 @@ def judge(
     with clock.phase("load"):
         model = load(artifact, sha256, text, world)
     with clock.phase("prove bytes"):
-        ids, table = text.read(), byte_table(text.tokenizer)
+        ids, table = text.read(), text.byte_counts()
         counted = torch.tensor(prove(ids, text.tokenizer, table, world.rank, world.size))
         world.sum_(counted)
         proven = counted.item()
-    journal.line(f"validation: {len(ids):,} tokens, {proven:,} bytes by table and by decoding")
+    journal.line(f"validation: {len(ids):,} tokens, {proven:,} bytes, proven by document")
     with clock.phase("score"), journal.screen.bar("evaluate") as bar:
         watch, compiled = EvalProgress(journal, bar, clock), recipe.machine.compile
         score = evaluate(world, model, ids, table, recipe.eval, recipe.ttt, watch, compile=compiled)

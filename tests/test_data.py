@@ -52,6 +52,11 @@ def published(folder: Path, model: bytes, **changes) -> PublishedText:
         train_shards=2,
         val_shards=1,
         scored_tokens=None,
+        scored_bytes=None,
+        sidecar=None,
+        remote_sidecar=None,
+        transform="none",
+        most_shared=0,
     )
     return PublishedText(**{**fields, **changes})
 
@@ -140,9 +145,9 @@ def test_too_few_tokens(tmp_path, model, changes, key):
 
 
 def test_published_constants(tmp_path, model):
-    published(tmp_path, model, scored_tokens=(7, 1499)).prepare(quiet)
+    published(tmp_path, model, scored_tokens=(7, 1499), scored_bytes=(0, 0)).prepare(quiet)
     with pytest.raises(UserError, match="1,500 tokens, but published scores of tiny cover 9,999"):
-        published(tmp_path, model, scored_tokens=(9999,)).prepare(quiet)
+        published(tmp_path, model, scored_tokens=(9999,), scored_bytes=(0,)).prepare(quiet)
 
 
 def test_findings_are_remembered_until_a_file_changes(tmp_path, model):

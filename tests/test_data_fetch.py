@@ -66,6 +66,11 @@ def wanted(folder: Path, **changes) -> PublishedText:
         train_shards=2,
         val_shards=1,
         scored_tokens=(3968,),
+        scored_bytes=(0,),
+        sidecar=None,
+        remote_sidecar=None,
+        transform="none",
+        most_shared=0,
     )
     return PublishedText(**{**fields, **changes})
 

@@ -10,7 +10,7 @@ from pgolf.audit.watch import ALONE
 from pgolf.data import Corpus, Data
 from pgolf.errors import UserError
 from pgolf.eval import Eval
-from pgolf.eval.bytes import ByteTable, byte_table
+from pgolf.eval.bytes import ByteCounts
 from pgolf.eval.text import Outline
 from pgolf.journal import Nowhere, Screen
 from pgolf.judge import load
@@ -50,7 +50,7 @@ class Case:
     machine: Machine
     corpus: Corpus
     ids: np.ndarray
-    table: ByteTable
+    table: ByteCounts
     screen: Screen
 
     @classmethod
@@ -62,7 +62,7 @@ class Case:
         parts = [build(config.get(key), base, key) for key, base in bases.items()]
         corpus = prepared((places or Places()).applied(config.get("data")), screen)
         text = corpus.validation
-        return cls(run, config, *parts, corpus, text.read(), byte_table(text.tokenizer), screen)
+        return cls(run, config, *parts, corpus, text.read(), text.byte_counts(), screen)
 
     def model(self, world: World = ALONE) -> Any:
         """A fresh model from the artifact."""

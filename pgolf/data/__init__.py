@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgolf.data.corpus import Corpus, TrainingText, ValidationText
+from pgolf.data.loader import CoprimeShards, InOrder, Loader, ShuffledWindows
 from pgolf.data.manifest import MANIFEST, TOKENIZER, Manifest
 from pgolf.errors import ConfigError, need
 
 if TYPE_CHECKING:
     from pgolf.data.assemble import Plan
-    from pgolf.data.loaders import Batches
-    from pgolf.data.windows import Windows
 
 __all__ = [
+    "BuiltText",
     "CoprimeShards",
     "Corpus",
     "Data",
@@ -41,62 +41,6 @@ TEXT_WORDS = {
     "byte_rule": (None, "table", "decoded", "sidecar"),
 }
 Show = Callable[[str, float], None]  # what is being done, and how much of it is (0 to 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loader(ABC):
-    """In which order the windows of the training text are met. Every window once per epoch, whatever the order."""
-
-    @abstractmethod
-    def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
-        """Endless global batches of `batch_sequences` windows, the same for any number of ranks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class InOrder(Loader):
-    """Front to back, again and again."""
-
-    def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
-        from pgolf.data.loaders import Batches, Straight
-
-        return Batches(Straight(windows), batch_sequences)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShuffledWindows(Loader):
-    """A fresh permutation of all windows for every epoch, each shard cut from a random phase."""
-
-    def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
-        from pgolf.data.loaders import Batches, Shuffled
-
-        return Batches(Shuffled(windows, seed), batch_sequences)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CoprimeShards(Loader):
-    """Each shard walked with a stride coprime to its number of windows; a batch mixes several shards.
-
-    Over the first `ramp_batches` batches the shards in a batch go from `shards_first` to `shards_last`, and the weight of
-    a shard from (windows it has left)^`power_first` to the power `power_last`.
-    """
-
-    shards_first: int
-    shards_last: int
-    power_first: float
-    power_last: float
-    ramp_batches: int
-
-    def __post_init__(self) -> None:
-        need(self.shards_first >= 1, "data.loader.shards_first", self.shards_first, "at least 1")
-        need(self.shards_last >= 1, "data.loader.shards_last", self.shards_last, "at least 1")
-        need(0 < self.power_first <= 4, "data.loader.power_first", self.power_first, "above 0 and at most 4")
-        need(0 < self.power_last <= 4, "data.loader.power_last", self.power_last, "above 0 and at most 4")
-        need(self.ramp_batches >= 1, "data.loader.ramp_batches", self.ramp_batches, "at least 1")
-
-    def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
-        from pgolf.data.loaders import Batches, Coprime
-
-        return Batches(Coprime(windows, seed, self), batch_sequences)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +185,9 @@ class PublishedText(Data):
     """Shards that others published: `folder` holds fineweb_train_*.bin and fineweb_val_*.bin, `tokenizer` lies in it.
 
     `python -m pgolf.data <option>` fetches them from the `dataset` of a `repository` under its folder `root`, with
-    `train_shards` and `val_shards` files. The whole validation split scores one of `scored_tokens` (null: not checked).
+    `train_shards` and `val_shards` files. Text that went through a `transform` has its bytes counted by files `sidecar`_*.bin.
+    The whole validation split scores one of `scored_tokens`, of as many `scored_bytes` (0: not known; null: neither is checked).
+    At most `most_shared` training documents may be validation documents too. A folder that pgolf built is taken as it is.
     """
 
     folder: str
@@ -250,14 +196,69 @@ class PublishedText(Data):
     root: str
     dataset: str
     remote_tokenizer: str
+    sidecar: str | None
+    remote_sidecar: str | None
+    transform: str
     train_shards: int
     val_shards: int
     scored_tokens: tuple[int, ...] | None
+    scored_bytes: tuple[int, ...] | None
+    most_shared: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
         need(self.train_shards >= 1, "data.train_shards", self.train_shards, "at least 1")
         need(self.val_shards >= 1, "data.val_shards", self.val_shards, "at least 1")
+        need(self.most_shared >= 0, "data.most_shared", self.most_shared, "at least 0")
+        as_many = len(self.scored_bytes or ()) == len(self.scored_tokens or ())
+        need(
+            as_many or not self.scored_tokens,
+            "data.scored_bytes",
+            self.scored_bytes,
+            "one for each of data.scored_tokens",
+        )
+
+    @property
+    def local(self) -> Path:
+        return Path(self.folder).expanduser().absolute()
+
+    @property
+    def built_here(self) -> bool:
+        """Whether the folder is one that pgolf built."""
+        return (self.local / MANIFEST).exists()
+
+    def corpus_of(self, manifest: Manifest) -> Corpus:
+        return self._corpus(manifest, self.local, self.tokenizer)
+
+    def prepare(self, show: Show) -> Corpus:
+        from pgolf.data import published
+
+        if self.built_here:
+            published.opened(self.local, self.vocab_size, show)
+            return self._built(self.local)
+        return self.corpus_of(published.prepare(self, show))
+
+    def locate(self) -> Corpus | None:
+        from pgolf.data import published
+
+        if self.built_here:
+            return self._built(self.local)
+        manifest = published.by_headers(self)
+        return self.corpus_of(manifest) if manifest else None
+
+    def require(self) -> Corpus:
+        from pgolf.data import published
+
+        if not self.built_here:
+            published.require(self)
+        return self.locate()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltText(Data):
+    """A `folder` that `python -m pgolf.data build` made, used as its manifest states it."""
+
+    folder: str
 
     @property
     def local(self) -> Path:
@@ -266,16 +267,17 @@ class PublishedText(Data):
     def prepare(self, show: Show) -> Corpus:
         from pgolf.data import published
 
-        return self._corpus(published.prepare(self, show), self.local, self.tokenizer)
+        published.opened(self.local, self.vocab_size, show)
+        return self._built(self.local)
 
     def locate(self) -> Corpus | None:
-        from pgolf.data import published
-
-        manifest = published.by_headers(self)
-        return self._corpus(manifest, self.local, self.tokenizer) if manifest else None
+        return self._built(self.local) if (self.local / MANIFEST).exists() else None
 
     def require(self) -> Corpus:
-        from pgolf.data import published
+        from pgolf.data.tokenizer import check_tokenizer
 
-        published.require(self)
+        if not (self.local / MANIFEST).exists():
+            allowed = "must be a folder that `python -m pgolf.data build` made"
+            raise ConfigError("data.folder", self.folder, allowed)
+        check_tokenizer(self.local / TOKENIZER, self.vocab_size)
         return self.locate()

@@ -74,10 +74,10 @@ def units(source: Source) -> Iterator[Unit]:
         items.append(item)
         size += len(item.data)
         if size >= UNIT_BYTES or len(items) == UNIT_ITEMS:
-            yield Unit(first, tuple(items))
+            yield Unit(first, tuple(items), source.read)
             first, items, size = first + len(items), [], 0
     if items:
-        yield Unit(first, tuple(items))
+        yield Unit(first, tuple(items), source.read)
 
 
 def made_with() -> dict:
@@ -147,9 +147,9 @@ def assembled(work: Path, plan: Plan, source: Source, sides: Sides, show: Show, 
     assembly = Assembly(work, plan.prefix)
     given = (work / TOKENIZER, plan.reading, plan.transform, plan.byte_rule, sides)
     left = (unit for i, unit in enumerate(units(source)) if i >= assembly.done)
-    for encoded in mapped(Encoder, given, left, workers):
+    for unit, encoded in mapped(Encoder, given, left, workers):
         assembly.add(encoded)
-        show("encoding", source.read / source.total)
+        show("encoding", unit.read / source.total)
     assembly.write_note()
     return assembly
 

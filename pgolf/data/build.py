@@ -91,7 +91,7 @@ def _steps(work: Path, plan: Plan, inputs: str, source: Source, show: Show, work
     sides = Sides(first=plan.val_docs, own=plan.val_docs is None and below is None, below=below)
     model = work / TOKENIZER
     if not model.exists():
-        show("training the tokenizer", 0.0)
+        show("taking the tokenizer" if plan.given else "learning the tokenizer", 0.0)
         write_bytes(model, plan.given.read_bytes() if plan.given else _learned(plan, source, scan, sides))
     tokenizer.check_tokenizer(model, plan.vocab_size)
     assembly = assembled(work, plan, source, sides, show, workers)
@@ -110,9 +110,9 @@ def _scanned(work: Path, reading: Reading, source: Source, show: Show, workers: 
     path, part = work / SCAN, work / f"{SCAN}.part"
     if not path.exists():
         with part.open("wb") as file:
-            for rows in mapped(Scanner, (reading,), units(source), workers):
+            for unit, rows in mapped(Scanner, (reading,), units(source), workers):
                 file.write(rows.tobytes())
-                show("reading", source.read / source.total)
+                show("reading", unit.read / source.total)
         part.rename(path)
     if not path.stat().st_size:
         raise UserError("there is no document in these files")

@@ -50,10 +50,12 @@ class Sides:
 
 @dataclass(frozen=True)
 class Unit:
-    """Documents that are worked on together; `first` is the ordinal of the first of them."""
+    """Documents that are worked on together: `first` is the ordinal of the first of them, and `read` how many bytes of all files
+    had been read after the last."""
 
     first: int
     items: tuple[Item, ...]
+    read: int
 
 
 @dataclass

@@ -53,7 +53,7 @@ def files(data: "TextFiles") -> tuple[list[Path], list[Path]]:
 def prepare(data: "TextFiles", show: Show) -> Path:
     """The folder of the data set, built if it is not there or not sound."""
     made, sides = plan(data), files(data)
-    inputs = _inputs(sides, data.cache_folder)
+    inputs = inputs_of(sides, data.cache_folder)
 
     def source() -> Files:
         return Files(*sides, made.reading)
@@ -64,10 +64,10 @@ def prepare(data: "TextFiles", show: Show) -> Path:
 
 def locate(data: "TextFiles") -> Path:
     """Where the data set is, or would be. Raises UserError for files that are not there."""
-    return place(data.cache_folder, plan(data), _inputs(files(data), data.cache_folder))
+    return place(data.cache_folder, plan(data), inputs_of(files(data), data.cache_folder))
 
 
-def _inputs(sides: tuple[list[Path], list[Path]], cache: Path) -> str:
+def inputs_of(sides: tuple[list[Path], list[Path]], cache: Path) -> str:
     """A hash of the files' contents, kinds and sides, in order: wherever they lie and however they are called."""
     memory, before = cache / MEMORY, {}
     with suppress(UserError):  # none yet: it only saves time

@@ -83,12 +83,7 @@ def first_difference(text: str, back: str) -> str:
 
 def check_tokenizer(path: Path, vocab_size: int) -> None:
     """Refuse a tokenizer that cannot count bytes, or has another vocabulary than the configuration says."""
-    if not path.is_file():
-        raise UserError(f"tokenizer {path}: no such file")
-    try:
-        sp = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    except (RuntimeError, OSError):
-        raise UserError(f"tokenizer {path}: not a SentencePiece model") from None
+    sp = _opened(path)
     if sp.get_piece_size() != vocab_size:
         allowed = f"the tokenizer {path} has {sp.get_piece_size()} pieces; data.vocab_size must say so"
         raise ConfigError("data.vocab_size", vocab_size, allowed)
@@ -99,3 +94,17 @@ def check_tokenizer(path: Path, vocab_size: int) -> None:
         )
     if sp.bos_id() < 0:
         raise UserError(f"tokenizer {path}: it has no BOS piece, so documents cannot be told apart")
+
+
+def _opened(path: Path) -> sentencepiece.SentencePieceProcessor:
+    if not path.is_file():
+        raise UserError(f"tokenizer {path}: no such file")
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=str(path))
+    except (RuntimeError, OSError):
+        raise UserError(f"tokenizer {path}: not a SentencePiece model") from None
+
+
+def pieces(path: Path) -> int:
+    """How many pieces a tokenizer has."""
+    return _opened(path).get_piece_size()

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
@@ -19,20 +19,21 @@ POLL_SECONDS = 1.0
 _begun: list[Callable[[Any], Any]] = []  # in a worker: what it does
 
 
-def mapped(make: Callable[..., Callable], given: tuple, units: Iterable, workers: int) -> Iterator[Any]:
-    """`make(*given)(unit)` for every unit, in order. One worker is this process."""
+def mapped(make: Callable[..., Callable], given: tuple, units: Iterable, workers: int) -> Iterator[tuple[Any, Any]]:
+    """(unit, `make(*given)(unit)`) for every unit, in order. One worker is this process."""
     if workers == 1:
-        yield from map(make(*given), units)
+        work = make(*given)
+        yield from ((unit, work(unit)) for unit in units)
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (make, given, os.getpid()))
     try:
         waiting: deque = deque()
         for unit in units:
-            waiting.append(pool.submit(_run, unit))
+            waiting.append((unit, pool.submit(_run, unit)))
             if len(waiting) == IN_FLIGHT * workers:
-                yield waiting.popleft().result()
+                yield _result(*waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(*waiting.popleft())
     except BrokenProcessPool:
         raise UserError(
             "a worker was killed (out of memory?); the same command goes on from the last note of progress, with fewer"
@@ -40,6 +41,10 @@ def mapped(make: Callable[..., Callable], given: tuple, units: Iterable, workers
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _result(unit: Any, running: Future) -> tuple[Any, Any]:
+    return unit, running.result()
 
 
 def _begin(make: Callable[..., Callable], given: tuple, parent: int) -> None:

@@ -34,6 +34,10 @@ class ByteCounts(ABC):
         """Bytes of each of `ids`, (N,) int16 or uint16; what precedes the first is a boundary."""
 
     @abstractmethod
+    def at(self, positions: np.ndarray) -> "ByteCounts":
+        """The counts for a text of the tokens at `positions` of the stream."""
+
+    @abstractmethod
     def prove(self, ids: np.ndarray, sp: sentencepiece.SentencePieceProcessor, rank: int, size: int) -> int:
         """Bytes of this rank's share of the documents. Raises UserError at the first that was miscounted."""
 
@@ -60,6 +64,9 @@ class ByteTable(ByteCounts):
         np.logical_not(self.boundary[ids[:-1]], out=after_text[1:])
         return counted + (self.leading_space[ids] & after_text)
 
+    def at(self, positions: np.ndarray) -> "ByteTable":
+        return self
+
     def prove(self, ids: np.ndarray, sp: sentencepiece.SentencePieceProcessor, rank: int, size: int) -> int:
         """Counted twice: by the table and by decoding."""
         sums, proven = prefix_sums(token_bytes(ids, self)), 0
@@ -85,6 +92,9 @@ class Sidecar(ByteCounts):
                 f"byte counts for {len(self.per_token):,} tokens, but the stream has {len(ids):,}: the sidecar of another stream"
             )
         return self.per_token
+
+    def at(self, positions: np.ndarray) -> "Sidecar":
+        return Sidecar(self.per_token[positions], self.boundary, None)
 
     def prove(self, ids: np.ndarray, sp: sentencepiece.SentencePieceProcessor, rank: int, size: int) -> int:
         """Boundary pieces count 0, and the tokens of a document the bytes that it had."""
