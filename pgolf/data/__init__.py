@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgolf.data.corpus import Corpus, TrainingText, ValidationText
-from pgolf.data.loader import CoprimeShards, InOrder, Loader, ShuffledWindows
+from pgolf.data.loader import CoprimeShards, InOrder, Loader, PackedDocuments, ShuffledWindows
 from pgolf.data.manifest import MANIFEST, TOKENIZER, Manifest
 from pgolf.errors import ConfigError, need
 
@@ -26,6 +26,7 @@ __all__ = [
     "InOrder",
     "Loader",
     "Manifest",
+    "PackedDocuments",
     "PublishedText",
     "ShuffledWindows",
     "StdlibText",

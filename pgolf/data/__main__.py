@@ -11,14 +11,10 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from pgolf.command import command
-from pgolf.compose import beside_or_inside
 from pgolf.data import Data, PublishedText
-from pgolf.data.fetch import fetch, hub_download
 from pgolf.errors import UserError, nearest
-from pgolf.schema import build, resolved
+from pgolf.places import beside_or_inside
 
 
 @command(__doc__)
@@ -27,6 +23,8 @@ def main(words: Sequence[str]) -> int:
         return import_module("pgolf.data.make" if words[0] == "build" else "pgolf.data.look").main(words[1:])
     if not words or "=" in words[0] or words[0].startswith("-"):
         raise UserError(f"usage: {__doc__}To fetch, there are: {', '.join(options())}.")
+    from pgolf.data.fetch import fetch, hub_download
+
     data = overridden(option(words[0]), words[1:])
     if data.built_here:
         raise UserError(f"{data.local} holds a data set that was built here; say out=... to fetch into another folder")
@@ -52,6 +50,10 @@ def options() -> list[str]:
 
 
 def option(name: str) -> PublishedText:
+    from omegaconf import OmegaConf
+
+    from pgolf.schema import build, resolved
+
     if name not in options():
         raise UserError(
             f"{name}: nothing to fetch by that name. There are: {', '.join(options())}.{nearest(name, options())}"

@@ -158,8 +158,7 @@ def stated(work: Path, plan: Plan, inputs: str, dropped: dict, assembly: Assembl
     """The manifest of finished files. Raises UserError where a split is empty or has fewer documents than were asked for."""
     streams = assembly.streams
     val, train = streams["val rows"].total, streams["train rows"].total
-    if plan.val_docs is not None and val < plan.val_docs - assembly.counts["empty"]:
-        raise UserError(f"val_docs={plan.val_docs}: there are only {val:,} documents in all; ask for fewer")
+    require_enough(plan, val + train)
     for split, count in (("validation", val), ("training", train)):
         if not count:
             raise UserError(
@@ -192,6 +191,14 @@ def stated(work: Path, plan: Plan, inputs: str, dropped: dict, assembly: Assembl
         made_with=made_with(),
         origin=plan.origin,
     )
+
+
+def require_enough(plan: Plan, documents: int) -> None:
+    """Refuse to take all there is, or less than was asked for, as validation."""
+    if plan.val_docs is not None and documents <= plan.val_docs:
+        raise UserError(
+            f"val_docs={plan.val_docs}: there are only {documents:,} documents in all, and training needs some too; ask for fewer"
+        )
 
 
 def index_of(streams: dict[str, Stream], split: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pgolf.data import tokenizer
-from pgolf.data.assemble import STATE, Plan, Show, Source, assembled, made_with, stated, units
+from pgolf.data.assemble import STATE, Plan, Show, Source, assembled, made_with, require_enough, stated, units
 from pgolf.data.encode import MARKERS, TRANSFORMS, Scanner, Sides
 from pgolf.data.manifest import MANIFEST, TOKENIZER
 from pgolf.data.shards import ROW
@@ -87,6 +87,7 @@ def _steps(work: Path, plan: Plan, inputs: str, source: Source, show: Show, work
     scan = None
     if plan.val_fraction is not None or not plan.given:
         scan = _scanned(work, plan.reading, source, show, workers)
+        require_enough(plan, len(scan))
     below = None if plan.val_fraction is None else below_fraction(scan, plan.val_fraction)
     sides = Sides(first=plan.val_docs, own=plan.val_docs is None and below is None, below=below)
     model = work / TOKENIZER

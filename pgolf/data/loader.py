@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from pgolf.errors import need
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pgolf.data.loaders import Batches
+    from pgolf.data.packed import PackedRows
     from pgolf.data.windows import Windows
 
 
@@ -18,6 +21,11 @@ class Loader(ABC):
     @abstractmethod
     def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
         """Endless global batches of `batch_sequences` windows, the same for any number of ranks."""
+
+    def bounds(self, windows: "Windows", rows: "np.ndarray", fraction: float) -> "tuple[np.ndarray, int] | None":
+        """Where pieces begin in the inputs `rows` (B, T) laid end to end, when a `fraction` of the clock is used up, and how long
+        one may be; attention stays inside them. None: it does not keep to documents."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +73,36 @@ class CoprimeShards(Loader):
         from pgolf.data.loaders import Batches, Coprime
 
         return Batches(Coprime(windows, seed, self), batch_sequences)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedDocuments(Loader):
+    """Documents end to end in rows of data.sequence_length, front to back; attention stays inside a document.
+
+    A document is cut into pieces of at most `cuts[i]` tokens until the fraction `until[i]` of the clock is used up, the last of
+    `cuts` to the end.
+    """
+
+    cuts: tuple[int, ...]
+    until: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        need(len(self.cuts) > 0 and min(self.cuts) >= 1, "data.loader.cuts", list(self.cuts), "lengths of at least 1")
+        ascending = list(self.until) == sorted(set(self.until)) and all(0 < f < 1 for f in self.until)
+        allowed = "one fraction fewer than data.loader.cuts, ascending between 0 and 1"
+        need(ascending and len(self.until) == len(self.cuts) - 1, "data.loader.until", list(self.until), allowed)
+
+    def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "PackedRows":
+        from pgolf.data.packed import PackedRows
+
+        return PackedRows(windows, batch_sequences)
+
+    def bounds(self, windows: "Windows", rows: "np.ndarray", fraction: float) -> "tuple[np.ndarray, int]":
+        from pgolf.data.packed import row_bounds
+
+        cut = self.cut(fraction)
+        return row_bounds(rows, windows.bos, cut), min(cut, rows.shape[1])
+
+    def cut(self, fraction: float) -> int:
+        """The longest piece when this `fraction` of the clock is used up."""
+        return self.cuts[sum(fraction > until for until in self.until)]

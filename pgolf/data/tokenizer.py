@@ -58,9 +58,9 @@ def train(texts: Iterable[str], vocab_size: int, model_type: str = "bpe", marker
             **symbols,
         )
     except RuntimeError as wrong:
-        reason = re.search(r"(Vocabulary size .*|.*vocab.*)", str(wrong))
-        what = reason.group(1).strip() if reason else str(wrong).strip().splitlines()[-1]
-        raise ConfigError("vocab_size", vocab_size, f"cannot be learned from this training text: {what}") from None
+        reason = re.search(r"Vocabulary size .*", str(wrong)) or re.search(r".*\Z", str(wrong))
+        allowed = f"cannot be learned from this training text: {reason.group().strip()}"
+        raise ConfigError("data.vocab_size", vocab_size, allowed) from None
     return model.getvalue()
 
 
