@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pgolf.data import BuiltText, InOrder, assemble, build, make
+from pgolf.data import BuiltText, assemble, build, make
 from pgolf.data.__main__ import main
 from pgolf.data.manifest import MANIFEST, Manifest
 from pgolf.data.shards import ROW, open_shard, shard_bytes
@@ -26,7 +26,7 @@ from pgolf.eval.bytes import load_tokenizer
 from tests.test_data import model as tiny_model  # noqa: F401
 from tests.test_data import published
 from tests.test_data_stdlib import quiet
-from tests.test_data_text import documents, lossy  # noqa: F401
+from tests.test_data_text import FIELDS, documents, lossy  # noqa: F401
 
 SMALL = "from pgolf.data import assemble; assemble.UNIT_BYTES, assemble.NOTED_UNITS = 4000, 2"
 SLOW = """
@@ -76,17 +76,7 @@ def test_a_built_set_is_in_the_challenges_format_and_holds_the_documents(docs, t
     assert manifest.origin == {"source": "here", "licence": "CC0"}
     assert set(manifest.made_with) == {"pgolf", "python", "sentencepiece"}
     assert "training: 350 documents" in capsys.readouterr().out
-    data = BuiltText(
-        name="built",
-        vocab_size=400,
-        batch_tokens=64,
-        sequence_length=16,
-        dev_tokens=100,
-        dev_checks=0,
-        loader=InOrder(),
-        cache="",
-        folder=str(folder),
-    )
+    data = BuiltText(**FIELDS, name="built", vocab_size=400, cache="", folder=str(folder))
     assert data.prepare(quiet).manifest == manifest == data.require().manifest
 
 

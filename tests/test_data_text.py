@@ -68,15 +68,13 @@ def lossy(tmp_path_factory) -> Path:
     return folder / "lossy.model"
 
 
+FIELDS = dict(batch_tokens=64, sequence_length=16, dev_tokens=100, dev_checks=0, loader=InOrder())
+
+
 def text(folder: Path, **changes) -> TextFiles:
-    fields = dict(
+    fields = FIELDS | dict(
         name="text",
         vocab_size=400,
-        batch_tokens=64,
-        sequence_length=16,
-        dev_tokens=100,
-        dev_checks=0,
-        loader=InOrder(),
         cache=str(folder / "cache"),
         files=(f"{folder}/*.txt",),
         val_files=None,
@@ -329,6 +327,23 @@ def test_a_sidecar_counts_the_original_less_what_is_stripped(corpus, lossy, tran
     ids, counts = validation.read(), validation.byte_counts()
     assert prove(ids, validation.tokenizer, counts) == validation.bytes == counts.of(ids).sum()
     assert prepared.manifest.transform["name"] == transform
+
+
+def test_a_tokenizer_without_byte_pieces_cannot_be_counted(corpus, tmp_path):
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the cat sat on the mat " * 20] * 20),
+        model_prefix=str(tmp_path / "plain"),
+        vocab_size=40,
+        hard_vocab_limit=False,
+        user_defined_symbols=["▁"],
+        minloglevel=2,
+    )
+    size = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "plain.model")).get_piece_size()
+    for rule, told in (("sidecar", "no byte pieces"), ("table", "does not give this text back")):
+        data = text(corpus, tokenizer=f"{tmp_path}/plain.model", byte_rule=rule)
+        object.__setattr__(data, "vocab_size", size)  # smaller than any that can be trained with
+        with pytest.raises(UserError, match=told):
+            data.prepare(quiet)
 
 
 @pytest.fixture

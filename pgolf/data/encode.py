@@ -174,6 +174,11 @@ class Encoder:
                 f"{item.origin}, the document at {item.at}: its tokens do not cover its text from end to end, so that bytes"
                 f" cannot be counted: {stripped} bytes lie outside"
             )
+        if self.table.boundary[tokens[1:]].any():
+            raise UserError(
+                f"{item.origin}, the document at {item.at}: the tokenizer has no piece for a part of it, and no byte pieces"
+                " either; learn one here (vocab_size=...), or train it with byte_fallback"
+            )
         counted = sums[ends[:, 1]] - sums[ends[:, 0]]
         if len(counted) and counted.max() > MOST_BYTES:
             raise UserError(f"{item.origin}, the document at {item.at}: one token covers {counted.max():,} bytes")

@@ -76,8 +76,13 @@ class Reading:
         text = row[self.field]
         if not isinstance(text, str):
             raise UserError(f"{place}: its field {self.field!r} is {type(text).__name__}, must be a string")
-        if self.errors == "strict" and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-            raise UserError(f"{place}: its text holds half of a surrogate pair; errors=replace would replace it")
+        if self.errors == "strict":
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"{place}: its text holds half of a surrogate pair; errors=replace would replace it"
+                ) from None
         return text
 
 
