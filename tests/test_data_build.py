@@ -277,6 +277,13 @@ def test_a_fineweb_set_has_the_challenges_names(docs, tmp_path, monkeypatch):
     assert {name.rpartition("_")[0] for name in names} == {"fineweb_bytes", "fineweb_train", "fineweb_val"}
 
 
+def test_empty_documents_do_not_make_validation_smaller(docs, tmp_path, capsys):
+    lines = docs.read_text(encoding="utf-8").splitlines(keepends=True)
+    docs.write_text("".join([*lines[:9], '{"text": " "}\n', *lines[9:]]), encoding="utf-8")
+    assert main(["build", "mine", f"docs={docs}", f"out={tmp_path}/out", "val_docs=50", "vocab_size=400"]) == 2
+    assert "val_docs=50: 1 of the first 50 documents are empty" in capsys.readouterr().err
+
+
 def test_a_manifest_of_both_sides_is_refused(docs, tmp_path):
     manifest = built(docs, tmp_path / "out", "vocab_size=400")
     index = tmp_path / "out" / manifest.documents["train"].file

@@ -156,41 +156,54 @@ def assembled(work: Path, plan: Plan, source: Source, sides: Sides, show: Show, 
 
 def stated(work: Path, plan: Plan, inputs: str, dropped: dict, assembly: Assembly) -> Manifest:
     """The manifest of finished files. Raises UserError where a split is empty or has fewer documents than were asked for."""
-    streams = assembly.streams
-    val, train = streams["val rows"].total, streams["train rows"].total
-    require_enough(plan, val + train)
-    for split, count in (("validation", val), ("training", train)):
-        if not count:
-            raise UserError(
-                f"there is no document for {split} ({val:,} validation, {train:,} training): give more documents, or other"
-                " val_docs, val_files or val_fraction"
-            )
-    files = {}
-    for split in (*SPLITS, SIDECAR):
-        text = int(index_of(streams, split)["bytes"].sum()) if split in SPLITS else 0
-        documents = streams[f"{split} rows"].total if split in SPLITS else 0
-        for i, path in enumerate(streams[split].finish()):
-            tokens = open_shard(path)
-            first = (0, 0) if i else (text, documents)
-            files[path.name] = Shard(
-                split, sha256_of(path), len(tokens), max_token(tokens), *first, path.stat().st_size, None
-            )
-    indices = {s: streams[f"{s} rows"] for s in SPLITS}
+    require_both(plan, *(assembly.streams[f"{split} rows"].total for split in SPLITS))
     model = work / TOKENIZER
     bos = load_tokenizer(model).bos_id()
+    rows = {split: assembly.streams[f"{split} rows"] for split in SPLITS}
     return Manifest(
         format=FORMAT,
         name=plan.name,
         tokenizer={"file": TOKENIZER, "sha256": sha256_of(model), "vocab_size": plan.vocab_size, "bos": bos},
         transform=transform_facts(plan.transform),
         byte_rule=plan.byte_rule,
-        files=files,
-        documents={s: Index(r.path(0).name, sha256_of(r.path(0)), r.total) for s, r in indices.items()},
+        files=shards(assembly.streams),
+        documents={split: Index(r.path(0).name, sha256_of(r.path(0)), r.total) for split, r in rows.items()},
         parameters={"inputs": inputs, **plan.facts()},
         dropped=dropped | assembly.counts,
         made_with=made_with(),
         origin=plan.origin,
     )
+
+
+def shards(streams: dict[str, Stream]) -> dict[str, Shard]:
+    """Every finished file of tokens and of byte counts."""
+    files = {}
+    for split in (*SPLITS, SIDECAR):
+        whole = (0, 0)
+        if split in SPLITS:
+            rows = np.memmap(streams[f"{split} rows"].path(0), ROW, "r")
+            whole = int(rows["bytes"].sum()), len(rows)
+        for i, path in enumerate(streams[split].finish()):
+            tokens = open_shard(path)
+            counted, size = (0, 0) if i else whole, path.stat().st_size
+            files[path.name] = Shard(split, sha256_of(path), len(tokens), max_token(tokens), *counted, size, None)
+    return files
+
+
+def require_both(plan: Plan, train: int, val: int) -> None:
+    """Refuse splits without documents, and fewer validation documents than were asked for."""
+    require_enough(plan, val + train)
+    if plan.val_docs is not None and val < plan.val_docs:
+        raise UserError(
+            f"val_docs={plan.val_docs}: {plan.val_docs - val:,} of the first {plan.val_docs:,} documents are empty; leave them"
+            " out of the file, so that validation has as many as it says"
+        )
+    for split, count in (("validation", val), ("training", train)):
+        if not count:
+            raise UserError(
+                f"there is no document for {split} ({val:,} validation, {train:,} training): give more documents, or other"
+                " val_docs, val_files or val_fraction"
+            )
 
 
 def require_enough(plan: Plan, documents: int) -> None:
@@ -199,7 +212,3 @@ def require_enough(plan: Plan, documents: int) -> None:
         raise UserError(
             f"val_docs={plan.val_docs}: there are only {documents:,} documents in all, and training needs some too; ask for fewer"
         )
-
-
-def index_of(streams: dict[str, Stream], split: str) -> np.ndarray:
-    return np.memmap(streams[f"{split} rows"].path(0), ROW, "r")

@@ -64,7 +64,7 @@ def main(words: Sequence[str]) -> int:
     if goal.exists():
         require_same(goal, {"inputs": inputs, **plan.facts()})
     build(goal, plan, inputs, lambda: Files(*sides, plan.reading), report, workers)
-    manifest = Manifest.open(goal / MANIFEST)
+    manifest = require_same(goal, {"inputs": inputs, **plan.facts()})  # another build may have been first
     manifest.verify(goal)
     for line in summary(manifest, goal):
         print(line)
@@ -147,8 +147,8 @@ def listed(value: str | None) -> list[str]:
     return [part.strip("'\"") for part in elements(inner)]
 
 
-def require_same(goal: Path, parameters: dict) -> None:
-    """A folder that is there must be this data set."""
+def require_same(goal: Path, parameters: dict) -> Manifest:
+    """The manifest of a folder that is there, which must be this data set."""
     manifest = Manifest.open(goal / MANIFEST) if (goal / MANIFEST).exists() else None
     if manifest is None:
         raise UserError(f"{goal} is there and is no data set; say out=... or another name")
@@ -157,6 +157,7 @@ def require_same(goal: Path, parameters: dict) -> None:
         raise UserError(
             f"{goal} holds a data set with other {', '.join(other)}; delete it, or say out=... or another name"
         )
+    return manifest
 
 
 def summary(manifest: Manifest, goal: Path) -> list[str]:
