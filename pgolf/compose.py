@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pgolf.data.words import check_words, quoted
 from pgolf.errors import ConfigError, UserError, nearest
 from pgolf.overlays import Overlays, OverlaysOnThePath
 from pgolf.places import beside_or_inside
@@ -45,8 +46,8 @@ def register_experiments() -> None:
 
 
 def short_words(argument: str) -> str:
-    """`seed=42` and `seed=1337,42,7` are short for `seed.value=...`: an integer cannot name a Hydra option."""
-    return re.sub(r"^seed=(?=[-+]?\d)", "seed.value=", argument)
+    """`seed=42` and `seed=1337,42,7` are short for `seed.value=...`: an integer cannot name a Hydra option. Paths get quotes."""
+    return quoted(re.sub(r"^seed=(?=[-+]?\d)", "seed.value=", argument))
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ def _check_settings(config: dict) -> None:
 def rehearse(overrides: list[str], sweep: bool) -> list[Job]:
     """Every job that these words ask for, checked. Raises UserError with one message for the first that cannot run."""
     require_launcher(overrides)
+    check_words(overrides)
     with initialize_config_dir(str(beside_or_inside("conf")), version_base="1.3"):
         try:
             return jobs(overrides, sweep)

@@ -20,17 +20,21 @@ DRAIN_SECONDS = 5.0  # that the end of a program waits for what is not yet shown
 class Outlet:
     """One of the process's output streams, as a text file that never fails and never blocks. `fault` says what went wrong."""
 
-    def __init__(self, descriptor: int, encoding: str):
-        self.descriptor, self.encoding, self.fault = descriptor, encoding, None
+    def __init__(self, descriptor: int, encoding: str, fault: str | None = None):
+        self.descriptor, self.encoding, self.fault = descriptor, encoding, fault
         self._waiting: queue.Queue[str] = queue.Queue()
-        self._pending = 0
+        self._pending, self._lock = 0, threading.Lock()
         threading.Thread(target=self._work, daemon=True, name=f"outlet {descriptor}").start()
 
     def write(self, text: str) -> int:
         if self.fault is None and self._pending < PENDING:
-            self._pending += len(text)
+            self._count(len(text))
             self._waiting.put(text)
         return len(text)
+
+    def _count(self, characters: int) -> None:
+        with self._lock:
+            self._pending += characters
 
     def flush(self) -> None:
         """Writing is the thread's business."""
@@ -60,13 +64,15 @@ class Outlet:
             except OSError as wrong:
                 self.fault = wrong.strerror or str(wrong)
                 return
-            self._pending -= len(text)
+            self._count(-len(text))
 
 
 @cache
 def outlet(descriptor: int = 1) -> Outlet:
     """The one outlet of standard output (1) or standard error (2)."""
     stream = sys.stdout if descriptor == 1 else sys.stderr
+    if stream is None:  # closed before the program began: the descriptor may be anybody's by now
+        return Outlet(descriptor, "utf-8", "is closed")
     return Outlet(descriptor, getattr(stream, "encoding", None) or "utf-8")
 
 

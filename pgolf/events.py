@@ -24,7 +24,7 @@ LINES = {
     "dev": "step {step}  dev_bpb {dev_bpb:.4f}  ({took:.2f} s)",
     "sealed": "sealed {bytes:,} bytes  dev_bpb raw {dev_bpb[raw]:.4f}  averaged {dev_bpb[averaged]:.4f}"
     "  quantized {dev_bpb[quantized]:.4f} (gap {gap:+.4f})  {seconds:.1f} s",
-    "validation": "validation: {tokens:,} tokens, {bytes:,} bytes by table and by decoding",
+    "validation": "validation: {tokens:,} tokens, {bytes:,} bytes, proven by document",
     "notice": "{text}",
 }
 

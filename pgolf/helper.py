@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -39,9 +40,10 @@ class Helper:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             fault = f"was not done {seconds:g} s after the end and was stopped"
-        said = self.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        if fault or said:
-            last = f"{said[-1]} (see {self.output})" if said else ""
-            return f"{fault}{'. ' if fault and said else ''}{last}"
-        self.output.unlink()
-        return ""
+        with suppress(OSError):
+            said = self.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            if said:
+                return f"{fault}{'. ' if fault else ''}{said[-1]} (see {self.output})"
+            if not fault:
+                self.output.unlink()
+        return fault

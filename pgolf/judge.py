@@ -13,7 +13,7 @@ import torch
 from pgolf.artifact import unpack
 from pgolf.data import ValidationText
 from pgolf.errors import UserError
-from pgolf.eval.bytes import byte_table, prove
+from pgolf.eval.bytes import prove
 from pgolf.eval.evaluate import evaluate
 from pgolf.eval.ledger import Progress
 from pgolf.events import Events
@@ -39,7 +39,7 @@ def judge(
     with clock.phase("load"):
         model = load(artifact, sha256, text.vocab_size, world, recipe.model)
     with clock.phase("prove bytes"):
-        ids, table = text.read(), byte_table(text.tokenizer)
+        ids, table = text.read(), text.byte_counts()
         counted = torch.tensor(prove(ids, text.tokenizer, table, world.rank, world.size))
         world.sum_(counted)
         proven = counted.item()

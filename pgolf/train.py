@@ -23,6 +23,7 @@ from pgolf.events import Events
 from pgolf.limits.clock import Clock
 from pgolf.limits.pace import Pace, pace_of
 from pgolf.machine.world import World
+from pgolf.model.pieces import Pieces
 from pgolf.recipe import Recipe
 from pgolf.schedule import END, START, Progress, Schedule
 from pgolf.seal import Reserve, seal
@@ -93,7 +94,7 @@ class Trainer:
         schedule = self.recipe.schedule
         multiplier = schedule.lr(progress)
         self.model.set_looping(schedule.looping(progress))
-        micros = self._micros()
+        micros = self._micros(progress.fraction)
         self.qat.update(schedule.qat(progress), progress.fraction, lambda: self.nll(*micros[0]))
         loss = self._accumulate(micros)
         norm = self.optimizer.step(multiplier, schedule.momentum(progress.step), self.qat.regularise)
@@ -103,16 +104,23 @@ class Trainer:
         self._wait()
         return loss
 
-    def _micros(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Inputs and targets (B, T) of this rank's micro-batches; they travel as uint16 and are widened on the device."""
-        ids = self.loader.next().to(self.world.device, non_blocking=True).long()
-        return [(part[:, :-1], part[:, 1:]) for part in ids.split(self.recipe.micro_sequences)]
+    def _micros(self, fraction: float) -> list[tuple]:
+        """Inputs and targets (B, T) of this rank's micro-batches, and the pieces inside which attention stays at this `fraction`
+        of the clock (None: it does not keep to documents). Tokens travel as uint16 and are widened on the device."""
+        rows, size = self.loader.next(), self.recipe.micro_sequences
+        ids = rows.to(self.world.device, non_blocking=True).long()
+        pieces = [self._pieces(part, fraction) for part in rows[:, :-1].split(size)]
+        return [(part[:, :-1], part[:, 1:], inside) for part, inside in zip(ids.split(size), pieces, strict=True)]
 
-    def _accumulate(self, micros: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    def _pieces(self, rows: torch.Tensor, fraction: float) -> Pieces | None:
+        found = self.recipe.data.loader.bounds(self.windows, rows.numpy(), fraction)
+        return found and Pieces(torch.from_numpy(found[0]).to(self.world.device, non_blocking=True), found[1])
+
+    def _accumulate(self, micros: list[tuple]) -> torch.Tensor:
         """Gradients of this rank's part of the global batch, whose sum over ranks is the gradient of its mean loss."""
         loss = torch.zeros((), device=self.world.device)
-        for inputs, targets in micros:
-            part = self.nll(inputs, targets).sum() / self.recipe.data.batch_tokens
+        for micro in micros:
+            part = self.nll(*micro).sum() / self.recipe.data.batch_tokens
             part.backward()
             loss += part.detach()
         return loss

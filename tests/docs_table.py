@@ -26,6 +26,7 @@ from pgolf.judge import judge
 from pgolf.machine.world import World
 from tests.command import TINY, environment
 from tests.pages import ROOT
+from tests.test_data_text import documents
 
 SMALL = ("limits.train_steps=2", *TINY)
 
@@ -145,6 +146,43 @@ def fetched(line: str, place: Place) -> None:
     overridden(option(name), rest)
 
 
+def asked_of_build(line: str, place: Place) -> None:
+    from pgolf.data.make import asked_for, validation
+
+    name, *rest = words_of(line)[1:]
+    assert validation(name, asked_for(rest)) == {"val_docs": 50_000, "val_fraction": None}
+
+
+def corpus(place: Place) -> None:
+    """The reader's own text."""
+    folder = place.folder / "corpus"
+    if not folder.exists():
+        folder.mkdir()
+        for i, text in enumerate(documents(300)):
+            (folder / f"{'abc'[i % 3]}{i}.txt").write_text(text, encoding="utf-8")
+        (folder / "b.txt").write_text("One more document.\n\n\nAnd another.\n", encoding="utf-8")
+
+
+def with_corpus(line: str, place: Place) -> None:
+    """Another of pgolf's commands, or the text of a run, in a folder where the reader's text lies."""
+    corpus(place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
+        if "pgolf.run" not in line:
+            return tool(line, place)
+        patch.chdir(place.folder)
+        register_experiments()
+        (job,) = rehearse([short_words(word) for word in words_of(line)], sweep=False)
+        assert job.recipe.data.prepare(lambda stage, done: None).validation.tokens > 100
+
+
+def trained_on_corpus(line: str, place: Place) -> None:
+    corpus(place)
+    small = [word for word in SMALL if "val_fraction" not in word]
+    place.pgolf(*map(short_words, words_of(line)), *small, "data.dev_tokens=1000", "ttt=none", "hydra.run.dir=own")
+    assert json.loads((place.folder / "own/record.json").read_text())["verdict"] == "consistent"
+
+
 def searched(line: str, place: Place) -> None:
     space, fixed = search.divided(search.settings(words_of(line))[1])
     assert rehearse([*(one.first for one in space), *fixed], sweep=False)
@@ -174,7 +212,7 @@ def exported(line: str, place: Place) -> None:
     settings_of(words[1:] if words[:1] == [JUDGE] else words)
 
 
-REAL = (planned, swept, tool)
+REAL = (planned, swept, tool, with_corpus, trained_on_corpus)
 GPUS, NETWORK, SHELL, RUN_IN = "needs 8 GPUs", "needs the network", "not pgolf's own", "is run by "
 COPY = RUN_IN + "the worked example's test"
 Check = Callable[[str, Place], None]
@@ -265,6 +303,35 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
         RUN_IN + "test_doctor.py; this one needs 8 GPUs",
     ),
     "python -m pgolf.data fineweb_sp1024 train_shards=80": (fetched, NETWORK),
+    "python -m pgolf.data look stdlib": (nothing, "others look at smaller sets"),
+    "pip install 'pgolf[parquet]'": (installs, NETWORK),
+    "python -m pgolf.run data=text data.files=corpus/*.txt data.vocab_size=512": (trained_on_corpus, ""),
+    "python -m pgolf.run data=text 'data.files=[corpus/a*.txt,corpus/b.txt]' data.vocab_size=512 dry=true": (
+        with_corpus,
+        "",
+    ),
+    "python -m pgolf.run data=text 'data.files=corpus/[a-c]*.txt' 'data.document_separator=\\n\\n\\n' data.vocab_size=512"
+    " dry=true": (with_corpus, ""),
+    "python -m pgolf.data build mine docs='corpus/*.txt' vocab_size=512 val_docs=20 out=mine workers=1": (
+        with_corpus,
+        "",
+    ),
+    "python -m pgolf.data look mine": (with_corpus, ""),
+    "python -m pgolf.data look mine --json": (with_corpus, ""),
+    "python -m pgolf.data look mine out=mine.html": (with_corpus, ""),
+    "python -m pgolf.run data=built data.folder=mine data.vocab_size=512 dry=true": (with_corpus, ""),
+    "python -m pgolf.data build words docs='corpus/*.txt' vocab_size=400 model_type=unigram val_docs=20 out=words"
+    " workers=1": (with_corpus, ""),
+    "python -m pgolf.data build again docs='corpus/*.txt' tokenizer=mine/tokenizer.model val_docs=20 out=again workers=1": (
+        with_corpus,
+        "",
+    ),
+    "python -m pgolf.data build caps docs='corpus/*.txt' vocab_size=512 transform=caseops val_docs=20 out=caps"
+    " workers=1": (with_corpus, ""),
+    "python -m pgolf.data fineweb_caseops train_shards=1": (fetched, NETWORK),
+    "python -m pgolf.data build fineweb_caseops docs=docs_selected.jsonl tokenizer=fineweb_8192_caseops.model"
+    " transform=caseops": (asked_of_build, NETWORK + ": the document file has 48 GB"),
+    "python -m pgolf.run data/loader=documents dry=true": (planned, ""),
     "python -m pgolf.search --help": (tool, ""),
     "python -m pgolf.search trials=20 'optim.matrix.lr=tag(log,interval(0.01,0.1))' quant=int5_gptq,int6_gptq": (
         searched,

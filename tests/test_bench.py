@@ -22,7 +22,7 @@ def test_without_a_name_they_are_listed(capsys):
     assert all(len(line.split(maxsplit=1)[1]) > 20 for line in listed)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", [*QUICK, pytest.param("build", marks=pytest.mark.slow)])
 def test_each_runs_small_and_writes_json(name, tmp_path, capsys):
     path = tmp_path / "figures.json"
     assert main([name, "size=small", f"json={path}"]) == 0

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pgolf.data import InOrder, Manifest, PublishedText
-from pgolf.data.corpus import Shard
 from pgolf.data.dev import Dev
+from pgolf.data.manifest import Shard
 from pgolf.data.shards import open_shard, read_whole, sha256_of, shard_bytes
 from pgolf.data.tokenizer import check_tokenizer, train
 from pgolf.errors import ConfigError, UserError
@@ -52,6 +52,11 @@ def published(folder: Path, model: bytes, **changes) -> PublishedText:
         train_shards=2,
         val_shards=1,
         scored_tokens=None,
+        scored_bytes=None,
+        sidecar=None,
+        remote_sidecar=None,
+        transform="none",
+        most_shared=0,
     )
     return PublishedText(**{**fields, **changes})
 
@@ -140,9 +145,9 @@ def test_too_few_tokens(tmp_path, model, changes, key):
 
 
 def test_published_constants(tmp_path, model):
-    published(tmp_path, model, scored_tokens=(7, 1499)).prepare(quiet)
+    published(tmp_path, model, scored_tokens=(7, 1499), scored_bytes=(0, 0)).prepare(quiet)
     with pytest.raises(UserError, match="1,500 tokens, but published scores of tiny cover 9,999"):
-        published(tmp_path, model, scored_tokens=(9999,)).prepare(quiet)
+        published(tmp_path, model, scored_tokens=(9999,), scored_bytes=(0,)).prepare(quiet)
 
 
 def test_findings_are_remembered_until_a_file_changes(tmp_path, model):
@@ -214,14 +219,17 @@ def test_dev_slice_may_span_shards(tmp_path, model):
 def stated(tmp_path: Path, **changes) -> Path:
     shard = {name: Shard(name, "", 9, 3, 1, 1, 1, None) for name in ("train", "val")}
     whole = dict(
-        format=1,
+        format=2,
         name="n",
         tokenizer={"file": "t", "sha256": "", "vocab_size": 512},
+        transform={"name": "none", "sha256": None},
+        byte_rule="table",
         files=shard,
-        documents={"train": ["a"], "val": ["b"]},
+        documents=None,
         parameters={},
         dropped={},
-        python=None,
+        made_with={},
+        origin={},
     )
     path = tmp_path / "manifest.json"
     Manifest(**{**whole, **changes}).write(path)
@@ -231,9 +239,9 @@ def stated(tmp_path: Path, **changes) -> Path:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"format": 2}, "format 2"),
+        ({"format": 1}, "format 1, this pgolf reads 2"),
         ({"files": {"t": Shard("train", "", 9, 3, 1, 1, 1, None)}}, "no file of the val split"),
-        ({"documents": {"train": ["a", "b"], "val": ["b"]}}, "1 documents are in training and validation"),
+        ({"byte_rule": "sidecar"}, "byte counts for 0 tokens, but 9 in the validation split"),
         ({"tokenizer": {"file": "t", "sha256": "", "vocab_size": 3}}, "token 3 is outside the vocabulary of 3"),
     ],
 )
@@ -244,7 +252,7 @@ def test_manifest_is_checked_when_opened(tmp_path, changes, told):
 
 
 def test_manifest_of_another_kind(tmp_path):
-    (tmp_path / "m.json").write_text('{"files": {"a": {"split": "train"}}}')
+    (tmp_path / "m.json").write_text('{"format": 2, "files": {"a": {"split": "train"}}}')
     with pytest.raises(UserError, match="not a pgolf data manifest"):
         Manifest.open(tmp_path / "m.json")
 

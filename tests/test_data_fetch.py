@@ -66,6 +66,11 @@ def wanted(folder: Path, **changes) -> PublishedText:
         train_shards=2,
         val_shards=1,
         scored_tokens=(3968,),
+        scored_bytes=(0,),
+        sidecar=None,
+        remote_sidecar=None,
+        transform="none",
+        most_shared=0,
     )
     return PublishedText(**{**fields, **changes})
 
@@ -101,6 +106,16 @@ def test_fetched_and_usable(tmp_path, remote):
         "fineweb_train_000001.bin",
         "fineweb_val_000000.bin",
     ]
+
+
+def test_byte_counts_are_fetched_under_a_name_of_their_own(tmp_path, remote):
+    published = remote / DATASET
+    counts = shard_bytes(np.full(4000, 2, np.uint16))
+    (published / "fineweb_val_bytes_000000.bin").write_bytes(counts)
+    data = wanted(tmp_path, sidecar="fineweb_bytes", remote_sidecar="fineweb_val_bytes")
+    fetch(data, Copying(remote), quiet)
+    assert (data.local / "fineweb_bytes_000000.bin").read_bytes() == counts
+    assert [p.name for p in data.local.glob("fineweb_val_*")] == ["fineweb_val_000000.bin"]
 
 
 def test_only_what_is_missing_is_fetched_again(tmp_path, remote):

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from pgolf.data import Corpus, Manifest, ShuffledWindows, StdlibText, stdlib
+from pgolf.data import Corpus, Manifest, ShuffledWindows, StdlibText, cached, stdlib
 from pgolf.data.documents import (
-    Document,
     Dropped,
     Sources,
     _without_repeats,
@@ -21,11 +20,13 @@ from pgolf.data.documents import (
     read_sources,
     topic_documents,
 )
-from pgolf.data.shards import open_shard, sha256_of
-from pgolf.data.tokenizer import SENTENCE_CHARACTERS, encode, sentences, train
+from pgolf.data.manifest import shared_documents
+from pgolf.data.shards import hashes, open_shard, sha256_of, shard_bytes
+from pgolf.data.streams import Stream
+from pgolf.data.tokenizer import SENTENCE_CHARACTERS, sentences, train
 from pgolf.errors import UserError
 
-SMALL = {"vocab_size": 512, "val_fraction": 0.1}
+SMALL = stdlib.plan(512, 0.1)
 ODD = [
     "",
     " ",
@@ -131,12 +132,27 @@ def test_what_cannot_be_represented_is_left_out_and_counted():
     assert dropped.empty_or_equal == 1 + 5  # c.py is b.py; code of d and e, docstrings of a, b and c are empty
 
 
-def test_split_is_by_hash_and_near_its_fraction():
-    found = sorted((Document("code", str(i), f"{i} " * (i % 50)) for i in range(2000)), key=lambda d: d.sha256)
-    parts = stdlib.split(found, 0.05)
-    size = {name: sum(len(d.text) for d in part) for name, part in parts.items()}
-    assert size["val"] / sum(size.values()) == pytest.approx(0.05, abs=0.002)
-    assert max(d.sha256 for d in parts["val"]) < min(d.sha256 for d in parts["train"])
+def plain_build(sources: Sources, fraction: float) -> dict[str, bytes]:
+    """The same corpus in a few lines: everything in memory, sorted, cut where the bytes are nearest, encoded one by one."""
+    found, _ = documents(sources, lambda done: None)
+    reached = np.cumsum([len(d.text.encode()) for d in found])
+    count = 1 + int(np.argmin(np.abs(reached[:-1] - fraction * reached[-1])))
+    model = train([d.text for d in found[count:]], 512)
+    sp = sentencepiece.SentencePieceProcessor(model_proto=model)
+    parts = {"train": found[count:], "val": found[:count]}
+    shards = {
+        f"stdlib_{name}_000000.bin": shard_bytes(
+            np.array([i for d in part for i in sp.encode(d.text, add_bos=True)], np.uint16)
+        )
+        for name, part in parts.items()
+    }
+    return shards | {"tokenizer.model": model}
+
+
+def test_a_build_gives_the_bytes_of_a_plain_one(small):
+    folder = stdlib.prepare(small, SMALL, quiet)
+    for name, data in plain_build(small_sources(), 0.1).items():
+        assert (folder / name).read_bytes() == data
 
 
 def test_sentences_keep_the_text():
@@ -148,14 +164,8 @@ def test_sentences_keep_the_text():
 
 def test_tokenizer_gives_every_text_back(whole):
     _, corpus, _ = whole
-    model = Path(corpus.training.tokenizer).read_bytes()
-    assert all(ids[0] == 1 for ids in encode(model, ODD, lambda done: None))
-
-
-def test_a_tokenizer_that_loses_text_is_noticed(whole):
-    _, corpus, _ = whole
-    with pytest.raises(RuntimeError, match="at character 1, '▁b' came back as ' b'"):
-        encode(Path(corpus.training.tokenizer).read_bytes(), ["a▁b"], lambda done: None)
+    sp = sentencepiece.SentencePieceProcessor(model_file=corpus.training.tokenizer)
+    assert sp.decode(sp.encode(ODD)) == ODD
 
 
 def test_training_a_tokenizer_is_deterministic():
@@ -169,9 +179,11 @@ def test_the_whole_library(whole):
     assert 250_000 < manifest.bytes("val") < 600_000
     assert 0.025 < manifest.bytes("val") / (manifest.bytes("val") + manifest.bytes("train")) < 0.045
     assert manifest.bytes("val") / manifest.tokens("val") > 2.5
-    assert not set(manifest.documents["train"]) & set(manifest.documents["val"])
+    rows = [manifest.index(Path(corpus.training.tokenizer).parent, split) for split in ("train", "val")]
+    assert shared_documents(*rows) == []
+    assert manifest.dropped["repeated_paragraphs"] > 100
     assert [done for _, done in shown][-1] == 1.0
-    assert len({stage for stage, _ in shown}) == 4
+    assert len({stage for stage, _ in shown}) == 6
     assert data.locate() == corpus
 
 
@@ -190,7 +202,9 @@ def test_shards_hold_the_documents_and_no_long_line_twice(whole):
     lines = {}
     for split, short in (("training", "train"), ("validation", "val")):
         texts = texts_of(corpus, split)
-        assert [hashlib.sha256(t.encode()).hexdigest() for t in texts] == corpus.manifest.documents[short]
+        index = corpus.manifest.index(Path(corpus.training.tokenizer).parent, short)
+        assert [hashlib.sha256(t.encode()).digest() for t in texts] == hashes(index)
+        assert [len(t.encode()) for t in texts] == index["bytes"].tolist()
         assert sum(len(t.encode()) for t in texts) == corpus.manifest.bytes(short)
         lines[split] = [line.strip() for t in texts for line in t.splitlines() if len(line.strip()) >= 70]
     teaching = set(lines["training"])
@@ -201,7 +215,7 @@ def test_found_again_and_built_anew_only_for_other_inputs(small, monkeypatch):
     first = stdlib.prepare(small, SMALL, quiet)
     assert stdlib.prepare(small, SMALL, lambda *a: pytest.fail("was built again")) == first
     assert stdlib.locate(small, SMALL) == first
-    assert stdlib.locate(small, {**SMALL, "val_fraction": 0.2}) != first
+    assert stdlib.locate(small, stdlib.plan(512, 0.2)) != first
     changed = small_sources()
     changed.modules["json/decoder.py"] += b"# more\n"
     monkeypatch.setattr(stdlib, "read_sources", lambda: changed)
@@ -209,7 +223,11 @@ def test_found_again_and_built_anew_only_for_other_inputs(small, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "file", ["stdlib_train_000000.bin", "stdlib_val_000000.bin", "tokenizer.model", "manifest.json"]
+    "file",
+    [
+        *("stdlib_train_000000.bin", "stdlib_val_000000.bin", "tokenizer.model", "manifest.json"),
+        *("stdlib_train_000000.documents", "stdlib_val_000000.documents"),
+    ],
 )
 def test_a_spoilt_cache_is_built_anew_with_a_notice(small, file):
     folder = stdlib.prepare(small, SMALL, quiet)
@@ -222,39 +240,39 @@ def test_a_spoilt_cache_is_built_anew_with_a_notice(small, file):
     assert [p.name for p in small.iterdir()] == [folder.name]
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(small, monkeypatch):
+@pytest.mark.parametrize("step", [Manifest.write, Stream.append, Stream.flush], ids=lambda f: f.__qualname__)
+def test_a_full_disk_is_told_and_the_build_goes_on_when_there_is_room(small, step):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Manifest, "write", full)
-    with pytest.raises(UserError, match=r"No space left on device\. Make room"):
-        stdlib.prepare(small, SMALL, quiet)
-    assert list(small.iterdir()) == []
+    owner = Manifest if step is Manifest.write else Stream
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, step.__name__, full)
+        with pytest.raises(UserError, match=r"No space left on device\. Make room"):
+            stdlib.prepare(small, SMALL, quiet)
+    folder = stdlib.prepare(small, SMALL, quiet)
+    assert [p.name for p in small.iterdir()] == [folder.name]
+    assert cached.flaw(folder) is None
 
 
-def test_an_interrupted_build_leaves_nothing(small, monkeypatch):
+def test_what_an_interrupted_build_left_is_taken_up_or_swept_away(small, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Manifest, "write", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        stdlib.prepare(small, SMALL, quiet)
-    assert list(small.iterdir()) == []
-
-
-def test_what_a_killed_build_left_is_swept_up_later(small, monkeypatch):
-    left = small / ".stdlib-0.f00.tmp"
-    left.mkdir(parents=True)
-    monkeypatch.setattr(stdlib, "STALE_SECONDS", -1)
-    monkeypatch.setattr(Manifest, "write", lambda self, path: path.write_text(""))
-    monkeypatch.setattr(stdlib, "_write", lambda folder, *rest: None)
-    stdlib.prepare(small, SMALL, quiet)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Manifest, "write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            stdlib.prepare(small, SMALL, quiet)
+    (left,) = small.iterdir()
+    assert left.name.endswith(".building")
+    monkeypatch.setattr(cached, "STALE_SECONDS", -1)
+    stdlib.prepare(small, stdlib.plan(512, 0.2), quiet)
     assert not left.exists()
 
 
 def test_a_cache_that_cannot_be_made(small):
     small.write_text("a file is in the way")
-    with pytest.raises(UserError, match=r"data.cache=\.\.\. or PGOLF_CACHE"):
+    with pytest.raises(UserError, match=r"Not a directory.*data.cache=.*PGOLF_CACHE"):
         stdlib.prepare(small, SMALL, quiet)
 
 
@@ -274,4 +292,4 @@ def test_two_processes_may_build_at_once(tmp_path):
         folders = pool.map(build_in_process, [tmp_path, tmp_path], chunksize=1)
     assert folders[0] == folders[1]
     assert [str(p) for p in tmp_path.iterdir()] == folders[:1]
-    assert stdlib.flaw(Path(folders[0])) is None
+    assert cached.flaw(Path(folders[0])) is None

@@ -168,7 +168,7 @@ def test_another_tokenizers_tokens_and_tables_are_refused(tokenizer):
     table = byte_table(tokenizer)
     with pytest.raises(UserError, match=r"token 400 at position 2 is outside the vocabulary of 400"):
         check_range(np.array([0, 399, 400, 500], np.uint16), table.vocabulary)
-    smaller = replace(table, base=table.base[:300])
+    smaller = replace(table, boundary=table.boundary[:300])
     with pytest.raises(UserError, match="another tokenizer"):
         prove(stream(tokenizer), tokenizer, smaller)
 

@@ -110,7 +110,7 @@ NUMBERS = {
     ),
     "validation": (
         {"tokens": 62021633, "bytes": 151},
-        "validation: 62,021,633 tokens, 151 bytes by table and by decoding",
+        "validation: 62,021,633 tokens, 151 bytes, proven by document",
     ),
     "notice": ({"text": "{left} s"}, "{left} s"),
 }

@@ -11,7 +11,7 @@ from pgolf.console import Console, NullConsole
 from pgolf.data import Corpus, Data
 from pgolf.errors import UserError
 from pgolf.eval import Eval
-from pgolf.eval.bytes import ByteTable, byte_table
+from pgolf.eval.bytes import ByteCounts
 from pgolf.eval.text import Outline
 from pgolf.judge import load
 from pgolf.machine import Machine
@@ -52,7 +52,7 @@ class Case:
     machine: Machine
     corpus: Corpus
     ids: np.ndarray
-    table: ByteTable
+    table: ByteCounts
     console: Console
 
     @classmethod
@@ -65,7 +65,7 @@ class Case:
         here = config | {"data": (places or Places()).applied(config.get("data"))}
         corpus = prepared(here["data"], console)
         text = corpus.validation
-        return cls(run, config, here, *parts, corpus, text.read(), byte_table(text.tokenizer), console)
+        return cls(run, config, here, *parts, corpus, text.read(), text.byte_counts(), console)
 
     def model(self, world: World = ALONE) -> Any:
         """A fresh model from the artifact."""

@@ -142,7 +142,7 @@ def counts(record: dict[str, Any], targets: int, proven: int, scored_bytes: int)
             told["bytes"] == scored_bytes,
             "bytes",
             f"{told['bytes']:,} counted, table and decoding give {scored_bytes:,}",
-            f"{scored_bytes:,} scored; {proven:,} of the split by table and by decoding",
+            f"{scored_bytes:,} scored; {proven:,} of the split proven by document",
         ),
         (
             "mistake 8",

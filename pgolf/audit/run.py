@@ -19,7 +19,7 @@ from pgolf.audit.show import EnoughError, Experiments, Rescoring
 from pgolf.audit.watch import Bench
 from pgolf.console import Console
 from pgolf.errors import UserError
-from pgolf.eval.bytes import ByteTable, prove, token_bytes
+from pgolf.eval.bytes import prove, token_bytes
 from pgolf.eval.evaluate import evaluate
 from pgolf.eval.ledger import LedgerError
 from pgolf.export.code import script
@@ -92,8 +92,9 @@ def unfinished(run: Run) -> list[Finding]:
 
 def experiments(case: Case) -> list[Finding]:
     """The probes, on an excerpt and with windows small enough for a CPU; the line says what was made smaller."""
-    ttt, evaluation, ids = case.ttt, case.evaluation, excerpt(case.ids, case.table)
-    small = Bench(evaluation.shortened(CONTEXT), ttt.shortened(CONTEXT), case.model, case.table, ids)
+    ttt, evaluation, taken = case.ttt, case.evaluation, excerpt(case.ids, case.table.boundary)
+    ids = case.ids[taken]
+    small = Bench(evaluation.shortened(CONTEXT), ttt.shortened(CONTEXT), case.model, case.table.at(taken), ids)
     with case.console.live():
         found = probe(replace(small, heard=Experiments(case.console, evaluations(ttt))))
     what = (
@@ -103,13 +104,13 @@ def experiments(case: Case) -> list[Finding]:
     return [Finding("scope", "note", "excerpt", what, ""), *found]
 
 
-def excerpt(ids: np.ndarray, table: ByteTable, tokens: int = EXCERPT, each: int = 400) -> np.ndarray:
-    """The heads of the first documents, up to `each` tokens of one, `tokens` + 1 in all (fewer if the text is shorter)."""
+def excerpt(ids: np.ndarray, boundary: np.ndarray, tokens: int = EXCERPT, each: int = 400) -> np.ndarray:
+    """Positions of the heads of the first documents, up to `each` tokens of one, `tokens` + 1 in all (fewer if the text is
+    shorter)."""
     near = ids[: 64 * tokens]
-    starts = np.unique([0, *np.flatnonzero(table.boundary[near]), len(near)])
-    heads = [near[a : min(a + each, b)] for a, b in pairwise(starts)]
-    taken = np.concatenate(heads)[: tokens + 1]
-    return taken if len(taken) > tokens else ids[: tokens + 1]
+    starts = np.unique([0, *np.flatnonzero(boundary[near]), len(near)])
+    taken = np.concatenate([np.arange(a, min(a + each, b)) for a, b in pairwise(starts)])[: tokens + 1]
+    return taken if len(taken) > tokens else np.arange(min(tokens + 1, len(ids)))
 
 
 def rescored(case: Case, seconds: float) -> list[Finding]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pgolf.eval import Eval
-from pgolf.eval.bytes import ByteTable
+from pgolf.eval.bytes import ByteCounts
 from pgolf.eval.evaluate import evaluate
 from pgolf.eval.ledger import LedgerError, Progress, Score
 from pgolf.eval.windows import Batch, Plan
@@ -139,7 +139,7 @@ class Bench:
     evaluation: Eval
     ttt: TTT
     model: Callable[[], "Transformer"]
-    table: ByteTable
+    table: ByteCounts
     ids: np.ndarray
     heard: Callable[[Progress], None] = lambda _: None
 

@@ -10,84 +10,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.data.corpus import Corpus, Manifest, TrainingText, ValidationText
+from pgolf.data.corpus import Corpus, TrainingText, ValidationText
+from pgolf.data.loader import CoprimeShards, InOrder, Loader, PackedDocuments, ShuffledWindows
+from pgolf.data.manifest import MANIFEST, TOKENIZER, Manifest
 from pgolf.errors import ConfigError, need
 
 if TYPE_CHECKING:
-    from pgolf.data.loaders import Batches
-    from pgolf.data.windows import Windows
+    from pgolf.data.assemble import Plan
 
 __all__ = [
+    "BuiltText",
     "CoprimeShards",
     "Corpus",
     "Data",
     "InOrder",
     "Loader",
     "Manifest",
+    "PackedDocuments",
     "PublishedText",
     "ShuffledWindows",
     "StdlibText",
+    "TextFiles",
     "TrainingText",
     "ValidationText",
 ]
 
+TEXT_WORDS = {
+    "errors": ("strict", "replace"),
+    "transform": ("none", "caseops"),
+    "model_type": ("bpe", "unigram"),
+    "byte_rule": (None, "table", "decoded", "sidecar"),
+}
 Show = Callable[[str, float], None]  # what is being done, and how much of it is (0 to 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loader(ABC):
-    """In which order the windows of the training text are met. Every window once per epoch, whatever the order."""
-
-    @abstractmethod
-    def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
-        """Endless global batches of `batch_sequences` windows, the same for any number of ranks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class InOrder(Loader):
-    """Front to back, again and again."""
-
-    def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
-        from pgolf.data.loaders import Batches, Straight
-
-        return Batches(Straight(windows), batch_sequences)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShuffledWindows(Loader):
-    """A fresh permutation of all windows for every epoch, each shard cut from a random phase."""
-
-    def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
-        from pgolf.data.loaders import Batches, Shuffled
-
-        return Batches(Shuffled(windows, seed), batch_sequences)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CoprimeShards(Loader):
-    """Each shard walked with a stride coprime to its number of windows; a batch mixes several shards.
-
-    Over the first `ramp_batches` batches the shards in a batch go from `shards_first` to `shards_last`, and the weight of
-    a shard from (windows it has left)^`power_first` to the power `power_last`.
-    """
-
-    shards_first: int
-    shards_last: int
-    power_first: float
-    power_last: float
-    ramp_batches: int
-
-    def __post_init__(self) -> None:
-        need(self.shards_first >= 1, "data.loader.shards_first", self.shards_first, "at least 1")
-        need(self.shards_last >= 1, "data.loader.shards_last", self.shards_last, "at least 1")
-        need(0 < self.power_first <= 4, "data.loader.power_first", self.power_first, "above 0 and at most 4")
-        need(0 < self.power_last <= 4, "data.loader.power_last", self.power_last, "above 0 and at most 4")
-        need(self.ramp_batches >= 1, "data.loader.ramp_batches", self.ramp_batches, "at least 1")
-
-    def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
-        from pgolf.data.loaders import Batches, Coprime
-
-        return Batches(Coprime(windows, seed, self), batch_sequences)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +97,10 @@ class Data(ABC):
     def _corpus(self, manifest: Manifest, folder: Path, tokenizer: str) -> Corpus:
         return Corpus.of(manifest, folder, folder / tokenizer, self.sequence_length, self.dev_tokens)
 
+    def _built(self, folder: Path) -> Corpus:
+        """The corpus of a folder that pgolf built."""
+        return self._corpus(Manifest.open(folder / MANIFEST), folder, TOKENIZER)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StdlibText(Data):
@@ -160,21 +118,67 @@ class StdlibText(Data):
     def prepare(self, show: Show) -> Corpus:
         from pgolf.data import stdlib
 
-        return self._opened(stdlib.prepare(self.cache_folder, self._parameters(), show))
+        return self._built(stdlib.prepare(self.cache_folder, self._plan(), show))
 
     def locate(self) -> Corpus | None:
+        from pgolf.data import cached, stdlib
+
+        folder = stdlib.locate(self.cache_folder, self._plan())
+        return self._built(folder) if folder.exists() and cached.flaw(folder) is None else None
+
+    def _plan(self) -> "Plan":
         from pgolf.data import stdlib
 
-        folder = stdlib.locate(self.cache_folder, self._parameters())
-        return self._opened(folder) if folder.exists() and stdlib.flaw(folder) is None else None
+        return stdlib.plan(self.vocab_size, self.val_fraction)
 
-    def _opened(self, folder: Path) -> Corpus:
-        from pgolf.data import stdlib
 
-        return self._corpus(Manifest.open(folder / stdlib.MANIFEST), folder, stdlib.TOKENIZER)
+@dataclass(frozen=True, kw_only=True)
+class TextFiles(Data):
+    """Documents of your own: `files`, of which `val_fraction` of the bytes judge, chosen by hash, or else all of `val_files`.
 
-    def _parameters(self) -> dict[str, float]:
-        return {"vocab_size": self.vocab_size, "val_fraction": self.val_fraction}
+    `document_separator` cuts text files; `field` of JSON lines and parquet is the text; `errors` is strict, or replace for what
+    is no text. `tokenizer` is a SentencePiece model; without one, `vocab_size` pieces of `model_type` are learned from the
+    training documents, after `transform`. `byte_rule` says how bytes are counted: table, decoded or sidecar; null is sidecar
+    where a transform changes the text, else table.
+    """
+
+    files: tuple[str, ...]
+    val_files: tuple[str, ...] | None
+    val_fraction: float
+    document_separator: str | None
+    field: str
+    errors: str
+    transform: str
+    tokenizer: str | None
+    model_type: str
+    byte_rule: str | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        need(len(self.files) > 0, "data.files", list(self.files), "your files, as data.files=corpus/*.txt")
+        need(0.0001 <= self.val_fraction <= 0.5, "data.val_fraction", self.val_fraction, "between 0.0001 and 0.5")
+        for key, words in TEXT_WORDS.items():
+            value = getattr(self, key)
+            need(value in words, f"data.{key}", value, f"one of {', '.join(str(word or 'null') for word in words)}")
+        if self.transform != "none" and self.counting != "sidecar":
+            allowed = f"must be sidecar with data.transform={self.transform}: a table counts the transformed text"
+            raise ConfigError("data.byte_rule", self.byte_rule, allowed)
+
+    @property
+    def counting(self) -> str:
+        """The rule by which bytes are counted."""
+        return self.byte_rule or ("table" if self.transform == "none" else "sidecar")
+
+    def prepare(self, show: Show) -> Corpus:
+        from pgolf.data import text
+
+        return self._built(text.prepare(self, show))
+
+    def locate(self) -> Corpus | None:
+        from pgolf.data import cached, text
+
+        folder = text.locate(self)
+        return self._built(folder) if folder.exists() and cached.flaw(folder) is None else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +186,9 @@ class PublishedText(Data):
     """Shards that others published: `folder` holds fineweb_train_*.bin and fineweb_val_*.bin, `tokenizer` lies in it.
 
     `python -m pgolf.data <option>` fetches them from the `dataset` of a `repository` under its folder `root`, with
-    `train_shards` and `val_shards` files. The whole validation split scores one of `scored_tokens` (null: not checked).
+    `train_shards` and `val_shards` files. Text that went through a `transform` has its bytes counted by files `sidecar`_*.bin.
+    The whole validation split scores one of `scored_tokens`, of as many `scored_bytes` (0: not known; null: neither is checked).
+    At most `most_shared` training documents may be validation documents too. A folder that pgolf built is taken as it is.
     """
 
     folder: str
@@ -191,14 +197,69 @@ class PublishedText(Data):
     root: str
     dataset: str
     remote_tokenizer: str
+    sidecar: str | None
+    remote_sidecar: str | None
+    transform: str
     train_shards: int
     val_shards: int
     scored_tokens: tuple[int, ...] | None
+    scored_bytes: tuple[int, ...] | None
+    most_shared: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
         need(self.train_shards >= 1, "data.train_shards", self.train_shards, "at least 1")
         need(self.val_shards >= 1, "data.val_shards", self.val_shards, "at least 1")
+        need(self.most_shared >= 0, "data.most_shared", self.most_shared, "at least 0")
+        as_many = len(self.scored_bytes or ()) == len(self.scored_tokens or ())
+        need(
+            as_many or not self.scored_tokens,
+            "data.scored_bytes",
+            self.scored_bytes,
+            "one for each of data.scored_tokens",
+        )
+
+    @property
+    def local(self) -> Path:
+        return Path(self.folder).expanduser().absolute()
+
+    @property
+    def built_here(self) -> bool:
+        """Whether the folder is one that pgolf built."""
+        return (self.local / MANIFEST).exists()
+
+    def corpus_of(self, manifest: Manifest) -> Corpus:
+        return self._corpus(manifest, self.local, self.tokenizer)
+
+    def prepare(self, show: Show) -> Corpus:
+        from pgolf.data import published
+
+        if self.built_here:
+            published.opened(self.local, self.vocab_size, show)
+            return self._built(self.local)
+        return self.corpus_of(published.prepare(self, show))
+
+    def locate(self) -> Corpus | None:
+        from pgolf.data import published
+
+        if self.built_here:
+            return self._built(self.local)
+        manifest = published.by_headers(self)
+        return self.corpus_of(manifest) if manifest else None
+
+    def require(self) -> Corpus:
+        from pgolf.data import published
+
+        if not self.built_here:
+            published.require(self)
+        return self.locate()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltText(Data):
+    """A `folder` that `python -m pgolf.data build` made, used as its manifest states it."""
+
+    folder: str
 
     @property
     def local(self) -> Path:
@@ -207,16 +268,17 @@ class PublishedText(Data):
     def prepare(self, show: Show) -> Corpus:
         from pgolf.data import published
 
-        return self._corpus(published.prepare(self, show), self.local, self.tokenizer)
+        published.opened(self.local, self.vocab_size, show)
+        return self._built(self.local)
 
     def locate(self) -> Corpus | None:
-        from pgolf.data import published
-
-        manifest = published.by_headers(self)
-        return self._corpus(manifest, self.local, self.tokenizer) if manifest else None
+        return self._built(self.local) if (self.local / MANIFEST).exists() else None
 
     def require(self) -> Corpus:
-        from pgolf.data import published
+        from pgolf.data.tokenizer import check_tokenizer
 
-        published.require(self)
+        if not (self.local / MANIFEST).exists():
+            allowed = "must be a folder that `python -m pgolf.data build` made"
+            raise ConfigError("data.folder", self.folder, allowed)
+        check_tokenizer(self.local / TOKENIZER, self.vocab_size)
         return self.locate()

@@ -1,25 +1,33 @@
-"""`python -m pgolf.data fineweb_sp1024 [train_shards=80] [out=DIR]`: fetch published shards and check them."""
+"""Data sets: fetch what others published, build one of your own, look at one.
+
+python -m pgolf.data fineweb_sp1024 [train_shards=80] [out=DIR]
+python -m pgolf.data build NAME docs=... [tokenizer=FILE | vocab_size=N] ...
+python -m pgolf.data look NAME [--json] [out=PAGE.html]
+"""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from pgolf.command import command
-from pgolf.compose import beside_or_inside
 from pgolf.data import Data, PublishedText
-from pgolf.data.fetch import fetch, hub_download
 from pgolf.errors import UserError, nearest
-from pgolf.schema import build, resolved
+from pgolf.places import beside_or_inside
 
 
 @command(__doc__)
 def main(words: Sequence[str]) -> int:
+    if words and words[0] in ("build", "look"):
+        return import_module("pgolf.data.make" if words[0] == "build" else "pgolf.data.look").main(words[1:])
     if not words or "=" in words[0] or words[0].startswith("-"):
-        raise UserError(f"usage: {__doc__}\nThere are: {', '.join(options())}.")
+        raise UserError(f"usage: {__doc__}To fetch, there are: {', '.join(options())}.")
+    from pgolf.data.fetch import fetch, hub_download
+
     data = overridden(option(words[0]), words[1:])
+    if data.built_here:
+        raise UserError(f"{data.local} holds a data set that was built here; say out=... to fetch into another folder")
     print(f"{data.repository}: {data.dataset} -> {data.local}", flush=True)
     fetch(data, hub_download, line)
     manifest = data.prepare(line).manifest
@@ -42,6 +50,10 @@ def options() -> list[str]:
 
 
 def option(name: str) -> PublishedText:
+    from omegaconf import OmegaConf
+
+    from pgolf.schema import build, resolved
+
     if name not in options():
         raise UserError(
             f"{name}: nothing to fetch by that name. There are: {', '.join(options())}.{nearest(name, options())}"

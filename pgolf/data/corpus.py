@@ -1,109 +1,21 @@
 """What a prepared corpus is to the rest of pgolf: paths, counts and hashes, small enough to travel to any process.
 
-The manifest is the file they come from. `TrainingText` and `ValidationText` are made from its two halves and share
-nothing but the tokenizer, so a process that is given one cannot find the other.
+`TrainingText` and `ValidationText` are made from the two halves of a manifest and share nothing but the tokenizer, so a process
+that is given one cannot find the other.
 """
 
-import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.errors import ConfigError, UserError
-from pgolf.files import read_json, write_json
+from pgolf.data.manifest import SIDECAR, SPLITS, Manifest
+from pgolf.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from pgolf.data.windows import Windows
-
-FORMAT = 1
-SPLITS = ("train", "val")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file of a split. `bytes` and `documents` are of the decoded text (None where nobody counted)."""
-
-    split: str
-    sha256: str
-    tokens: int
-    max_token: int
-    bytes: int | None
-    documents: int | None
-    size: int
-    mtime_ns: int | None
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Everything a corpus states about itself; `documents` are the sha256 of the texts per split, where known."""
-
-    format: int
-    name: str
-    tokenizer: dict
-    files: dict[str, Shard]
-    documents: dict[str, list[str]] | None
-    parameters: dict
-    dropped: dict
-    python: str | None
-
-    @classmethod
-    def open(cls, path: Path) -> "Manifest":
-        """Read and check: the format, both splits, tokens inside the vocabulary, no document in both splits."""
-        stated = read_json(path)
-        try:
-            files = {name: Shard(**shard) for name, shard in stated.pop("files").items()}
-            manifest = cls(files=files, **stated)
-        except (KeyError, TypeError, AttributeError) as wrong:
-            raise UserError(
-                f"manifest {path}: not a pgolf data manifest ({wrong}); delete it to have it made anew"
-            ) from None
-        manifest.check(str(path))
-        return manifest
-
-    def write(self, path: Path) -> None:
-        write_json(path, asdict(self))
-
-    def check(self, where: str) -> None:
-        if self.format != FORMAT:
-            raise UserError(
-                f"manifest {where}: format {self.format!r}, this pgolf reads {FORMAT}; delete it to have it made anew"
-            )
-        for split in SPLITS:
-            if not self.of(split):
-                raise UserError(f"manifest {where}: no file of the {split} split")
-        self.check_tokens()
-        both = set.intersection(*(set(self.documents[s]) for s in SPLITS)) if self.documents else set()
-        if both:
-            raise UserError(
-                f"manifest {where}: {len(both)} documents are in training and validation, first {min(both)}"
-            )
-
-    def check_tokens(self) -> None:
-        vocabulary = self.tokenizer["vocab_size"]
-        for name, shard in self.files.items():
-            if shard.max_token >= vocabulary:
-                raise UserError(
-                    f"shard {name}: token {shard.max_token} is outside the vocabulary of {vocabulary} pieces;"
-                    " it was made with another tokenizer"
-                )
-
-    def of(self, split: str) -> dict[str, Shard]:
-        return {name: shard for name, shard in self.files.items() if shard.split == split}
-
-    def tokens(self, split: str) -> int:
-        return sum(shard.tokens for shard in self.of(split).values())
-
-    def bytes(self, split: str) -> int | None:
-        """Bytes of the decoded text of a split, or None where they were not counted."""
-        counted = [shard.bytes for shard in self.of(split).values()]
-        return None if None in counted else sum(counted)
-
-    def text_sha256(self) -> str:
-        """Identity of the tokens: hash of the names and hashes of shards and tokenizer, wherever the files lie."""
-        named = [f"{name} {shard.sha256}" for name, shard in sorted(self.files.items())]
-        return hashlib.sha256("\n".join([self.tokenizer["sha256"], *named]).encode()).hexdigest()
+    from pgolf.eval.bytes import ByteCounts
 
 
 @dataclass(frozen=True)
@@ -161,7 +73,10 @@ class TrainingText:
 
 @dataclass(frozen=True)
 class ValidationText:
-    """The validation split, to be read whole and in order. `bytes` is the length of its decoded text."""
+    """The validation split, to be read whole and in order. `bytes` is the length of its text, as it is counted.
+
+    Where bytes are counted by a sidecar, its files lie beside the shards, and so does the index of documents, if there is one.
+    """
 
     name: str
     paths: tuple[str, ...]
@@ -171,10 +86,30 @@ class ValidationText:
     vocab_size: int
     tokenizer: str
     tokenizer_sha256: str
+    sidecar: tuple[str, ...]
+    sidecar_sha256: tuple[str, ...]
+    index: str | None
+    index_sha256: str | None
 
     @property
     def tokens(self) -> int:
         return sum(self.counts)
+
+    def byte_counts(self) -> "ByteCounts":
+        """How many bytes each token stands for. Raises UserError unless every file is the one the manifest describes."""
+        import numpy as np
+
+        from pgolf.data.shards import ROW, read_whole, verify_file
+        from pgolf.eval.bytes import Sidecar, boundaries, byte_table, load_tokenizer
+
+        if not self.sidecar:
+            return byte_table(self.tokenizer)
+        folder, documents = Path(self.paths[0]).parent, None
+        per_token = read_whole([str(folder / name) for name in self.sidecar], self.counts, self.sidecar_sha256)
+        if self.index:
+            verify_file(folder / self.index, self.index_sha256)
+            documents = np.fromfile(folder / self.index, ROW)["bytes"]
+        return Sidecar(per_token, boundaries(load_tokenizer(self.tokenizer)), documents)
 
     def read(self) -> "np.ndarray":
         """All tokens as one (N,) uint16 array. Raises UserError unless every file is the one the manifest describes."""
@@ -208,14 +143,18 @@ class Corpus:
         name, model, vocabulary = manifest.name, str(tokenizer), manifest.tokenizer["vocab_size"]
         training = TrainingText(name, *of("train"), vocabulary, sequence_length, dev_tokens, model)
         hashes = tuple(shard.sha256 for shard in manifest.of("val").values())
-        digest = manifest.tokenizer["sha256"]
-        validation = ValidationText(name, *of("val"), hashes, manifest.bytes("val"), vocabulary, model, digest)
+        sidecar = manifest.of(SIDECAR)
+        counted = tuple(sidecar), tuple(shard.sha256 for shard in sidecar.values())
+        index = manifest.documents["val"] if sidecar and manifest.documents else None
+        stated = (index.file, index.sha256) if index else (None, None)
+        digest, size = manifest.tokenizer["sha256"], manifest.bytes("val")
+        validation = ValidationText(name, *of("val"), hashes, size, vocabulary, model, digest, *counted, *stated)
         return cls(training, validation, manifest)
 
     def section(self) -> dict:
         """The record's `data` section."""
         manifest = self.manifest
-        documents = {s: len(manifest.documents[s]) for s in SPLITS} if manifest.documents else None
+        documents = {split: manifest.documents_of(split) for split in SPLITS}
         return {
             "name": manifest.name,
             "manifest_sha256": manifest.text_sha256(),
@@ -226,6 +165,8 @@ class Corpus:
             "dev_tokens": self.training.dev_tokens,
             "val_tokens": manifest.tokens("val"),
             "val_bytes": manifest.bytes("val"),
-            "documents": documents,
+            "documents": None if None in documents.values() else documents,
+            "transform": manifest.transform,
+            "byte_rule": manifest.byte_rule,
             "dropped": manifest.dropped,
         }

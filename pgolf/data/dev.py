@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from pgolf.data.caseops import MARKERS
 from pgolf.data.corpus import TrainingText
 
 if TYPE_CHECKING:
@@ -16,11 +17,13 @@ class Dev:
     """The slice as whole windows of the training length, and the bytes of their targets."""
 
     def __init__(self, text: TrainingText):
-        from pgolf.eval.bytes import byte_table, token_bytes
+        from pgolf.eval.bytes import byte_table, load_tokenizer, token_bytes
 
         tokens, length = text.dev(), text.sequence_length
         count = (len(tokens) - 1) // length
-        self.bytes = int(token_bytes(tokens, byte_table(text.tokenizer))[1 : count * length + 1].sum())
+        sp, table = load_tokenizer(text.tokenizer), byte_table(text.tokenizer)
+        table.base[[i for i in range(table.vocabulary) if sp.id_to_piece(i) in MARKERS]] = 0  # no text of the original
+        self.bytes = int(token_bytes(tokens, table)[1 : count * length + 1].sum())
         self.windows = np.stack([tokens[i * length : (i + 1) * length + 1] for i in range(count)])
 
     @torch.no_grad()

@@ -91,7 +91,14 @@ def _wanted(data: "PublishedText", val_shards: int) -> dict[str, str]:
     folder = f"{data.root}/datasets/{data.dataset}"
     names = [f"fineweb_val_{i:06d}.bin" for i in range(val_shards)]
     names += [f"fineweb_train_{i:06d}.bin" for i in range(data.train_shards)]
-    return {data.tokenizer: f"{data.root}/{data.remote_tokenizer}", **{name: f"{folder}/{name}" for name in names}}
+    sidecar = {
+        f"{data.sidecar}_{i:06d}.bin": f"{folder}/{data.remote_sidecar}_{i:06d}.bin"
+        for i in range(val_shards if data.sidecar else 0)
+    }
+    return sidecar | {
+        data.tokenizer: f"{data.root}/{data.remote_tokenizer}",
+        **{name: f"{folder}/{name}" for name in names},
+    }
 
 
 def _remote_stats(data: "PublishedText", download: Download, parts: Path) -> dict:
@@ -128,7 +135,7 @@ def _sound(place: Path) -> bool:
 
 def _check_tokens(data: "PublishedText", stats: dict) -> None:
     stated = stats.get("tokens_val")
-    found = sum(checked_count(path) for path in data.local.glob("fineweb_val_*.bin"))
+    found = sum(checked_count(path) for path in data.local.glob("fineweb_val_[0-9]*.bin"))
     if stated is not None and found != stated:
         raise UserError(
             f"{data.local}: {found:,} validation tokens, the manifest of {data.repository} says {stated:,};"

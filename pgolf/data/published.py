@@ -12,15 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pgolf.data.corpus import FORMAT, SPLITS, Manifest, Shard
+from pgolf.data.encode import transform_facts
+from pgolf.data.manifest import FORMAT, MANIFEST, SIDECAR, SPLITS, Manifest, Shard
+from pgolf.data.overlap import shared_documents
 from pgolf.data.shards import checked_count, max_token, open_shard, sha256_of
 from pgolf.data.tokenizer import check_tokenizer
-from pgolf.errors import UserError
-from pgolf.eval.bytes import decoded, load_tokenizer
+from pgolf.errors import ConfigError, UserError
+from pgolf.eval.bytes import documents, load_tokenizer, prefix_sums, prove, token_bytes
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pgolf.data import PublishedText
 
 CROP = 2048  # published scores leave out the tail that does not fill a sequence of this length
@@ -32,14 +34,22 @@ def prepare(data: "PublishedText", show: Show) -> Manifest:
     """The manifest of the shards in `data.folder`, after every check that can be made here."""
     paths = require(data)
     known = _remembered(data)
-    files = _looked_at(paths, known.files if known else {}, show)
+    files = _looked_at(paths, _uncounted(known) if known else {}, show)
     found = _manifest(data, sha256_of(data.local / data.tokenizer), files)
-    if found != known:
-        found = _with_text_bytes(found, data, show)
-        found.check(str(data.local))
-        _remember(found, data)
-    _check_scored(found, data)
+    if known and found == replace(known, files=_uncounted(known), dropped={}):
+        return known
+    found = _proven(found, data, show)
+    _remember(found, data)
     return found
+
+
+def opened(folder: Path, vocab_size: int, show: Show) -> Manifest:
+    """The manifest of a folder that pgolf built, every file hashed."""
+    show("checking files", 0.0)
+    manifest = Manifest.open(folder / MANIFEST)
+    check_tokenizer(folder / manifest.tokenizer["file"], vocab_size)
+    manifest.verify(folder)
+    return manifest
 
 
 def require(data: "PublishedText") -> dict[Path, str]:
@@ -51,19 +61,28 @@ def require(data: "PublishedText") -> dict[Path, str]:
 
 def _manifest(data: "PublishedText", tokenizer_sha256: str, files: dict[str, Shard]) -> Manifest:
     tokenizer = {"file": data.tokenizer, "sha256": tokenizer_sha256, "vocab_size": data.vocab_size}
-    return Manifest(FORMAT, data.name, tokenizer, files, documents=None, parameters={}, dropped={}, python=None)
+    rule = "sidecar" if data.sidecar else "decoded"
+    stated = {"scored_tokens": data.scored_tokens, "scored_bytes": data.scored_bytes, "most_shared": data.most_shared}
+    parameters = {key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()}
+    about = dict(documents=None, parameters=parameters, dropped={}, made_with={}, origin={"source": data.repository})
+    return Manifest(FORMAT, data.name, tokenizer, transform_facts(data.transform), rule, files, **about)
 
 
 def shard_paths(data: "PublishedText") -> dict[Path, str]:
-    """Shard files and their split, in order; at most `train_shards` of the training ones."""
-    found = {split: sorted(data.local.glob(f"fineweb_{split}_*.bin")) for split in SPLITS}
+    """Shard files and their split, in order; at most `train_shards` of the training ones. Files that count bytes may lie there
+    under the name that pgolf gives them, or under the published one, which begins like a validation shard's."""
+    found = {split: sorted(data.local.glob(f"fineweb_{split}_[0-9]*.bin")) for split in SPLITS}
+    if data.sidecar:
+        names = (data.sidecar, data.remote_sidecar)
+        found[SIDECAR] = next(filter(None, (sorted(data.local.glob(f"{name}_[0-9]*.bin")) for name in names)), [])
     for split, paths in found.items():
         if not paths:
+            name = data.sidecar if split == SIDECAR else f"fineweb_{split}"
             raise UserError(
-                f"{data.local}: no fineweb_{split}_*.bin there. Fetch the shards with `python -m pgolf.data {data.name}`,"
+                f"{data.local}: no {name}_*.bin there. Fetch the shards with `python -m pgolf.data {data.name}`,"
                 " or say where they are with data.folder=..."
             )
-    return {path: split for split in SPLITS for path in found[split][: data.train_shards if split == "train" else None]}
+    return {path: split for split in found for path in found[split][: data.train_shards if split == "train" else None]}
 
 
 def by_headers(data: "PublishedText") -> Manifest | None:
@@ -116,32 +135,52 @@ def _look(path: Path, split: str, known: Shard | None) -> Shard:
     return Shard(split, sha256_of(path), len(tokens), max_token(tokens), None, None, stat.st_size, stat.st_mtime_ns)
 
 
-def _with_text_bytes(manifest: Manifest, data: "PublishedText", show: Show) -> Manifest:
-    """Count the validation text's bytes by decoding it, and its documents. They are the split's, kept with its first file.
+def _uncounted(manifest: Manifest) -> dict[str, Shard]:
+    """The files as they are known before anybody counts bytes and documents."""
+    return {name: replace(shard, bytes=None, documents=None) for name, shard in manifest.files.items()}
 
-    A document may run over from one file to the next, so files have no bytes of their own: the others say 0.
-    """
-    manifest.check_tokens()
-    show("decoding validation text", 0.0)
-    sp = load_tokenizer(data.local / data.tokenizer)
-    names = list(manifest.of("val"))
-    ids = np.concatenate([open_shard(data.local / name) for name in names])
-    texts = [len(text) for _, _, text in decoded(ids, sp)]
+
+def _proven(manifest: Manifest, data: "PublishedText", show: Show) -> Manifest:
+    """Bytes proven document by document, published totals compared, and the splits held against each other."""
+    manifest.check(str(data.local))
+    show("proving the bytes of the validation text", 0.0)
+    text = data.corpus_of(manifest).validation
+    ids, counts, bos = text.read(), text.byte_counts(), load_tokenizer(text.tokenizer).bos_id()
+    size, count = prove(ids, text.tokenizer, counts), len(documents(ids, bos))
+    _check_scored(token_bytes(ids, counts), data)
     files = dict(manifest.files)
-    for i, name in enumerate(names):
-        files[name] = replace(files[name], bytes=0 if i else sum(texts), documents=0 if i else len(texts))
-    show("decoding validation text", 1.0)
-    return replace(manifest, files=files)
+    for i, name in enumerate(manifest.of("val")):
+        files[name] = replace(files[name], bytes=0 if i else size, documents=0 if i else count)
+    splits = ([open_shard(data.local / name) for name in manifest.of(split)] for split in SPLITS)
+    shared = shared_documents(*splits, bos, lambda done: show("comparing training with validation documents", done))
+    if shared > data.most_shared:
+        raise ConfigError(
+            "data.most_shared",
+            data.most_shared,
+            f"{shared:,} training documents of {data.local} are validation documents too, of {count:,}: these shards were"
+            " prepared wrongly (validation must be left out of training); fetch or build them again",
+        )
+    return replace(manifest, files=files, dropped={"shared_documents": shared})
 
 
-def _check_scored(manifest: Manifest, data: "PublishedText") -> None:
-    """The published scores cover all tokens but the first, cropped to whole sequences: fewer than one is left over."""
+def _check_scored(per_token: "np.ndarray", data: "PublishedText") -> None:
+    """The published scores cover all tokens but the first, cropped to whole sequences: fewer than one is left over. Where their
+    bytes are published too, they are these."""
     if data.scored_tokens is None:
         return
-    tokens = manifest.tokens("val")
-    if not any(0 < tokens - scored <= CROP for scored in data.scored_tokens):
+    tokens, sums = len(per_token), prefix_sums(per_token)
+    covered = [
+        (n, size) for n, size in zip(data.scored_tokens, data.scored_bytes, strict=True) if 0 < tokens - n <= CROP
+    ]
+    if not covered:
         known = " or ".join(f"{scored:,}" for scored in data.scored_tokens)
         raise UserError(
             f"{data.local}: the validation split has {tokens:,} tokens, but published scores of {data.name} cover {known}:"
             " it is cut short, or another export. Fetch it again, or set data.scored_tokens=null for a split of your own."
         )
+    for scored, size in covered:
+        if size and (counted := int(sums[scored + 1] - sums[1])) != size:
+            raise UserError(
+                f"{data.local}: {counted:,} bytes in the first {scored:,} targets, but published scores of {data.name} have"
+                f" {size:,}: another tokenizer, or another sidecar"
+            )

@@ -15,14 +15,27 @@ MAGIC = 20240520
 VERSION = 1
 HEADER_BYTES = 1024
 BLOCK = 1 << 24  # tokens looked at in one go
+# A document in an index: its first token, its bytes as they are counted, the sha256 of its text.
+ROW = np.dtype([("start", "<i8"), ("bytes", "<i8"), ("sha256", ">u8", (4,))])
 
 
 def shard_bytes(tokens: np.ndarray) -> bytes:
     """The file that holds `tokens` (N,) uint16."""
     assert tokens.dtype == np.uint16, tokens.dtype
-    header = np.zeros(HEADER_BYTES // 4, "<i4")
-    header[:3] = MAGIC, VERSION, len(tokens)
-    return header.tobytes() + tokens.astype("<u2", copy=False).tobytes()
+    return header(len(tokens)) + tokens.astype("<u2", copy=False).tobytes()
+
+
+def header(count: int) -> bytes:
+    """The HEADER_BYTES that precede `count` tokens."""
+    words = np.zeros(HEADER_BYTES // 4, "<i4")
+    words[:3] = MAGIC, VERSION, count
+    return words.tobytes()
+
+
+def hashes(rows: np.ndarray) -> list[bytes]:
+    """The sha256 of each document of an index, (D,) of ROW. NumPy may have turned the bytes round on the way."""
+    whole = rows["sha256"].astype(">u8").tobytes()
+    return [whole[i : i + 32] for i in range(0, len(whole), 32)]
 
 
 def open_shard(path: str | Path) -> np.ndarray:

@@ -5,6 +5,7 @@ small array. No window crosses a shard's end or enters the held-out slice.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -18,6 +19,7 @@ class Windows:
 
     def __init__(self, text: TrainingText, shards: Sequence[np.ndarray]):
         self.sequence_length, self._dev_tokens, self._shards = text.sequence_length, text.dev_tokens, shards
+        self._text = text
         self.usable = np.array(text.usable, np.int64)
         self.base = np.concatenate([[0], np.cumsum(text.counts)]).astype(np.int64)
 
@@ -29,6 +31,13 @@ class Windows:
             if len(shard) != stated:
                 raise UserError(f"shard {path}: {len(shard):,} tokens, the manifest says {stated:,}")
         return cls(text, shards)
+
+    @cached_property
+    def bos(self) -> int:
+        """The token that begins a document."""
+        from pgolf.eval.bytes import load_tokenizer
+
+        return load_tokenizer(self._text.tokenizer).bos_id()
 
     def tiling(self, phase: np.ndarray | int = 0) -> "Tiling":
         """The windows of every shard, one after another from `phase` tokens in."""
@@ -44,6 +53,10 @@ class Windows:
         for row, s, offset in zip(out, shard.tolist(), offsets, strict=True):
             row[:] = shards[s][offset : offset + width]
         return out
+
+    def read(self, shard: int, start: int, count: int) -> np.ndarray:
+        """`count` tokens of one shard from `start`, uint16."""
+        return self._shards[shard][start : start + count]
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Positions (n,) of `count` different windows drawn at random, or of all of them when there are fewer."""

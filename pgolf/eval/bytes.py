@@ -1,8 +1,10 @@
 """How many bytes of text each token stands for, and the proof that the answer is right.
 
-The score is nats per *byte*, so a table that miscounts bytes miscounts the score. Nothing here is trusted: `prove` decodes
-the whole split with the tokenizer itself and compares, document by document."""
+The score is nats per *byte*, so what miscounts bytes miscounts the score. A `ByteTable` counts by piece, and `prove` compares
+it with what the tokenizer decodes; a `Sidecar` holds a count per token of one stream, for text that the tokenizer does not
+give back, and `prove` compares it with the bytes that its documents had. Both document by document."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,8 +20,30 @@ SPACE = "▁"
 BLOCK_TOKENS = 1 << 20  # decoded at a time, so that a split of any size streams through a few megabytes
 
 
+class ByteCounts(ABC):
+    """Bytes of the text that each token of a stream stands for. `boundary` (V,) bool: the pieces that are no text."""
+
+    boundary: np.ndarray
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.boundary)
+
+    @abstractmethod
+    def of(self, ids: np.ndarray) -> np.ndarray:
+        """Bytes of each of `ids`, (N,) int16 or uint16; what precedes the first is a boundary."""
+
+    @abstractmethod
+    def at(self, positions: np.ndarray) -> "ByteCounts":
+        """The counts for a text of the tokens at `positions` of the stream."""
+
+    @abstractmethod
+    def prove(self, ids: np.ndarray, sp: sentencepiece.SentencePieceProcessor, rank: int, size: int) -> int:
+        """Bytes of this rank's share of the documents. Raises UserError at the first that was miscounted."""
+
+
 @dataclass(frozen=True)
-class ByteTable:
+class ByteTable(ByteCounts):
     """Bytes per piece, without (`base`) and because of (`leading_space`) its first `▁`; `boundary` pieces are no text.
 
     `keeps_first_space` is the tokenizer's habit: False where decoding drops the space that opens a document."""
@@ -29,9 +53,70 @@ class ByteTable:
     boundary: np.ndarray  # (V,) bool
     keeps_first_space: bool = False
 
-    @property
-    def vocabulary(self) -> int:
-        return len(self.base)
+    def of(self, ids: np.ndarray) -> np.ndarray:
+        """With ids `<s> ▁the ▁cat` and a tokenizer that drops the first space: 0, 3, 4."""
+        # A piece costs its base after anything, and a space more after text (or always, if the first space is kept).
+        counted = self.base[ids]
+        if self.keeps_first_space:
+            return counted + self.leading_space[ids]
+        after_text = np.empty(len(ids), bool)
+        after_text[:1] = False
+        np.logical_not(self.boundary[ids[:-1]], out=after_text[1:])
+        return counted + (self.leading_space[ids] & after_text)
+
+    def at(self, positions: np.ndarray) -> "ByteTable":
+        return self
+
+    def prove(self, ids: np.ndarray, sp: sentencepiece.SentencePieceProcessor, rank: int, size: int) -> int:
+        """Counted twice: by the table and by decoding."""
+        sums, proven = prefix_sums(token_bytes(ids, self)), 0
+        for start, end, text in decoded(ids, sp, rank, size):
+            if sums[end] - sums[start] != len(text):
+                raise UserError(_difference(start, ids[start:end], sp, self))
+            proven += len(text)
+        return proven
+
+
+@dataclass(frozen=True)
+class Sidecar(ByteCounts):
+    """Bytes per token of one stream, as a file beside its shards states them, and what each document's bytes must be
+    (`documents`, (D,), where the data set states it)."""
+
+    per_token: np.ndarray  # (N,) uint16
+    boundary: np.ndarray  # (V,) bool
+    documents: np.ndarray | None
+
+    def of(self, ids: np.ndarray) -> np.ndarray:
+        if len(ids) != len(self.per_token):
+            raise UserError(
+                f"byte counts for {len(self.per_token):,} tokens, but the stream has {len(ids):,}: the sidecar of another stream"
+            )
+        return self.per_token
+
+    def at(self, positions: np.ndarray) -> "Sidecar":
+        return Sidecar(self.per_token[positions], self.boundary, None)
+
+    def prove(self, ids: np.ndarray, sp: sentencepiece.SentencePieceProcessor, rank: int, size: int) -> int:
+        """Boundary pieces count 0, and the tokens of a document the bytes that it had."""
+        per_token = token_bytes(ids, self)
+        if (wrong := np.flatnonzero(self.boundary[ids] & (per_token > 0))).size:
+            raise UserError(
+                f"byte counts: {int(per_token[wrong[0]])} bytes for the token at position {int(wrong[0])}, which is no text"
+                f" ({sp.id_to_piece(int(ids[wrong[0]]))}): the sidecar of another stream"
+            )
+        spans, sums, proven = documents(ids, sp.bos_id()), prefix_sums(per_token), 0
+        if self.documents is not None and len(self.documents) != len(spans):
+            raise UserError(f"byte counts: {len(self.documents):,} documents are stated, the stream has {len(spans):,}")
+        for i in range(*share(0, len(spans), rank, size)):
+            start, end = spans[i]
+            counted = int(sums[end] - sums[start])
+            if self.documents is not None and counted != self.documents[i]:
+                raise UserError(
+                    f"byte counts: the tokens of the document at token {start} count {counted:,} bytes, but it had"
+                    f" {int(self.documents[i]):,}: the sidecar was changed"
+                )
+            proven += counted
+        return proven
 
 
 def load_tokenizer(path: str | Path) -> sentencepiece.SentencePieceProcessor:
@@ -51,7 +136,7 @@ def byte_table(tokenizer_path: str | Path) -> ByteTable:
         )
     ids = range(sp.get_piece_size())
     pieces = [sp.id_to_piece(i) for i in ids]
-    boundary = np.array([sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i) for i in ids])
+    boundary = boundaries(sp)
     text = np.array([not (no_text or sp.is_byte(i)) for i, no_text in zip(ids, boundary, strict=True)])
     base = [1 if sp.is_byte(i) else _inner_bytes(pieces[i]) if text[i] else 0 for i in ids]
     leading = np.array([piece.startswith(SPACE) for piece in pieces]) & text
@@ -62,19 +147,15 @@ def _inner_bytes(piece: str) -> int:
     return len(piece.removeprefix(SPACE).replace(SPACE, " ").encode())
 
 
-def token_bytes(ids: np.ndarray, table: ByteTable) -> np.ndarray:
-    """Bytes of each token given the one before it (int16); what precedes the first is a boundary.
+def boundaries(sp: sentencepiece.SentencePieceProcessor) -> np.ndarray:
+    """(V,) bool: which pieces are no text."""
+    return np.array([sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i) for i in range(sp.get_piece_size())])
 
-    With ids `<s> ▁the ▁cat` and a tokenizer that drops the first space: 0, 3, 4."""
-    check_range(ids, table.vocabulary)
-    # A piece costs its base after anything, and a space more after text (or always, if the first space is kept).
-    counted = table.base[ids]
-    if table.keeps_first_space:
-        return counted + table.leading_space[ids]
-    after_text = np.empty(len(ids), bool)
-    after_text[:1] = False
-    np.logical_not(table.boundary[ids[:-1]], out=after_text[1:])
-    return counted + (table.leading_space[ids] & after_text)
+
+def token_bytes(ids: np.ndarray, counts: ByteCounts) -> np.ndarray:
+    """Bytes of each token, (N,). Raises UserError for a token outside the vocabulary."""
+    check_range(ids, counts.vocabulary)
+    return counts.of(ids)
 
 
 def prefix_sums(per_token: np.ndarray) -> np.ndarray:
@@ -122,21 +203,15 @@ def text_of(ids: np.ndarray, tokenizer_path: str | Path) -> bytes:
     return b"".join(text for _, _, text in decoded(ids, load_tokenizer(tokenizer_path)))
 
 
-def prove(ids: np.ndarray, tokenizer_path: str | Path, table: ByteTable, rank: int = 0, size: int = 1) -> int:
-    """Bytes of this rank's share of the split, counted twice: by the table and by decoding. Refuses, with the first
-    difference, unless equal. The shares of all ranks are the whole."""
+def prove(ids: np.ndarray, tokenizer_path: str | Path, counts: ByteCounts, rank: int = 0, size: int = 1) -> int:
+    """Bytes of this rank's share of the split, proven. Refuses at the first document that is miscounted. The shares of all
+    ranks are the whole."""
     sp = load_tokenizer(tokenizer_path)
-    if sp.get_piece_size() != table.vocabulary:
+    if sp.get_piece_size() != counts.vocabulary:
         raise UserError(
-            f"tokenizer {tokenizer_path} has {sp.get_piece_size()} pieces, the byte table {table.vocabulary}: another tokenizer"
+            f"tokenizer {tokenizer_path} has {sp.get_piece_size()} pieces, the byte table {counts.vocabulary}: another tokenizer"
         )
-    sums = prefix_sums(token_bytes(ids, table))
-    proven = 0
-    for start, end, text in decoded(ids, sp, rank, size):
-        if sums[end] - sums[start] != len(text):
-            raise UserError(_difference(start, ids[start:end], sp, table))
-        proven += len(text)
-    return proven
+    return counts.prove(ids, sp, rank, size)
 
 
 def _difference(start: int, ids: np.ndarray, sp: sentencepiece.SentencePieceProcessor, table: ByteTable) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from pgolf.errors import UserError
 from pgolf.eval import Eval
-from pgolf.eval.bytes import ByteTable
+from pgolf.eval.bytes import ByteCounts
 from pgolf.eval.ledger import Ledger, Progress, Score
 from pgolf.eval.text import Text
 from pgolf.machine.world import World
@@ -22,7 +22,7 @@ def evaluate(
     world: World,
     model: "Transformer",
     ids: np.ndarray,
-    table: ByteTable,
+    table: ByteCounts,
     evaluation: Eval,
     ttt: TTT,
     progress: Callable[[Progress], None] = lambda _: None,

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pgolf.errors import UserError
-from pgolf.eval.bytes import ByteTable, token_bytes
+from pgolf.eval.bytes import ByteCounts, token_bytes
 from pgolf.eval.windows import Span
 
 
@@ -26,7 +26,7 @@ class Outline:
     document_starts: np.ndarray
 
     @classmethod
-    def of(cls, ids: np.ndarray, table: ByteTable) -> "Outline":
+    def of(cls, ids: np.ndarray, table: ByteCounts) -> "Outline":
         """Boundary pieces open documents."""
         starts = np.flatnonzero(table.boundary[ids[:-1]])
         return cls(len(ids) - 1, starts if len(starts) and starts[0] == 0 else np.concatenate([[0], starts]))
@@ -37,7 +37,7 @@ class Text:
 
     `bytes` are those of each target, (targets,) int16: the first token is nobody's target, so its bytes do not count."""
 
-    def __init__(self, ids: np.ndarray, table: ByteTable, context: int, device: torch.device):
+    def __init__(self, ids: np.ndarray, table: ByteCounts, context: int, device: torch.device):
         if len(ids) < 2:
             raise UserError(f"a validation text of {len(ids)} tokens has nothing to score; it needs at least 2")
         self.bytes = token_bytes(ids, table)[1:]

@@ -191,7 +191,16 @@ def unpack(code: bytes) -> Inside:
         packed, how = _payload(ast.parse(code))
         recipe, _, source = unpackers[how](packed).decode().partition("\n")
         return Inside(ast.literal_eval(recipe.removeprefix(f"{GIVEN}=")), {"program": source})
-    except (SyntaxError, ValueError, LookupError, AttributeError, OSError, lzma.LZMAError, brotli.error) as error:
+    except (
+        SyntaxError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        OSError,
+        lzma.LZMAError,
+        brotli.error,
+    ) as error:
         raise UserError(f"not a train_gpt.py that pgolf exported: {error}") from None
 
 

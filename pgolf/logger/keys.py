@@ -27,7 +27,7 @@ EVENTS: Mapping[str, Mapping[str, str | None]] = {
         "dev_bpb": None,  # raw, averaged, quantized
         "gap": None,  # quantized less averaged
     },
-    "validation": {"tokens": None, "bytes": None},  # proven by table and by decoding
+    "validation": {"tokens": None, "bytes": None},  # proven by document
     "chunk": {"chunk": "chunk", "seconds": "seconds", "val_bpb": "eval/val_bpb"},  # of all chunks so far
     "score": {"seconds": "seconds", "val_bpb": "eval/val_bpb", "val_loss": "eval/val_loss"},  # of the whole text
     "notice": {"text": None},

@@ -77,6 +77,8 @@ def _launched(entry: Callable[..., Any] | str, args: tuple, machine: Machine, fo
     with _handlers_restored(), _start_method(), _without_empty(logs):
         try:
             elastic_launch(config, entry)(*args)
+            if not result.exists():
+                raise RankError(f"the ranks ended without a result; their output is under {logs}")
             return read_json(result)
         except ChildFailedError as failed:
             raise _explained(failed, logs) from None

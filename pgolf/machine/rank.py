@@ -52,15 +52,16 @@ def joined(machine: Machine) -> Iterator[World]:
 def errors_recorded() -> Iterator[None]:
     """An exception is in torch's error file before this rank leaves the group, for the others then fail too, of its leaving.
 
-    A UserError of any kind is written as UserError, the word that the parent looks for.
+    A UserError of any kind becomes a plain one, the word that the parent looks for.
     """
     try:
         yield
     except Exception as wrong:
+        plain = UserError(str(wrong)) if isinstance(wrong, UserError) else wrong
         file = os.environ.get("TORCHELASTIC_ERROR_FILE")
         if file and not os.path.exists(file):
-            get_error_handler().record_exception(UserError(str(wrong)) if isinstance(wrong, UserError) else wrong)
-        raise
+            get_error_handler().record_exception(plain)
+        raise plain from wrong.__cause__
 
 
 def result_path(folder: Path) -> Path:

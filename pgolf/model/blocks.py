@@ -8,17 +8,19 @@ from torch import Tensor, nn
 
 from pgolf.model import GPT
 from pgolf.model.layers import Linear, rms_norm, rotate, without_self
+from pgolf.model.pieces import Pieces, attend_in_pieces
 
 VALUE_RESIDUAL_INIT = (0.01, 0.99)
 
 
 @dataclass
 class Shared:
-    """What the blocks of one forward pass have in common: the first stream, rotary tables, extra values."""
+    """What the blocks of one forward pass have in common: the first stream, rotary tables, extra values, pieces of documents."""
 
     x0: Tensor
     rotary: tuple[Tensor, Tensor] | None
     embedded_values: Tensor | None
+    pieces: Pieces | None
     first_values: Tensor | None = None
 
 
@@ -50,7 +52,7 @@ class Attention(nn.Module):
         q_BSHD = q_BSHD * self.q_gain[:, None].to(q_BSHD.dtype)
         k_BTKD = self._turned(self.k(n_BTC).unflatten(-1, (self.kv_heads, -1)), shared)
         v_BTKD = self._values(n_BTC, shared)
-        y_BSHD = attend(q_BSHD, k_BTKD, v_BTKD)
+        y_BSHD = attend(q_BSHD, k_BTKD, v_BTKD, shared.pieces)
         if self.xsa:
             y_BSHD = without_self(y_BSHD, v_BTKD[:, -y_BSHD.shape[1] :])
         return self.out(y_BSHD.flatten(2))
@@ -75,8 +77,11 @@ class Attention(nn.Module):
         return v_BTKD
 
 
-def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
-    """Causal attention, scale 1/√D, H query heads over K groups. Fewer queries than keys are the last positions."""
+def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, pieces: Pieces | None = None) -> Tensor:
+    """Causal attention, scale 1/√D, H query heads over K groups, inside `pieces` if there are any. Fewer queries than keys are
+    the last positions."""
+    if pieces is not None:
+        return attend_in_pieces(q_BSHD, k_BTKD, v_BTKD, pieces)
     q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BTKD, v_BTKD))
     S, T, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
     seen = None if S == T else torch.ones(S, T, dtype=torch.bool, device=q.device).tril(T - S)

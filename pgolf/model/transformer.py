@@ -17,6 +17,7 @@ from pgolf.model.layers import (
     rotary_base,
     rotary_tables,
 )
+from pgolf.model.pieces import Pieces
 
 
 class TiedHead(nn.Module):
@@ -57,7 +58,7 @@ class Transformer(nn.Module):
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         """Logits (B, T, V) after the softcap, float32."""
-        return self._logits(self._stream(ids_BT, None))
+        return self._logits(self._stream(ids_BT, None, None))
 
     def logits(self, ids_BT: Tensor, *, last: int) -> Tensor:
         """Logits of the last positions, (B, last, V), without the work that only earlier positions need.
@@ -68,12 +69,19 @@ class Transformer(nn.Module):
         T = ids_BT.shape[1]
         assert 1 <= last <= T, f"{last} of {T} positions"
         start = (T - last) // 16 * 16
-        return self._logits(self._stream(ids_BT, T - start if start else None))[:, -last:]
+        return self._logits(self._stream(ids_BT, T - start if start else None, None))[:, -last:]
 
-    def nll(self, ids_BT: Tensor, targets_BT: Tensor, *, last: int | None = None) -> Tensor:
-        """Nats per target, float32, (B, T), or those of the last positions, (B, last)."""
+    def nll(
+        self, ids_BT: Tensor, targets_BT: Tensor, pieces: Pieces | None = None, *, last: int | None = None
+    ) -> Tensor:
+        """Nats per target, float32, (B, T), or those of the last positions, (B, last). With `pieces`, all positions are scored
+        and attention stays inside them."""
+        assert pieces is None or last is None
         targets = targets_BT if last is None else targets_BT[:, -last:]
-        logits = self.logits(ids_BT, last=targets.shape[1])
+        if pieces is None:
+            logits = self.logits(ids_BT, last=targets.shape[1])
+        else:
+            logits = self._logits(self._stream(ids_BT, None, pieces))
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
 
     def _embedded(self, ids_BT: Tensor) -> Tensor:
@@ -83,20 +91,21 @@ class Transformer(nn.Module):
         x_BTC = self.embed_proj(rms_norm(x))
         return self.smear(x_BTC) if self.spec.smear else x_BTC
 
-    def _shared(self, ids_BT: Tensor, x0_BTC: Tensor) -> Shared:
+    def _shared(self, ids_BT: Tensor, x0_BTC: Tensor, pieces: Pieces | None) -> Shared:
         spec, T = self.spec, ids_BT.shape[1]
+        seen = T if pieces is None else pieces.longest  # what attention spans at most
         rotary = values = None
         if spec.rope_dims:
-            base = rotary_base(spec.rope_base, spec.rope_dims, T, spec.rope_train_len)
+            base = rotary_base(spec.rope_base, spec.rope_dims, seen, spec.rope_train_len)
             rotary = rotary_tables(T, spec.rope_dims, base, ids_BT.device)
         if spec.value_embedding is not None:
             values = self.value_embedding(ids_BT, self.dtype).unflatten(-1, (spec.kv_heads, -1))
-        return Shared(x0_BTC, rotary, values)
+        return Shared(x0_BTC, rotary, values, pieces)
 
-    def _stream(self, ids_BT: Tensor, last: int | None) -> Tensor:
+    def _stream(self, ids_BT: Tensor, last: int | None, pieces: Pieces | None) -> Tensor:
         """Through the blocks: the first half's outputs are stacked, and the second half takes them up, latest first."""
         x = self._embedded(ids_BT)
-        shared = self._shared(ids_BT, x)
+        shared = self._shared(ids_BT, x, pieces)
         order = self.spec.order(self.looping)
         encoders, stack = len(order) // 2, []
         for turn, index in enumerate(order):

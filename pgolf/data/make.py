@@ -1,0 +1,192 @@
+"""`python -m pgolf.data build NAME docs=... [tokenizer=FILE | vocab_size=N] [transform=caseops] [val_docs=50000] [workers=N]`:
+a data set of one's own, in the challenge's format, from text of any size.
+
+    docs=...               files or globs (.txt .md .jsonl .parquet, also .gz and .zst): 'a.jsonl', '[a.jsonl,b/*.txt]'
+    tokenizer=FILE         a SentencePiece model; or vocab_size=N to learn one, of model_type=bpe or unigram
+    transform=caseops      capitals as markers; bytes are then counted beside the validation shards
+    byte_rule=...          table, decoded or sidecar
+    val_docs=N             the first N documents are validation (50000, as the challenge's); or val_files=..., or val_fraction=F
+    field=text errors=strict document_separator=...    as of data=text
+    out=DIR workers=N source=... licence=...           where to, how many processes, and what the manifest shall say
+"""
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pgolf.data.assemble import Plan
+from pgolf.data.build import build
+from pgolf.data.cached import cores
+from pgolf.data.encode import BYTE_RULES, TRANSFORMS
+from pgolf.data.manifest import MANIFEST, Manifest
+from pgolf.data.sources import Files, Reading, checked_apart, found
+from pgolf.data.text import inputs_of
+from pgolf.data.tokenizer import SPLIT_AT_WORDS, pieces
+from pgolf.data.words import elements, expanded, unescaped
+from pgolf.errors import ConfigError, UserError, nearest
+
+CHALLENGE_DOCS = 50_000
+DEFAULTS = {
+    **{
+        "docs": None,
+        "tokenizer": None,
+        "vocab_size": None,
+        "model_type": "bpe",
+        "transform": "none",
+        "byte_rule": None,
+    },
+    **{"val_docs": None, "val_files": None, "val_fraction": None, "field": "text", "errors": "strict"},
+    **{"document_separator": None, "out": None, "workers": None, "source": None, "licence": None},
+}
+CHOICES = {
+    **{"model_type": SPLIT_AT_WORDS, "transform": TRANSFORMS, "byte_rule": (None, *BYTE_RULES)},
+    **{"errors": ("strict", "replace")},
+}
+SHOWN_SECONDS = 2.0
+
+
+def main(words: Sequence[str]) -> int:
+    """Build, or find built, and say what there is."""
+    if not words or "=" in words[0]:
+        raise UserError(f"usage: {__doc__}")
+    name, asked = words[0], asked_for(words[1:])
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UserError(f"{name!r}: a name is letters, digits, '.', '_' and '-'")
+    plan, cache = planned(name, asked), expanded(os.environ.get("PGOLF_CACHE", "~/.cache/pgolf"))
+    goal = expanded(asked["out"]) if asked["out"] else cache / name
+    sides = found(listed(asked["docs"]), "docs"), found(listed(asked["val_files"]), "val_files")
+    checked_apart(*sides, "val_files")
+    inputs = inputs_of(sides, cache)
+    workers = number("workers", asked["workers"], 1) if asked["workers"] else cores()
+    report = Report(Files(*sides, plan.reading).total)
+    if goal.exists():
+        require_same(goal, {"inputs": inputs, **plan.facts()})
+    build(goal, plan, inputs, lambda: Files(*sides, plan.reading), report, workers)
+    manifest = require_same(goal, {"inputs": inputs, **plan.facts()})  # another build may have been first
+    manifest.verify(goal)
+    for line in summary(manifest, goal):
+        print(line)
+    return 0
+
+
+def asked_for(words: Sequence[str]) -> dict:
+    """The words as values by key; DEFAULTS for what is not among them."""
+    asked = dict(DEFAULTS)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in DEFAULTS:
+            more = " (several files: docs='[a,b]')" if not equals else ""
+            raise UserError(
+                f"{word!r}: must be KEY=VALUE with one of {', '.join(DEFAULTS)}{more}.{nearest(key, DEFAULTS)}"
+            )
+        asked[key] = value or None
+    for key, known in CHOICES.items():
+        if asked[key] not in known:
+            raise ConfigError(key, asked[key], f"must be one of {', '.join(filter(None, known))}")
+    if not asked["docs"]:
+        raise UserError("docs=... is missing: the files to build from, as docs='corpus/*.jsonl'")
+    if (asked["tokenizer"] is None) == (asked["vocab_size"] is None):
+        raise UserError("give either tokenizer=FILE or vocab_size=N (a tokenizer of N pieces is then learned)")
+    if sum(asked[key] is not None for key in ("val_docs", "val_files", "val_fraction")) > 1:
+        raise UserError("give one of val_docs=N, val_files=... and val_fraction=F")
+    return asked
+
+
+def planned(name: str, asked: dict) -> Plan:
+    """What decides the bytes of the data set `name`."""
+    given = expanded(asked["tokenizer"]) if asked["tokenizer"] else None
+    transform, separator = asked["transform"], asked["document_separator"]
+    rule = asked["byte_rule"] or ("table" if transform == "none" else "sidecar")
+    if transform != "none" and rule != "sidecar":
+        raise ConfigError(
+            "byte_rule", rule, f"must be sidecar with transform={transform}: a table counts the transformed text"
+        )
+    return Plan(
+        name=name,
+        prefix="fineweb" if name.startswith("fineweb") else name,
+        reading=Reading(asked["field"], asked["errors"], unescaped(separator) if separator else None),
+        transform=transform,
+        byte_rule=rule,
+        given=given,
+        vocab_size=pieces(given) if given else number("vocab_size", asked["vocab_size"], 259, 65536),
+        model_type=asked["model_type"],
+        **validation(name, asked),
+        origin={"source": asked["source"], "licence": asked["licence"]},
+    )
+
+
+def validation(name: str, asked: dict) -> dict:
+    """How validation documents are chosen. A FineWeb set has at least the challenge's, or the rest would be trained on."""
+    if asked["val_files"]:
+        return {"val_docs": None, "val_fraction": None}
+    if asked["val_fraction"]:
+        fraction = float(asked["val_fraction"]) if re.fullmatch(r"0?\.\d+", asked["val_fraction"]) else 0.0
+        if not 0 < fraction <= 0.5:
+            raise ConfigError("val_fraction", asked["val_fraction"], "must be above 0 and at most 0.5")
+        return {"val_docs": None, "val_fraction": fraction}
+    docs = number("val_docs", asked["val_docs"] or str(CHALLENGE_DOCS), 1)
+    if name.startswith("fineweb") and docs < CHALLENGE_DOCS:
+        allowed = f"a set called fineweb has the challenge's {CHALLENGE_DOCS:,} validation documents; use another name for fewer"
+        raise ConfigError("val_docs", docs, allowed)
+    return {"val_docs": docs, "val_fraction": None}
+
+
+def number(key: str, value: str, least: int, most: int = 1 << 60) -> int:
+    if not value.isdecimal() or not least <= int(value) <= most:
+        raise ConfigError(
+            key, value, f"must be a whole number, at least {least}" + (f" and at most {most}" if most < 1 << 60 else "")
+        )
+    return int(value)
+
+
+def listed(value: str | None) -> list[str]:
+    """`a`, `a,b` and `[a,b]`, each with or without quotes."""
+    inner = value[1:-1] if value and value[0] == "[" and value[-1] == "]" else value or ""
+    return [part.strip("'\"") for part in elements(inner)]
+
+
+def require_same(goal: Path, parameters: dict) -> Manifest:
+    """The manifest of a folder that is there, which must be this data set."""
+    manifest = Manifest.open(goal / MANIFEST) if (goal / MANIFEST).exists() else None
+    if manifest is None:
+        raise UserError(f"{goal} is there and is no data set; say out=... or another name")
+    other = [key for key, value in parameters.items() if manifest.parameters.get(key) != value]
+    if other:
+        raise UserError(
+            f"{goal} holds a data set with other {', '.join(other)}; delete it, or say out=... or another name"
+        )
+    return manifest
+
+
+def summary(manifest: Manifest, goal: Path) -> list[str]:
+    """What was built, in lines."""
+    lines = [
+        f"{split}: {manifest.documents_of(key):,} documents, {manifest.tokens(key):,} tokens, {manifest.bytes(key):,} bytes"
+        for split, key in (("training", "train"), ("validation", "val"))
+    ]
+    lines += [f"{key.replace('_', ' ')}: {count:,}" for key, count in sorted(manifest.dropped.items()) if count]
+    size = manifest.tokenizer["vocab_size"]
+    use = f"data={manifest.name}" if manifest.name == "fineweb_caseops" else "data=built"
+    return [*lines, f"use it with {use} data.folder={goal} data.vocab_size={size}"]
+
+
+class Report:
+    """Prints each stage as it goes, with its rate over `total` bytes of documents and the time that is left."""
+
+    def __init__(self, total: int):
+        self.total, self.stage, self.began, self.shown, self.before = total, "", 0.0, 0.0, 0.0
+
+    def __call__(self, stage: str, done: float) -> None:
+        now = time.monotonic()
+        if stage != self.stage:
+            self.stage, self.began, self.shown, self.before = stage, now, 0.0, done
+        if now - self.shown < SHOWN_SECONDS:
+            return
+        self.shown, spent, gained = now, now - self.began, done - self.before
+        rate = ""
+        if spent > SHOWN_SECONDS and gained > 0:
+            left = round(spent * (1 - done) / gained)
+            rate = f"  {self.total * gained / spent / 1e6:.1f} MB/s  {left // 60}:{left % 60:02} left"
+        print(f"{done:4.0%}  {stage}{rate}", flush=True)
