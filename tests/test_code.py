@@ -124,9 +124,7 @@ def test_texts_are_frozen_without_the_way_to_them(monkeypatch):
     monkeypatch.setattr(code.build, "__kwdefaults__", TO_NEED | {"package": PACKAGE, "cache": None})
     home = str(Path.home() / "text")
     training = TrainingText("t", (f"{home}/a.bin",), (9,), 7, 3, 2, f"{home}/t.model")
-    validation = ValidationText(
-        "t", (f"{home}/b.bin",), (5,), ("ff",), 11, 7, f"{home}/t.model", "ee", (), (), None, None
-    )
+    validation = ValidationText("t", (f"{home}/b.bin",), (5,), ("ff",), 11, 7, f"{home}/t.model", "ee")
     corpus = Corpus(training, validation, SimpleNamespace(name="wiki"))
     made = code.script({"data": {"folder": home, "vocab_size": 7}}, corpus)
     held = code.unpack(made.data).recipe

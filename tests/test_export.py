@@ -316,7 +316,7 @@ def test_beside_the_package_it_refuses_to_run(one_run, tmp_path):
         [sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, env=environment()
     )
     assert done.returncode == 1
-    assert "an exported file runs without the package pgolf" in done.stderr
+    assert "this file runs without the package pgolf" in done.stderr
 
 
 # ---- what the file is

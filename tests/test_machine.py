@@ -204,7 +204,7 @@ def test_a_program_that_fails_is_a_rank_that_failed(program):
 @unclosed
 def test_a_result_of_earlier_ranks_is_not_that_of_these(program):
     assert program("leave")["result"] == {"sum": 3}
-    with pytest.raises(UserError, match=r"result\.json: cannot be read"):
+    with pytest.raises(RankError, match="the ranks ended without a result"):
         program("nothing")
 
 

@@ -7,7 +7,6 @@ import statistics
 
 import pytest
 
-import pgolf
 from pgolf import files
 from pgolf.errors import UserError
 from pgolf.summary import aggregate, find_arm
@@ -113,13 +112,14 @@ def test_a_seed_that_was_not_planned_is_not_averaged(sweep):
     assert [(r["seed"], r["why"]) for r in arm["not_used"]] == [(7, "this seed is not in the plan")]
 
 
-def test_a_record_of_another_version_is_named_and_not_averaged(sweep):
+def test_a_record_of_another_version_counts_if_its_code_is_the_same(sweep):
+    """Old sweeps stay readable; versions whose code differs have no mean, as any code that differs."""
     edit(sweep / "1", None, pgolf="0.0.1")
     summary = aggregate(sweep)
-    assert summary["arms"][0]["n"] == 2
-    assert [(p["run"], p["why"]) for p in summary["problems"]] == [
-        ("1", f"written by pgolf 0.0.1, this is {pgolf.__version__}; not averaged")
-    ]
+    assert (summary["arms"][0]["n"], summary["problems"]) == (3, [])
+    edit(sweep / "1", "code", sha256="f" * 64)
+    with pytest.raises(UserError, match="code"):
+        aggregate(sweep)
 
 
 def test_two_sweeps_in_one_folder_are_not_mixed(sweep):
@@ -161,7 +161,6 @@ def test_a_malformed_record_is_named(sweep, text, why):
         (None, {"seed": True}, "seed is True"),
         (None, {"status": "done"}, "is none of running"),
         (None, {"receipts": [{"part": "x"}]}, "receipts holds"),
-        (None, {"pgolf": "0.0.9"}, "written by pgolf 0.0.9"),
         ("train", {"phases": {"steps": "long"}}, "train.phases.steps"),
     ],
 )

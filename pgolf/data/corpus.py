@@ -73,10 +73,7 @@ class TrainingText:
 
 @dataclass(frozen=True)
 class ValidationText:
-    """The validation split, to be read whole and in order. `bytes` is the length of its text, as it is counted.
-
-    Where bytes are counted by a sidecar, its files lie beside the shards, and so does the index of documents, if there is one.
-    """
+    """The validation split, to be read whole and in order. `bytes` is the length of its text, as the tokenizer decodes it."""
 
     name: str
     paths: tuple[str, ...]
@@ -86,30 +83,16 @@ class ValidationText:
     vocab_size: int
     tokenizer: str
     tokenizer_sha256: str
-    sidecar: tuple[str, ...]
-    sidecar_sha256: tuple[str, ...]
-    index: str | None
-    index_sha256: str | None
 
     @property
     def tokens(self) -> int:
         return sum(self.counts)
 
     def byte_counts(self) -> "ByteCounts":
-        """How many bytes each token stands for. Raises UserError unless every file is the one the manifest describes."""
-        import numpy as np
+        """How many bytes each token stands for."""
+        from pgolf.eval.bytes import byte_table
 
-        from pgolf.data.shards import ROW, read_whole, verify_file
-        from pgolf.eval.bytes import Sidecar, boundaries, byte_table, load_tokenizer
-
-        if not self.sidecar:
-            return byte_table(self.tokenizer)
-        folder, documents = Path(self.paths[0]).parent, None
-        per_token = read_whole([str(folder / name) for name in self.sidecar], self.counts, self.sidecar_sha256)
-        if self.index:
-            verify_file(folder / self.index, self.index_sha256)
-            documents = np.fromfile(folder / self.index, ROW)["bytes"]
-        return Sidecar(per_token, boundaries(load_tokenizer(self.tokenizer)), documents)
+        return byte_table(self.tokenizer)
 
     def read(self) -> "np.ndarray":
         """All tokens as one (N,) uint16 array. Raises UserError unless every file is the one the manifest describes."""
@@ -124,6 +107,31 @@ class ValidationText:
         from pgolf.eval.reference import compressors
 
         return compressors(text_of(self.read(), self.tokenizer))
+
+
+@dataclass(frozen=True)
+class CountedText(ValidationText):
+    """Validation text whose tokens' bytes are counted by the files `sidecar` beside its shards, since its tokenizer does not give
+    the text back; `index`, if there is one, states the bytes of each document."""
+
+    sidecar: tuple[str, ...]
+    sidecar_sha256: tuple[str, ...]
+    index: str | None
+    index_sha256: str | None
+
+    def byte_counts(self) -> "ByteCounts":
+        """How many bytes each token stands for. Raises UserError unless every file is the one the manifest describes."""
+        import numpy as np
+
+        from pgolf.data.shards import ROW, read_whole, verify_file
+        from pgolf.eval.bytes import Sidecar, boundaries, load_tokenizer
+
+        folder, documents = Path(self.paths[0]).parent, None
+        per_token = read_whole([str(folder / name) for name in self.sidecar], self.counts, self.sidecar_sha256)
+        if self.index:
+            verify_file(folder / self.index, self.index_sha256)
+            documents = np.fromfile(folder / self.index, ROW)["bytes"]
+        return Sidecar(per_token, boundaries(load_tokenizer(self.tokenizer)), documents)
 
 
 @dataclass(frozen=True)
@@ -143,13 +151,15 @@ class Corpus:
         name, model, vocabulary = manifest.name, str(tokenizer), manifest.tokenizer["vocab_size"]
         training = TrainingText(name, *of("train"), vocabulary, sequence_length, dev_tokens, model)
         hashes = tuple(shard.sha256 for shard in manifest.of("val").values())
-        sidecar = manifest.of(SIDECAR)
-        counted = tuple(sidecar), tuple(shard.sha256 for shard in sidecar.values())
-        index = manifest.documents["val"] if sidecar and manifest.documents else None
-        stated = (index.file, index.sha256) if index else (None, None)
         digest, size = manifest.tokenizer["sha256"], manifest.bytes("val")
-        validation = ValidationText(name, *of("val"), hashes, size, vocabulary, model, digest, *counted, *stated)
-        return cls(training, validation, manifest)
+        known = (name, *of("val"), hashes, size, vocabulary, model, digest)
+        sidecar = manifest.of(SIDECAR)
+        if not sidecar:
+            return cls(training, ValidationText(*known), manifest)
+        index = manifest.documents["val"] if manifest.documents else None
+        stated = (index.file, index.sha256) if index else (None, None)
+        counted = CountedText(*known, tuple(sidecar), tuple(shard.sha256 for shard in sidecar.values()), *stated)
+        return cls(training, counted, manifest)
 
     def section(self) -> dict:
         """The record's `data` section."""

@@ -4,17 +4,19 @@ What is not frozen (seed, ranks, threads, texts, artifacts) is checked in the fi
 """
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 
 from pgolf.export.scopes import last_name
 
-MARKERS = ("ClassVar", "InitVar", "KW_ONLY")  # annotations that `dataclass` reads
+MARKERS = {"ClassVar", "InitVar", "KW_ONLY"}  # annotations that `dataclass` reads
+NUMBERS = {"int", "float", "bool", "None"}  # types of fields that `thaw` takes as they are
 
 
 def unchecked(source: str, components: Iterable[str]) -> str:
     """A program in which `components` (classes), all their bases and all that their fields may hold have no `__post_init__`
-    that sets nothing; no class has methods that are abstract, unless `super()` is asked for them; and fields of other
-    dataclasses have no types.
+    that sets nothing; no class has methods that are abstract, unless `super()` is asked for them; and fields of
+    dataclasses have no types, but for those of components that are not numbers.
 
     unchecked("class A:\n  x: int\n  def __post_init__(self): need(self.x > 0)", ["A"]) == "class A:\n    x: int"
     """
@@ -25,18 +27,22 @@ def unchecked(source: str, components: Iterable[str]) -> str:
             dropped = [s for s in cls.body if abstract(s) and s.name not in inherited]
             if cls.name in frozen:
                 dropped += [s for s in cls.body if only_checks(s)]
-            elif any("dataclass" in ast.unparse(d) for d in cls.decorator_list):
-                untyped(cls)
+            if any("dataclass" in ast.unparse(d) for d in cls.decorator_list):
+                untyped(cls, NUMBERS if cls.name in frozen else None)
             cls.body = [s for s in cls.body if s not in dropped] or [ast.Pass()]
             if not any(map(abstract, cls.body)):
                 cls.bases = [base for base in cls.bases if last_name(base) != "ABC"]
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
-def untyped(cls: ast.ClassDef) -> None:
-    """Give the fields of a class annotations that say nothing, where `dataclass` reads only that there are some."""
+def untyped(cls: ast.ClassDef, types: set[str] | None) -> None:
+    """Give the fields of a dataclass annotations that say nothing, where `dataclass` reads only that there are some.
+
+    With `types`, only fields of these: `thaw` reads the others.
+    """
     for field in (s for s in cls.body if isinstance(s, ast.AnnAssign)):
-        if not any(word in ast.unparse(field.annotation) for word in MARKERS):
+        words = set(re.findall(r"\w+", ast.unparse(field.annotation)))
+        if not words & MARKERS and (types is None or words <= types):
             field.annotation = ast.Constant(0)
 
 

@@ -85,7 +85,7 @@ def texts(corpus: "Corpus") -> dict[str, Any]:
     said: dict[str, Any] = {"folder": f"{DATA}/{corpus.manifest.name}"}
     for name, half in (("training", corpus.training), ("validation", corpus.validation)):
         names = {"paths": numbered([Path(p).name for p in half.paths]), "tokenizer": Path(half.tokenizer).name}
-        said[name] = asdict(half) | names
+        said[name] = {TARGET: f"{type(half).__module__}.{type(half).__qualname__}"} | asdict(half) | names
     return said
 
 

@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import numpy as np
 import torch
 
 from pgolf import __version__
@@ -60,8 +59,8 @@ def start(frozen: dict, script: str, words: list[str]) -> None:
     recipe, code = recipe_of(frozen, settings), weigh(Path(script).read_bytes())
     if code["sha256"] != given.get("CODE_SHA256", code["sha256"]):
         raise UserError(f"its sha256 is {code['sha256']}, but {given['CODE_SHA256']} was weighed: it was changed")
-    training = TrainingText(**placed(texts, "training", settings))
-    validation = ValidationText(**placed(texts, "validation", settings))
+    training = placed(texts, "training", TrainingText, settings)
+    validation = placed(texts, "validation", ValidationText, settings)
     with joined(recipe.machine) as world, errors_recorded():
         if alone:
             whole(world, recipe, training, validation, code)
@@ -73,16 +72,14 @@ def start(frozen: dict, script: str, words: list[str]) -> None:
 def require_alone() -> None:
     """What is judged is this file: nothing of the package may run beside it."""
     if any(name.partition(".")[0] == "pgolf" for name in sys.modules):
-        raise RuntimeError("an exported file runs without the package pgolf")
+        raise RuntimeError("this file runs without the package pgolf")
 
 
 def settings_of(words: list[str]) -> dict[str, str]:
     """KEY=VALUE words as a mapping; UserError with the usage for any other word."""
     if all("=" in word for word in words):
         return dict(word.split("=", 1) for word in words)
-    raise UserError(
-        "usage: train_gpt.py [judge ARTIFACT=FILE] [SEED=N] [DATA_PATH=DIR] [TOKENIZER_PATH=FILE] [DEVICE=cpu]"
-    )
+    raise UserError("usage: train_gpt.py [judge ARTIFACT=FILE] [SEED=N] [DATA_PATH=DIR] [TOKENIZER_PATH=FILE]")
 
 
 def number(settings: Mapping[str, str], name: str, otherwise: int | None) -> int | None:
@@ -111,19 +108,18 @@ def recipe_of(frozen: dict, settings: Mapping[str, str]) -> Recipe:
     return recipe
 
 
-def placed(texts: dict, half: str, settings: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of a frozen half of a corpus, its files where DATA_PATH and TOKENIZER_PATH say."""
-    folder = Path(settings.get("DATA_PATH", texts["folder"])).expanduser()
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in texts[half].items()}
-    fields["paths"] = tuple(str(folder / name) for name in names(fields["paths"], len(fields["counts"])))
-    fields["tokenizer"] = settings.get("TOKENIZER_PATH", str(folder / fields["tokenizer"]))
-    for path, name in ((folder, "DATA_PATH"), (Path(fields["tokenizer"]), "TOKENIZER_PATH")):
+def placed(texts: dict, half: str, base: type, settings: Mapping[str, str]) -> Any:
+    """A frozen half of a corpus, its files where DATA_PATH and TOKENIZER_PATH say."""
+    fields, folder = texts[half], Path(settings.get("DATA_PATH", texts["folder"])).expanduser()
+    tokenizer = Path(settings.get("TOKENIZER_PATH", folder / fields["tokenizer"]))
+    for path, name in ((folder, "DATA_PATH"), (tokenizer, "TOKENIZER_PATH")):
         if not path.exists():
             raise UserError(f"{path}: is not there; {name}=... says where it is")
-    return fields
+    paths = [str(folder / name) for name in names(fields["paths"], len(fields["counts"]))]
+    return thaw(fields | {"paths": paths, "tokenizer": str(tokenizer)}, base)
 
 
-def names(paths: tuple, count: int) -> Iterable[str]:
+def names(paths: list, count: int) -> Iterable[str]:
     """File names, written out or, if they only count up, as what is before and after the number, and its digits."""
     if not isinstance(paths[-1], int):
         return paths
@@ -136,7 +132,7 @@ def judged(world: World, recipe: Recipe, text: ValidationText, code: dict, given
     artifact = Path(given.get("ARTIFACT", f"seed{recipe.seed.value}/artifact.pgolf"))
     sha256 = given.get("ARTIFACT_SHA256") or weigh(contents(artifact))["sha256"]
     if "FOLDER" not in given:
-        events = Events(None, printed if world.main else ignored)
+        events = Events(None, printed) if world.main else Events(None)
         score = judge(world, recipe, artifact, sha256, text, code["sha256"], events)
         return events.write("notice", text=f"val_bpb={score['val_bpb']:.8f} artifact_sha256={sha256}")
     die_with(int(given["PARENT"]))
@@ -153,10 +149,6 @@ def contents(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as wrong:
         raise UserError(f"{path}: cannot be read: {wrong.strerror}") from None
-
-
-def ignored(event: dict[str, Any]) -> None:
-    """Ranks other than 0 show nothing."""
 
 
 def printed(event: dict[str, Any]) -> None:
@@ -209,5 +201,5 @@ def surroundings(recipe: Recipe) -> str:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return (
         f"seed {recipe.seed.value}  {recipe.machine.world_size} rank(s)  GPUs {gpus}  {platform.platform()}"
-        f"  python={platform.python_version()} torch={torch.__version__} numpy={np.__version__} cuda={torch.version.cuda}"
+        f"  python={platform.python_version()} torch={torch.__version__}"
     )
