@@ -58,7 +58,7 @@ class Observers:
         self.log, self.notices = RunLog(folder / LOG), []
         self._reader, self._lock, self._ended = EventReader(folder), threading.Lock(), threading.Event()
         self._peak = peak_flops(recipe, gpus)
-        self._services, self._drawing = ExitStack(), None
+        self._services, self._drawing, self._fault = ExitStack(), None, ""
 
     def __enter__(self) -> "Observers":
         self._services.enter_context(self.recipe.logger.mirrored(self.folder, self.notices.append))
@@ -81,12 +81,15 @@ class Observers:
         """Pass on what the ranks have told up to now."""
         with self._lock:
             for event in self._reader.new():
-                self._pass_on(event)
+                try:
+                    self._pass_on(event)
+                except Exception as wrong:  # whatever a drawing may throw: the run goes on
+                    self._fault = self._fault or f"an event could not be shown: {type(wrong).__name__}: {wrong}"
 
     def finish(self) -> list[str]:
         """The record is closed: draw the report, let services finish, and return what went wrong with any observer."""
         self.prepare_report()
-        found = [self.log.fault, self._drawing.finish()]
+        found = [self.log.fault, self._fault, self._drawing.finish()]
         self._services.close()
         fault = outlet().drain()
         found.append(f"standard output: {fault}; the run went on without it" if fault else "")

@@ -190,7 +190,8 @@ def wait_for(folder: Path, pattern: str, seconds: float = 60) -> None:
 def test_a_killed_rank_ends_the_run_and_the_record_says_so(tmp_path):
     running = start(tmp_path, "machine.ranks=2", "limits.train_seconds=120", *TINY)
     wait_for(tmp_path, "runs/*/events.jsonl")
-    ranks = [p for p in children(running.pid) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    (server,) = [p for p in children(running.pid) if b"forkserver" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    ranks = children(server)
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)
     _, said = running.communicate(timeout=60)
@@ -202,7 +203,43 @@ def test_a_killed_rank_ends_the_run_and_the_record_says_so(tmp_path):
     assert (kept["status"], kept["evaluate"]) == ("failed", None)
     assert "died with exit code -9" in kept["error"]
     assert "status=failed" in (folder / "train.log").read_text().splitlines()[-1]
-    assert not [p for p in ranks if parent_of(p) == running.pid]
+    assert not [p for p in ranks if parent_of(p) == server]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_parent_that_is_killed_while_its_ranks_judge_leaves_nothing(tmp_path):
+    """kill -9: the ranks that run train_gpt.py, the process that was to draw and the one that ranks are forked from all end."""
+    slow = ("eval.stride=1", "eval.batch_windows=1", "ttt=none", "limits.eval_seconds=300")
+    running = start(tmp_path, *STEPS, *slow, "machine.ranks=2", "hydra.run.dir=run")
+    wait_for_line(tmp_path / "run" / "events.jsonl", '"validation"')
+    assert sum(b"train_gpt.py" in command_of(p) for p in children(running.pid)) == 2
+    family = descendants(running.pid)
+    running.kill()
+    running.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while any(command_of(p) for p in family):
+        assert time.monotonic() < deadline, [command_of(p) for p in family]
+        time.sleep(0.1)
+    assert record(tmp_path / "run")["status"] == "running"
+
+
+def command_of(pid: int) -> bytes:
+    """The command line of a process; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def descendants(pid: int) -> list[int]:
+    return [found for child in children(pid) for found in (child, *descendants(child))]
+
+
+def wait_for_line(path: Path, text: str, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not (path.exists() and text in path.read_text()):
+        assert time.monotonic() < deadline, f"no {text} in {path}"
+        time.sleep(0.1)
 
 
 FAULTY = """

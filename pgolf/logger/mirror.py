@@ -17,7 +17,7 @@ from pgolf.errors import UserError
 from pgolf.events import EventReader
 from pgolf.files import read_json
 from pgolf.frozen import freeze, thaw
-from pgolf.helper import Helper
+from pgolf.helper import Helper, end_within
 from pgolf.logger import Mirrored, Say
 
 OUTPUT = "mirror.log"
@@ -65,15 +65,16 @@ def read_or_none(path: Path) -> Any:
 
 def main(logger: str, folder: str) -> None:
     """The mirror's process."""
-    over = threading.Event()
+    spec, over = thaw(json.loads(logger), Mirrored), threading.Event()
 
     def wait_for_the_parent() -> None:
         sys.stdin.buffer.read()
         over.set()
+        end_within(2 * spec.patience_seconds)
 
     threading.Thread(target=wait_for_the_parent, daemon=True).start()
     try:
-        follow(thaw(json.loads(logger), Mirrored).target(Path(folder)), Path(folder), over.wait)
+        follow(spec.target(Path(folder)), Path(folder), over.wait)
     except UserError as wrong:
         sys.exit(str(wrong))
 

@@ -10,8 +10,10 @@ import matplotlib.backends.backend_svg  # noqa: F401
 
 import pgolf.report.run
 import pgolf.report.sweep  # noqa: F401
-from pgolf.report import write
+from pgolf.helper import end_within
+from pgolf.report import DRAWING_SECONDS, write
 
 if __name__ == "__main__":
     sys.stdin.buffer.read()
+    end_within(2 * DRAWING_SECONDS)
     write(Path(sys.argv[1]))
