@@ -23,7 +23,7 @@ class Outlet:
     def __init__(self, descriptor: int, encoding: str, fault: str | None = None):
         self.descriptor, self.encoding, self.fault = descriptor, encoding, fault
         self._waiting: queue.Queue[str] = queue.Queue()
-        self._pending, self._lock = 0, threading.Lock()
+        self._pending, self._lock, self._writing = 0, threading.Lock(), threading.Lock()
         threading.Thread(target=self._work, daemon=True, name=f"outlet {descriptor}").start()
 
     def write(self, text: str) -> int:
@@ -45,6 +45,16 @@ class Outlet:
     def fileno(self) -> int:
         return self.descriptor
 
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """While it lasts nothing is written. False where that cannot be had, because a write is waiting for its reader."""
+        got = self._writing.acquire(timeout=1.0)
+        try:
+            yield got
+        finally:
+            if got:
+                self._writing.release()
+
     def drain(self, seconds: float = DRAIN_SECONDS) -> str | None:
         """Wait for what is not yet shown, at most so long. Returns the fault, if there is one."""
         end = time.monotonic() + seconds
@@ -60,7 +70,8 @@ class Outlet:
             data = text.encode(self.encoding, "replace")
             try:
                 while data:
-                    data = data[os.write(self.descriptor, data) :]
+                    with self._writing:
+                        data = data[os.write(self.descriptor, data) :]
             except OSError as wrong:
                 self.fault = wrong.strerror or str(wrong)
                 return

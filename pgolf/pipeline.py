@@ -38,9 +38,8 @@ def run(job: "Job", folder: Path, console: Console) -> float:
         console.progress("export", 0.0, CODE)
         code = script(job.config, corpus)
         write_bytes(folder / CODE, code.data)
-        with opened(folder, job, console, code=code.section(), data=corpus.section()) as record:
-            for line in start_lines(job, code.size, folder):
-                console.line(line)
+        plan = start_lines(job, code.size, folder)
+        with opened(folder, job, console, plan, code=code.section(), data=corpus.section()) as record:
             record.update(**trained(job, corpus, record, folder, console))
             require_room(record)
             record.observers.prepare_report()

@@ -56,10 +56,11 @@ class Record:
 
 
 @contextmanager
-def opened(folder: Path, job: "Job", console: Console, **fields: object) -> Iterator[Record]:
+def opened(folder: Path, job: "Job", console: Console, plan: list[str], **fields: object) -> Iterator[Record]:
     """A record and a log that end as 'complete', 'failed' or 'interrupted', whatever happens in between.
 
-    The record is saved before anything is shown. A run without a finite score, or whose record cannot be written, has failed.
+    The record is saved before anything is shown; `plan` is shown before the log's head. A run without a finite score, or whose
+    record cannot be written, has failed.
     """
     path = folder / RECORD
     if path.exists():
@@ -68,6 +69,8 @@ def opened(folder: Path, job: "Job", console: Console, **fields: object) -> Iter
     with Observers(folder, job.recipe, console, beginning["environment"]["gpus"]) as observers:
         record = Record(path, beginning, observers)
         record.update(status="running")
+        for line in plan:
+            console.line(line)
         for line in opening_lines(record.fields):
             observers.line(line)
         try:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgolf.errors import ConfigError, nearest
-from pgolf.frozen import TARGET
+from pgolf.frozen import EARLIER, TARGET
 
 
 def build(node: Any, base: type, key: str) -> Any:
@@ -33,6 +33,18 @@ def build(node: Any, base: type, key: str) -> Any:
     for name in given.keys() - plain.keys():
         values[name] = _nested(given[name], hints[name], f"{key}.{name}")
     return cls(**values)
+
+
+def completed(node: Any) -> Any:
+    """The config of an older run with what its missing fields mean: those that components of pgolf got later."""
+    if isinstance(node, list):
+        return [completed(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    module, _, name = str(node.get(TARGET, "")).rpartition(".")
+    cls = getattr(import_module(module), name, None) if module.split(".")[0] == "pgolf" else None
+    later = {f.name: f.metadata[EARLIER] for f in fields(cls) if EARLIER in f.metadata} if is_dataclass(cls) else {}
+    return later | {key: completed(value) for key, value in node.items()}
 
 
 def component_class(target: object, base: type, key: str) -> type:

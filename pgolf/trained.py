@@ -11,8 +11,14 @@ from pathlib import Path
 from pgolf.errors import ConfigError, UserError
 from pgolf.files import read_json
 from pgolf.runfolder import ARTIFACT, RECORD, lookup, read_config
+from pgolf.schema import completed
 
 JUDGING = ("machine", "eval", "ttt", "logger", "author", "name", "dry", "trained", "limits.eval_seconds")
+CHECKS = (
+    "data.scored_tokens",
+    "data.scored_bytes",
+    "data.most_shared",
+)  # of a text, which the manifests prove to be the same
 
 
 @dataclass(frozen=True)
@@ -30,14 +36,14 @@ class Earlier:
         sealed = isinstance(record, dict) and lookup(record, "train.steps") and lookup(record, "artifact.sha256")
         if not sealed or not (folder / ARTIFACT).exists():
             raise ConfigError("trained", str(folder), "must be the folder of a run that sealed an artifact")
-        return cls(folder, record, read_config(folder))
+        return cls(folder, record, completed(read_config(folder)))
 
     def require(self, config: dict, legal: bool) -> None:
         """ConfigError for the first word of `config` with which something else would have been trained.
 
         What learns from validation text before sealing (not `legal`) belongs to training.
         """
-        free = JUDGING if legal else [key for key in JUDGING if key != "ttt"]
+        free = [*CHECKS, *(key for key in JUDGING if legal or key != "ttt")]
         theirs, ours = words(self.config, free), words(config, free)
         for key in sorted(theirs.keys() | ours.keys()):
             if theirs.get(key) != ours.get(key):

@@ -314,7 +314,7 @@ def test_a_run_that_sealed_nothing_has_nothing_to_judge(folder):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [([], "usage: "), (["a", "b"], "usage: "), (["nowhere"], "nowhere: not a folder")],
+    [([], "usage: "), (["a", "b"], "usage: "), (["nowhere"], "'nowhere': not a folder")],
 )
 def test_misuse_is_one_message_and_exit_code_2(words, message, capsys):
     assert main(words) == 2

@@ -84,4 +84,4 @@ def test_ways_take_turns():
 def test_from_the_command_line():
     done = subprocess.run([sys.executable, "-m", "pgolf.bench", "nothing"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "There are: codec" in done.stderr
+    assert "There are: build, codec" in done.stderr

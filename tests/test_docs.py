@@ -159,4 +159,4 @@ def test_the_worked_example_works(tmp_path):
         assert "ttt=Bias" in in_copy(copy, "pgolf.run", "ttt=bias", "dry=true")
         for line, message in transcripts(example=True):
             assert in_copy(copy, "pgolf.run", *words_of(line), code=2).strip() == message
-        assert finished(audit).splitlines()[0] == "verdict consistent"
+        assert "verdict consistent" in finished(audit).splitlines()

@@ -3,16 +3,13 @@
 import pytest
 import torch
 
-from pgolf.compose import beside_or_inside, dotted_keys, register_experiments, rehearse
+from pgolf.compose import beside_or_inside, register_experiments, rehearse
 from pgolf.console import NullConsole
 from pgolf.errors import ConfigError
-from pgolf.events import Events
-from pgolf.judge import judge
-from pgolf.machine.world import World
 from pgolf.pipeline import run as start
 from pgolf.plan import plan
-from pgolf.train import train
 from tests.command import environment, only, record, run
+from tests.small import small
 
 TRAINING = {
     "machine.ranks": 8,
@@ -177,32 +174,6 @@ PUBLISHED = {
 }
 SIBLING = ("experiment=pr1852_prequant_ttt", "ttt=pr1852_sibling", "limits=record", "limits.reserve_seconds=12")
 GROUPS = ("model", "optim", "schedule", "average", "qat", "quant", "codec", "eval", "ttt")
-# As small as goes with every part still at work: words for all, and for what only some have.
-SMALL = (
-    "scale=laptop",
-    "limits.train_steps=8",
-    "data.batch_tokens=1024",
-    "data.sequence_length=128",
-    "data.dev_tokens=4096",
-    "data.dev_checks=1",
-    "data.val_fraction=0.005",
-    "schedule.warmup_steps=1",
-    "machine.threads=1",
-)
-FEW = {
-    "model.width": 64,
-    "model.embed_width": 64,
-    "model.mlp_hidden": 128,
-    "model.rope_dims": 16,
-    "quant.keep_below": 1024,
-    "eval.context": 128,
-    "eval.batch_windows": 32,
-    "ttt.chunk_tokens": 12288,
-    "ttt.epochs": 1,
-    "ttt.sequence_length": 128,
-    "quant.solver.calibration_sequences": 8,
-    "quant.solver.source.length": 32,
-}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -222,12 +193,6 @@ def value(config: dict, key: str):
     for part in key.split("."):
         config = config[part]
     return config
-
-
-def small(name: str) -> list[str]:
-    """The words for `name` in the least time that shows all its parts."""
-    present = dotted_keys(composed(f"experiment={name}", "scale=laptop").config)
-    return [f"experiment={name}", *SMALL, *(f"{key}={few}" for key, few in FEW.items() if key in present)]
 
 
 def test_every_overlay_is_named_after_its_folder_and_explained():
@@ -301,24 +266,6 @@ def test_without_scale_nothing_is_small():
     assert composed(
         "model=pr606", "scale=laptop", "model.layers=3", "model.xsa_layers=2", "model.value_embedding.layers=[1]"
     )
-
-
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "pr606_int5_softround"])
-def test_small_it_trains_seals_and_is_judged(name, tmp_path):
-    recipe = composed(*small(name), "logger=none").recipe
-    corpus, world, quiet = recipe.data.prepare(lambda what, done: None), World.alone(), Events(None)
-    trained = train(world, recipe, corpus.training, recipe.ttt.exam(corpus.validation), 40_000, tmp_path, quiet)
-    sealed = trained["artifact"]["sha256"]
-    judged = judge(world, recipe, tmp_path / "artifact.pgolf", sealed, corpus.validation, "c" * 64, quiet)
-    assert judged["code_sha256"] == "c" * 64
-    assert judged["tokens"] == corpus.validation.tokens - 1
-    assert judged["val_bpb"] < 6
-    receipts = trained["receipts"] + judged["receipts"]
-    assert all(receipt["alive"] for receipt in receipts), receipts
-    parts = {receipt["part"].split(".")[0] for receipt in receipts}
-    for group, idle in (("qat", "NoQAT"), ("average", "NoAverage"), ("ttt", "NoTTT")):
-        assert (group in parts) == (type(getattr(recipe, group)).__name__ != idle)
-    assert (trained["train"]["validation_tokens"] > 0) == (not recipe.ttt.legal)
 
 
 def test_small_it_goes_through_the_command_line(tmp_path):

@@ -121,6 +121,10 @@ def test_on_a_terminal_there_is_a_view_and_a_closing_table(tmp_path):
     assert "techniques:" not in text, "the table says it"
     assert text.rstrip().splitlines()[-1].startswith("val_bpb=")
     os.close(master)
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    progress = [event for event in events if event["event"] == "progress"]
+    assert {"warm up", "train", "seal", "evaluate"} <= {event["label"] for event in progress}
+    assert all(history(event) == {} for event in progress), "services hear nothing of it"
 
 
 def drained(descriptor: int, into: bytearray) -> None:
@@ -163,14 +167,3 @@ def corpus_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
     (job,) = rehearse(list(TINY), sweep=False)
     job.recipe.data.prepare(lambda what, done: None)
-
-
-def test_progress_is_told_and_kept_from_services(tmp_path):
-    done = subprocess.run(command(*WORDS), cwd=tmp_path, capture_output=True, text=True, env=environment())
-    assert done.returncode == 0, done.stderr
-    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
-    progress = [event for event in events if event["event"] == "progress"]
-    assert {"warm up", "train", "seal", "evaluate"} <= {event["label"] for event in progress}
-    starts = [line.split()[0] for line in done.stdout.splitlines() if "0%" in line]
-    assert starts[:2] == ["start", "export"] or starts[:3] == ["start", "corpus", "export"]
-    assert all(history(event) == {} for event in progress)

@@ -111,17 +111,17 @@ def losses(folder) -> list[float]:
     return [e["loss"] if e["event"] == "step" else e["dev_bpb"] for e in events if e["event"] in ("step", "dev")]
 
 
-def test_1_2_and_4_ranks_give_the_same_curve(tmp_path):
+@pytest.mark.parametrize("many", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_many_ranks_give_the_curve_of_one(tmp_path, many):
     curves = {}
-    for ranks in (1, 2, 4):
+    for ranks in (1, many):
         place = tmp_path / str(ranks)
         place.mkdir()
         run(place, f"machine.ranks={ranks}", "machine.micro_batch_tokens=256", "ttt=none", *STEPS)
         folder = only(place, "runs/*")
         curves[ranks] = [*losses(folder), record(folder)["evaluate"]["val_bpb"]]
     assert len(curves[1]) >= 3
-    assert curves[2] == pytest.approx(curves[1], rel=2e-4)
-    assert curves[4] == pytest.approx(curves[1], rel=2e-4)
+    assert curves[many] == pytest.approx(curves[1], rel=2e-4)
 
 
 def test_a_sweep_ends_in_a_submission(tmp_path):
@@ -261,7 +261,7 @@ def test_the_traceback_of_the_rank_that_failed_is_all_that_is_said(tmp_path, mon
     (tmp_path / "sitecustomize.py").write_text(FAULTY)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     done = run(tmp_path, "machine.ranks=2", *STEPS, code=1)
-    assert done.stderr.startswith("pgolf: rank 1 failed.\nIts output is under ")
+    assert done.stderr.startswith("pgolf: rank 1 failed.\n")
     assert "OSError: the disk is on fire" in done.stderr
     assert done.stderr.count("Traceback") == 1
     assert len(done.stderr.splitlines()) < 30, "it fits a screen"

@@ -17,7 +17,7 @@ from pgolf.judge import load
 from pgolf.machine import Machine
 from pgolf.machine.world import World
 from pgolf.runfolder import ARTIFACT, Run, lookup, read_config, read_run, require_sealed
-from pgolf.schema import build
+from pgolf.schema import build, completed
 from pgolf.ttt import TTT
 
 
@@ -60,9 +60,10 @@ class Case:
         run, console = read_run(folder), console or NullConsole()
         require_sealed(run)
         config = read_config(folder)
+        here = completed(config)
+        here["data"] = (places or Places()).applied(here.get("data"))
         bases = {"eval": Eval, "ttt": TTT, "machine": Machine}
-        parts = [build(config.get(key), base, key) for key, base in bases.items()]
-        here = config | {"data": (places or Places()).applied(config.get("data"))}
+        parts = [build(here.get(key), base, key) for key, base in bases.items()]
         corpus = prepared(here["data"], console)
         text = corpus.validation
         return cls(run, config, here, *parts, corpus, text.read(), text.byte_counts(), console)

@@ -14,6 +14,7 @@ from pgolf.data.corpus import Corpus, TrainingText, ValidationText
 from pgolf.data.loader import CoprimeShards, InOrder, Loader, PackedDocuments, ShuffledWindows
 from pgolf.data.manifest import MANIFEST, TOKENIZER, Manifest
 from pgolf.errors import ConfigError, need
+from pgolf.frozen import added
 
 if TYPE_CHECKING:
     from pgolf.data.assemble import Plan
@@ -197,14 +198,14 @@ class PublishedText(Data):
     root: str
     dataset: str
     remote_tokenizer: str
-    sidecar: str | None
-    remote_sidecar: str | None
-    transform: str
+    sidecar: str | None = added(None)
+    remote_sidecar: str | None = added(None)
+    transform: str = added("none")
     train_shards: int
     val_shards: int
     scored_tokens: tuple[int, ...] | None
-    scored_bytes: tuple[int, ...] | None
-    most_shared: int
+    scored_bytes: tuple[int, ...] | None = added(None)
+    most_shared: int = added(500)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -131,8 +131,8 @@ def byte_table(tokenizer_path: str | Path) -> ByteTable:
     space = sp.piece_to_id(SPACE)
     if sp.id_to_piece(space) != SPACE:
         raise UserError(
-            f"tokenizer {tokenizer_path}: {SPACE!r} is not a piece of its own, so a lone space is spelled as three byte "
-            f"pieces and counts 3 bytes instead of 1. Train it with user_defined_symbols={SPACE!r}."
+            f"tokenizer {tokenizer_path}: {SPACE!r} is not a piece of its own, so a lone space counts 3 bytes instead of 1."
+            f" Train it with user_defined_symbols={SPACE!r}."
         )
     ids = range(sp.get_piece_size())
     pieces = [sp.id_to_piece(i) for i in ids]
@@ -239,9 +239,9 @@ def _reason(piece: int, before: int | None, sp: sentencepiece.SentencePieceProce
     if sp.is_byte(piece):
         if table.base[piece] != 1:
             return f"A byte piece is 1 byte, not {int(table.base[piece])}."
-        return "These byte pieces are not valid UTF-8, so they decode to replacement characters of 3 bytes."
+        return "These byte pieces are not valid UTF-8 and decode to replacement characters."
     if sp.is_unknown(piece) or sp.is_unused(piece):
-        return "An unknown or unused piece stands for text that is lost, so its bytes cannot be counted."
+        return "An unknown or unused piece stands for text that is lost."
     right = _inner_bytes(sp.id_to_piece(piece))
     if table.leading_space[piece] and table.base[piece] == right + len(SPACE.encode()):
         return f"The leading space is counted twice: {SPACE!r} is in the base bytes as well."

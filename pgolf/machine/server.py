@@ -2,9 +2,13 @@
 
 import multiprocessing
 import multiprocessing.forkserver
+import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from pgolf.console import outlet
 from pgolf.machine import spin_briefly
 
 METHOD = "forkserver"
@@ -13,13 +17,32 @@ PRELOADED = ["pgolf.train", "pgolf.model.initial", "pgolf.optim.optimizer", "tor
 
 
 def start_importing() -> None:
-    """Start that process, if it is not there yet. It ends with this one; Ctrl-C, which reaches the whole group, is not for it."""
+    """Start that process, if it is not there yet. It ends with this one, does not hold its standard output, since whoever
+    reads that waits for its end, and leaves Ctrl-C, which reaches the whole group, to it."""
     spin_briefly()
     multiprocessing.set_forkserver_preload(PRELOADED)
     if threading.current_thread() is not threading.main_thread():
         return multiprocessing.forkserver.ensure_running()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        multiprocessing.forkserver.ensure_running()
+        with _silent():
+            multiprocessing.forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Processes that are started inside do not hold the standard output."""
+    with outlet().held() as free:
+        if not free:
+            yield
+            return
+        kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+            os.close(nowhere)
