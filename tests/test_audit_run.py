@@ -137,7 +137,9 @@ def test_a_changed_file_is_named(folder, file, rule):
 def test_a_cheating_evaluator_named_by_the_config_is_caught(folder, capsys):
     cheat = {"_target_": "tests.cheats.TargetTemperature", "chunk_tokens": 4096}
     configured(folder, lambda config: config.update(ttt=cheat))
-    assert main([str(folder)]) == 1
+    assert main([str(folder)]) == 2, "a stranger's code is not imported unasked"
+    assert "ttt._target_='tests.cheats.TargetTemperature' is code that is not pgolf's" in capsys.readouterr().err
+    assert main([str(folder), "trust=true"]) == 1
     printed = capsys.readouterr().out
     assert "made-up targets" in printed
     assert printed.splitlines()[0] == "verdict fail (C2, mistake 25)"
@@ -146,7 +148,7 @@ def test_a_cheating_evaluator_named_by_the_config_is_caught(folder, capsys):
 def test_adapters_that_are_never_reset_are_caught_on_the_excerpt(folder):
     """Documents side by side are few there, so that there are several groups of them."""
     configured(folder, lambda config: config["ttt"].update(_target_="tests.cheats.NeverReset"))
-    found = experiments(Case.open(folder))
+    found = experiments(Case.open(folder, trust=True))
     assert any(f.rule == "mistake 16" and f.verdict == "fail" for f in found), found
 
 

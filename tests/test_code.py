@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import builtins
 import bz2
 import re
 import subprocess
@@ -362,3 +363,14 @@ def test_the_package_itself_becomes_a_program_without_what_no_exported_file_runs
             "elastic_launch(",
         )
     )
+
+
+def test_what_a_process_adds_to_the_builtins_changes_no_byte(toy, monkeypatch):
+    """A translation's `_`, a debugger's names, those of `site`: none is Python's own."""
+    first = build(toy)
+    for name in ("_", "ONE", "report", "display", "a", "A"):
+        monkeypatch.setattr(builtins, name, 1, raising=False)
+    for name in ("exit", "help", "copyright"):
+        monkeypatch.delattr(builtins, name, raising=False)
+    assert build(toy) == first
+    assert builtins.display == 1, "what was put aside is back"

@@ -71,7 +71,7 @@ def test_runs_and_sweeps_are_read(old, capsys):
 
 
 def test_an_audit_scores_an_old_run_again_and_says_that_its_code_is_another(old):
-    found = audit(old / "run", False, {"folder": "corpus", "cache": "cache"})
+    found = audit(old / "run", {"folder": "corpus", "cache": "cache"})
     assert [f for f in found if f.verdict == "fail"] == []
     (code,) = [f for f in found if f.rule == "code"]
     assert (code.verdict, code.what[:11]) == ("needs argument", "other code:")

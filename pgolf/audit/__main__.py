@@ -1,8 +1,9 @@
-"""`python -m pgolf.audit PATH [full=true] [data.folder=DIR] [data.cache=DIR] [--long | --json]`: check a run folder of
-pgolf's, or a submission folder, ours or anybody's.
+"""`python -m pgolf.audit PATH [full=true] [trust=true] [data.folder=DIR] [data.cache=DIR] [--long | --json]`: check a
+run folder of pgolf's, or a submission folder, ours or anybody's.
 
 A run is checked by running its artifact and its evaluator; full=true scores all of the validation text again. Its data are
-looked for where its config says, or where PGOLF_CACHE or the words data.folder and data.cache say.
+looked for where its config says, or where PGOLF_CACHE or the words data.folder and data.cache say. A config that names code
+outside of pgolf is refused, unless trust=true: auditing such a run imports and runs that code.
 A submission folder is read, and nothing in it is run. --long shows every finding, --json all of them as one object.
 
 `python -m pgolf.audit --all DIR [--page FILE]`: every submission folder below DIR, as a table, and as a page where asked.
@@ -19,13 +20,13 @@ from pgolf.errors import UserError
 from pgolf.machine import spin_briefly
 from pgolf.runfolder import ARTIFACT, RECORD
 
-FULL = {"full=true": True, "full=false": False}
+SWITCHES = {f"{name}={str(on).lower()}": (name, on) for name in ("full", "trust") for on in (True, False)}
 PLACES = ("data.cache", "data.folder")
 SUBMISSION = "submission.json"
 SHOWN = ("--long", "--json")
 USAGE = (
-    "usage: python -m pgolf.audit PATH [full=true] [data.folder=DIR] [data.cache=DIR] [--long | --json], PATH a run folder or a"
-    " submission folder; or --all DIR [--page FILE]; or --explain RULE"
+    "usage: python -m pgolf.audit PATH [full=true] [trust=true] [data.folder=DIR] [data.cache=DIR] [--long | --json], PATH a run"
+    " folder or a submission folder; or --all DIR [--page FILE]; or --explain RULE"
 )
 
 
@@ -37,8 +38,8 @@ def main(words: Sequence[str]) -> int:
     from pgolf.audit.report import as_json, long, short
 
     shown = [w for w in words if w in SHOWN]
-    path, full, places = asked([w for w in words if w not in SHOWN])
-    findings = audit(path, full, places)
+    path, switches, places = asked([w for w in words if w not in SHOWN])
+    findings = audit(path, places, **switches)
     if "--json" in shown:
         print(as_json(os.fspath(path), findings))
     else:
@@ -59,14 +60,14 @@ def _other(option: str, *words: str) -> int:
     return board(_folder(words[0]), Path(words[2]) if len(words) == 3 else None)
 
 
-def asked(words: Sequence[str]) -> tuple[Path, bool, dict[str, str]]:
-    """The path, whether everything is to be scored again, and where the data are."""
+def asked(words: Sequence[str]) -> tuple[Path, dict[str, bool], dict[str, str]]:
+    """The path, what is switched (full: score everything again; trust: run code outside of pgolf), and where the data are."""
     pairs = (word.partition("=") for word in words)
     places = {key.removeprefix("data."): value for key, _, value in pairs if key in PLACES and value}
-    paths = [w for w in words if w not in FULL and w.partition("=")[0] not in PLACES]
+    paths = [w for w in words if w not in SWITCHES and w.partition("=")[0] not in PLACES]
     if len(paths) != 1:
         raise UserError(USAGE)
-    return _folder(paths[0]), any(FULL[w] for w in words if w in FULL), places
+    return _folder(paths[0]), dict(SWITCHES[w] for w in words if w in SWITCHES), places
 
 
 def _folder(word: str) -> Path:
@@ -76,7 +77,7 @@ def _folder(word: str) -> Path:
     return path
 
 
-def audit(path: Path, full: bool, places: dict[str, str]) -> list[Finding]:
+def audit(path: Path, places: dict[str, str], full: bool = False, trust: bool = False) -> list[Finding]:
     if not is_run(path):
         from pgolf.audit.folder import audit_folder
 
@@ -86,7 +87,7 @@ def audit(path: Path, full: bool, places: dict[str, str]) -> list[Finding]:
     from pgolf.audit.run import audit_run
     from pgolf.audit.show import open_console
 
-    return audit_run(path, full, Places(places, os.environ.get("PGOLF_CACHE")), open_console())
+    return audit_run(path, full, Places(places, os.environ.get("PGOLF_CACHE")), open_console(), trust)
 
 
 def is_run(path: Path) -> bool:

@@ -13,6 +13,7 @@ from pgolf.errors import UserError
 from pgolf.eval import Eval
 from pgolf.eval.bytes import ByteCounts
 from pgolf.eval.text import Outline
+from pgolf.frozen import TARGET
 from pgolf.judge import load
 from pgolf.machine import Machine
 from pgolf.machine.world import World
@@ -56,10 +57,15 @@ class Case:
     console: Console
 
     @classmethod
-    def open(cls, folder: Path, places: Places | None = None, console: Console | None = None) -> "Case":
+    def open(
+        cls, folder: Path, places: Places | None = None, console: Console | None = None, trust: bool = False
+    ) -> "Case":
+        """Read and build what judges the run in `folder`. Raises UserError for code that is not pgolf's, unless `trust`."""
         run, console = read_run(folder), console or NullConsole()
         require_sealed(run)
         config = read_config(folder)
+        if not trust:
+            refuse_foreign(config, folder)
         here = completed(config)
         here["data"] = (places or Places()).applied(here.get("data"))
         bases = {"eval": Eval, "ttt": TTT, "machine": Machine}
@@ -76,6 +82,16 @@ class Case:
     def chunks(self) -> int:
         """How many the evaluation's own plan has."""
         return self.ttt.plan(self.evaluation, Outline.of(self.ids, self.table)).chunks
+
+
+def refuse_foreign(config: dict[str, Any], folder: Path, above: str = "") -> None:
+    """UserError for the first class that a stranger's config names outside of the package: building it would import it."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            refuse_foreign(value, folder, f"{above}{key}.")
+        elif key == TARGET and not str(value).startswith("pgolf."):
+            what = f"{above}{key}={value!r} is code that is not pgolf's"
+            raise UserError(f"{folder}: {what}; trust=true imports and runs it")
 
 
 def prepared(data: Any, console: Console) -> Corpus:

@@ -35,10 +35,15 @@ REST = "full=true scores the rest"
 
 
 def audit_run(
-    path: Path, full: bool = False, places: Places | None = None, console: Console | None = None
+    path: Path,
+    full: bool = False,
+    places: Places | None = None,
+    console: Console | None = None,
+    trust: bool = False,
 ) -> list[Finding]:
-    """Every check of the run in `path`; `full` scores all of the text again instead of what fits two minutes."""
-    case = Case.open(path, places, console)
+    """Every check of the run in `path`; `full` scores all of the text again instead of what fits two minutes, `trust` runs code
+    that its config names outside of pgolf, which is refused otherwise (UserError)."""
+    case = Case.open(path, places, console, trust)
     torch.set_num_threads(threads(case.machine))
     found = [*files(case.run, case.config, case.corpus), *unfinished(case.run)]
     proven = prove(case.ids, case.corpus.validation.tokenizer, case.table)

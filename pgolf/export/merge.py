@@ -5,11 +5,21 @@ last. A string that stands alone, `'package.module'`, says where the statements 
 """
 
 import ast
-import builtins
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pgolf.export.scopes import MISSING, SCOPES, Import, Renamer, body_of, bound_names, imported, own_nodes, scope_names
+from pgolf.export.scopes import (
+    MISSING,
+    SCOPES,
+    Import,
+    Renamer,
+    body_of,
+    bound_names,
+    imported,
+    own_builtins,
+    own_nodes,
+    scope_names,
+)
 
 GIVEN = "RECIPE"  # nothing of ours: what runs the program binds it
 
@@ -74,7 +84,7 @@ class Names:
     def __init__(self, parts: Mapping[str, Part], fixed: set[str]):
         self.parts = parts
         self.foreign = {what for part in parts.values() for what in part.imports.values() if not self.ours(what)}
-        self.taken = {name for part in parts.values() for name in self._inside(part)} | {GIVEN, *dir(builtins)}
+        self.taken = {name for part in parts.values() for name in self._inside(part)} | {GIVEN, *own_builtins()}
         self.final: dict[str, str] = {}  # dotted definition, or import from elsewhere -> name
         for dotted in sorted(fixed):
             self._fix(dotted)

@@ -17,7 +17,7 @@ from pgolf.export.checks import unchecked
 from pgolf.export.closure import closure
 from pgolf.export.merge import GIVEN, merge
 from pgolf.export.prune import is_mark, prune
-from pgolf.export.scopes import Import
+from pgolf.export.scopes import Import, only_own_builtins
 from pgolf.export.strip import strip
 
 PACKAGE = Path(__file__).parent.parent
@@ -37,14 +37,15 @@ class Program:
 
     def small(self) -> str:
         """The same in few characters."""
-        return python_minifier.minify(
-            self.source,
-            preserve_globals=list(self.names),
-            rename_globals=True,
-            hoist_literals=False,
-            remove_literal_statements=True,
-            prefer_single_line=True,
-        )
+        with only_own_builtins():
+            return python_minifier.minify(
+                self.source,
+                preserve_globals=list(self.names),
+                rename_globals=True,
+                hoist_literals=False,
+                remove_literal_statements=True,
+                prefer_single_line=True,
+            )
 
     def origins(self) -> list[str]:
         """The module of every statement that is no import, in order."""

@@ -1,6 +1,7 @@
 """Which names of Python source are whose: what a statement or a scope binds, and a renamer that knows where it stands."""
 
 import ast
+import builtins
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,26 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 SCOPES = (*FUNCTIONS, ast.Lambda, ast.ClassDef, *COMPREHENSIONS)
 MISSING = object()
+
+
+PYTHONS_OWN = ("builtins", "io", "_io")  # modules that the names which every Python program has come from
+CONSTANTS = {"True", "False", "None", "Ellipsis", "NotImplemented"}
+
+
+def own_builtins() -> set[str]:
+    """Names that every program has. Not what `site`, a debugger or a translation has put among them in this process."""
+    named = {name for name, value in vars(builtins).items() if getattr(value, "__module__", "") in PYTHONS_OWN}
+    return named | CONSTANTS | {name for name in vars(builtins) if name.startswith("__")}
+
+
+@contextmanager
+def only_own_builtins() -> Iterator[None]:
+    """While it lasts, the others are put aside: what is made of a program's names does not depend on this process."""
+    others = {name: vars(builtins).pop(name) for name in vars(builtins).keys() - own_builtins()}
+    try:
+        yield
+    finally:
+        vars(builtins).update(others)
 
 
 def bound_names(statement: ast.stmt) -> Iterator[str]:
