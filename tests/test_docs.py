@@ -24,6 +24,7 @@ FILE = re.compile(r"(?:[\w<>.*-]+/)*[\w<>.*-]+\.(?:py|yaml|md|jsonl?|log|txt|pgo
 OTHERS = {  # words of other commands, of the worked example, and with placeholders
     *(
         "full=true",
+        "trust=true",
         "study=NAME",
         "train_shards=1",
         "trained=RUN",
