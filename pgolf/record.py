@@ -1,6 +1,5 @@
 """record.json: one per run, the truth from which logs, tables, README and submission are views."""
 
-import hashlib
 import os
 import platform
 import re
@@ -48,7 +47,8 @@ class Record:
 
     def note(self, *notices: str | None) -> None:
         """Keep what went wrong beside the run and cost it nothing."""
-        self.update(notices=[*self["notices"], *filter(None, notices)])
+        if kept := [notice for notice in notices if notice]:
+            self.update(notices=[*self["notices"], *kept])
 
     def update(self, **fields: object) -> None:
         self.fields.update(fields)
@@ -96,8 +96,7 @@ def _end(record: Record, status: str, error: str | None) -> None:
     record.update(status=status, error=error, finished=_now(), log_sha256=observers.log.sha256)
     for line in lines:
         observers.console.detail(line)
-    if notices := observers.finish():
-        record.note(*notices)
+    record.note(*observers.finish())
 
 
 def _now() -> str:
@@ -184,8 +183,3 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor()
-
-
-def sha256_of_file(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
