@@ -17,7 +17,7 @@ from pgolf.errors import ConfigError
 from pgolf.model import GPT, BigramHash, Loop, Role, Skips, ValueEmbedding
 from pgolf.model.blocks import attend
 from pgolf.model.layers import Linear, Smear, bigram_slots, rms_norm, rotary_base, rotate, without_self
-from tests.test_model_golden import COMMON, LOOPED
+from tests.goldens.models import COMMON, LOOPED
 
 CONF = Path(__file__).parent.parent / "conf" / "model"
 COUNTS = {
