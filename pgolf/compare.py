@@ -8,10 +8,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pgolf import stats
-from pgolf.baselines import baselines
-from pgolf.command import command
-from pgolf.scores import Scores, scores
+from pgolf.stages.views import digits
+from pgolf.results import stats
+from pgolf.results.baselines import baselines
+from pgolf.config.command import command
+from pgolf.results.scores import Scores, scores
 
 WHERE = "SWEEP:ARM, a sweep, run or submission folder, a submission.json, TABLE.json:ROW, or a shipped baseline's name"
 SAME_STREAM = 0.01  # nats per bpb is a constant of the token stream; further apart than this are two streams
@@ -37,7 +38,7 @@ class _List(argparse.Action):
         rows = [("baseline", "n", "mean val_bpb", "std (n − 1)")]
         for name in baselines():
             n, mean, std = vars(scores(name).sample).values()
-            rows.append((name, str(n), stats.digits(mean), "–" if std is None else stats.digits(std)))
+            rows.append((name, str(n), digits(mean), "–" if std is None else digits(std)))
         print(aligned(rows))
         parser.exit()
 
@@ -51,10 +52,10 @@ def report(a: Scores, b: Scores) -> str:
 def _table(a: Scores, b: Scores) -> str:
     rows = [("", "n", "mean val_bpb", "std (n − 1)", "nats/bpb", "seeds")]
     for name, s in (("A", a), ("B", b)):
-        deviation = "–" if s.sample.std is None else stats.digits(s.sample.std)
+        deviation = "–" if s.sample.std is None else digits(s.sample.std)
         ratio = "–" if s.nats_per_bpb is None else f"{s.nats_per_bpb:.4f}"
         n = str(s.sample.n) if s.bpb or s.sample.n > 1 else "–"
-        rows.append((f"{name} {s.label}", n, stats.digits(s.sample.mean), deviation, ratio, ", ".join(s.bpb) or "–"))
+        rows.append((f"{name} {s.label}", n, digits(s.sample.mean), deviation, ratio, ", ".join(s.bpb) or "–"))
     return aligned(rows)
 
 

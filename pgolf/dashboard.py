@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pgolf.command import command
+from pgolf.config.command import command
 from pgolf.errors import UserError
 from pgolf.logger.key import has_key
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.command import command
-from pgolf.compose import register_experiments, rehearse, short_words
+from pgolf.config.command import command
+from pgolf.config.compose import register_experiments, rehearse, short_words
 from pgolf.errors import UserError
 from pgolf.logger.key import has_key
 from pgolf.machine import Machine, gpus_present
@@ -176,7 +176,7 @@ def speed(recipe: "Recipe", corpus: "Corpus", ranks: int) -> Finding:
     import torch
 
     from pgolf.machine.world import World
-    from pgolf.train import Trainer
+    from pgolf.stages.train import Trainer
 
     torch.set_num_threads(recipe.machine.threads_per_rank)
     device = "cuda" if recipe.machine.on_gpu else "cpu"

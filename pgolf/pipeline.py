@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pgolf.console import Console
+from pgolf.show.console import Console
 from pgolf.errors import UserError
 from pgolf.export.code import script, weigh
 from pgolf.files import write_bytes
 from pgolf.machine.launch import launch, launch_program
-from pgolf.plan import start_lines
-from pgolf.record import Record, opened
-from pgolf.runfolder import ARTIFACT, CODE, CONFIG
-from pgolf.train import train
-from pgolf.verdict import verdict
-from pgolf.views import card, final_line
+from pgolf.config.plan import start_lines
+from pgolf.results.record import Record, opened
+from pgolf.results.runfolder import ARTIFACT, CODE, CONFIG
+from pgolf.stages.train import train
+from pgolf.stages.verdict import verdict
+from pgolf.stages.views import card, final_line
 
 if TYPE_CHECKING:
-    from pgolf.compose import Job
+    from pgolf.config.compose import Job
     from pgolf.data import Corpus
 
 

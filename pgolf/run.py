@@ -16,11 +16,11 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from pgolf.completion import BASH
-from pgolf.compose import beside_or_inside, job, register_experiments, rehearse, short_words
-from pgolf.console import open_console, outlet, say
+from pgolf.config.completion import BASH
+from pgolf.config.compose import beside_or_inside, job, register_experiments, rehearse, short_words
+from pgolf.show.console import open_console, outlet, say
 from pgolf.errors import UserError
-from pgolf.help import help_text
+from pgolf.config.help import help_text
 from pgolf.machine.server import start_importing
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def task(cfg: DictConfig) -> float:
         console.progress("start", 0.0, "importing torch")
         from pgolf.machine.launch import RankError
         from pgolf.pipeline import run
-        from pgolf.sweep import gather
+        from pgolf.results.sweep import gather
     try:
         return run(asked, folder, console)
     except (UserError, RankError, OSError) as wrong:
@@ -104,7 +104,7 @@ def _require(recipes: list["Recipe"]) -> None:
 
 
 def _show_plans(rehearsed: list) -> None:
-    from pgolf.plan import plans
+    from pgolf.config.plan import plans
 
     print(plans(rehearsed))
 

@@ -17,12 +17,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
-from pgolf.command import command
-from pgolf.compose import register_experiments, rehearse, short_words
+from pgolf.config.command import command
+from pgolf.config.compose import register_experiments, rehearse, short_words
 from pgolf.errors import UserError
-from pgolf.events import EventReader
+from pgolf.files.events import EventReader
 from pgolf.files import read_json
-from pgolf.runfolder import RECORD, lookup
+from pgolf.results.runfolder import RECORD, lookup
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pgolf
-from pgolf.command import command
+from pgolf.config.command import command
 from pgolf.errors import UserError
 from pgolf.files import json_bytes, read_json, write_folder, write_json
-from pgolf.jsonshape import submission_schema, violations
-from pgolf.readme import hardware, readme
-from pgolf.runfolder import CODE, LOG, Run, lookup, read_run
-from pgolf.summary import SUMMARY, find_arm, refuse_mixed_code, summarise
+from pgolf.results.jsonshape import submission_schema, violations
+from pgolf.results.readme import hardware, readme
+from pgolf.results.runfolder import CODE, LOG, Run, lookup, read_run
+from pgolf.results.summary import SUMMARY, find_arm, refuse_mixed_code, summarise
 
 AUTHOR = ("author", "github_id", "name", "blurb")
 RECORD_LIMITS = {"train_seconds": 600, "eval_seconds": 600, "artifact_bytes": 16_000_000}

@@ -8,7 +8,7 @@ import torch
 
 from pgolf.eval.windows import SlidingBatch, SlidingPlan
 from pgolf.ttt import LoraScoreFirst, NoTTT
-from pgolf.ttt.learner import Fixed
+from pgolf.eval.learner import Fixed
 from pgolf.ttt.lora import LoraLearner
 
 

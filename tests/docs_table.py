@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from pgolf import observers, pipeline, search
+from pgolf import pipeline, search
+from pgolf.show import observers
 from pgolf import run as entry
-from pgolf.compose import register_experiments, rehearse, short_words
-from pgolf.events import Events
+from pgolf.config.compose import register_experiments, rehearse, short_words
+from pgolf.files.events import Events
 from pgolf.export.standalone import JUDGE, settings_of
-from pgolf.judge import judge
+from pgolf.stages.judge import judge
 from pgolf.machine.world import World
 from tests.command import TINY, environment
 from tests.pages import ROOT
@@ -275,7 +276,7 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
         "is run on the folder that holds a submission",
     ),
     "python -m pgolf.audit --explain 'mistake 20'": (tool, ""),
-    "python -m pgolf.artifact FILE": (partial(tool, module="pgolf.codec.table"), "is that module's command"),
+    "python -m pgolf.artifact FILE": (partial(tool, module="pgolf.artifact"), "is that module's command"),
     "python -m pgolf.ablation SWEEP": (tool, ""),
     "python -m pgolf.ablation SWEEP --by quant": (
         nothing,

@@ -17,8 +17,8 @@ from pgolf.audit.__main__ import main
 from pgolf.audit.case import Case, Places, prepared
 from pgolf.audit.finding import overall
 from pgolf.audit.run import GPU_DRIFT, REST, audit_run, compared, experiments, threads, weighed
-from pgolf.compose import rehearse, sha256_of
-from pgolf.console import NullConsole, outlet
+from pgolf.config.compose import rehearse, sha256_of
+from pgolf.show.console import NullConsole, outlet
 from pgolf.errors import UserError
 from pgolf.machine import Device
 from tests.command import TINY, environment, only, run
@@ -65,7 +65,7 @@ def failed(folder: Path, **how) -> dict[str, str]:
 
 
 def test_a_whole_run_is_consistent_and_scores_the_same_again(folder, capfd, monkeypatch):
-    monkeypatch.setattr("pgolf.console.PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr("pgolf.show.console.PLAIN_SECONDS", 0.0)
     assert main([str(folder), "full=true"]) == 0
     assert outlet(2).drain(60.0) is None
     told = capfd.readouterr()

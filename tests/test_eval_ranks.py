@@ -7,7 +7,7 @@ from pgolf.eval.evaluate import evaluate
 from pgolf.eval.ledger import Ledger
 from pgolf.eval.text import LedgerError, Text
 from pgolf.machine.world import World
-from pgolf.ttt.learner import Fixed
+from pgolf.eval.learner import Fixed
 from tests.golden_ttt import IDS, NONE, SLIDING, TABLE, model, sgd
 from tests.ranks import run_ranks
 

@@ -13,15 +13,15 @@ import pytest
 import torch
 
 import pgolf
-from pgolf.compose import beside_or_inside, register_experiments, rehearse
+from pgolf.config.compose import beside_or_inside, register_experiments, rehearse
 from pgolf.errors import UserError
-from pgolf.events import Events
+from pgolf.files.events import Events
 from pgolf.export import code, standalone
 from pgolf.export.__main__ import main
 from pgolf.export.program import Program
-from pgolf.judge import judge
+from pgolf.stages.judge import judge
 from pgolf.machine.world import World
-from pgolf.train import train
+from pgolf.stages.train import train
 from tests.bare import bare_environment, can_import
 from tests.command import TINY, environment, only, record, run
 from tests.small import SYSTEMS, small
@@ -418,8 +418,8 @@ def test_the_report_and_the_source(one_run, tmp_path, capsys):
     out = capsys.readouterr().out
     assert record(one_run)["code"]["sha256"] in out
     assert "built again from this package it is the same" in out
-    assert "pgolf.train " in out
-    assert "pgolf.compose" not in out
+    assert "pgolf.stages.train " in out
+    assert "pgolf.config.compose" not in out
     source = (tmp_path / "source" / "train_gpt.py").read_text()
     compile(source, "train_gpt.py", "exec")
     assert "\n# pgolf.export.standalone\n" in source

@@ -10,10 +10,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgolf.artifact import pack
+from pgolf.stages.artifact import pack
 from pgolf.codec import Range
 from pgolf.errors import ConfigError, UserError
-from pgolf.frozen import thaw
+from pgolf.files.frozen import thaw
 from pgolf.machine.world import World
 from pgolf.quant import Fit, budget, ones
 from pgolf.quant.apply import planned

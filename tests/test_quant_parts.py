@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgolf import artifact
-from pgolf.artifact import pack, unpack
+from pgolf.stages import artifact
+from pgolf.stages.artifact import pack, unpack
 from pgolf.codec import Range
-from pgolf.codec.table import inventory
+from pgolf.artifact import inventory
 from pgolf.errors import ArtifactError, ConfigError, UserError
 from pgolf.machine.world import World
 from pgolf.quant import LowRank, RandomIds, SelfGenerated, TrainingWindows

@@ -10,8 +10,8 @@ import pytest
 
 from pgolf.codec import Codec
 from pgolf.errors import ArtifactError, ConfigError, need
-from pgolf.frozen import added, freeze, thaw
-from pgolf.schema import build
+from pgolf.files.frozen import added, freeze, thaw
+from pgolf.config.schema import build
 
 
 class Shape(Enum):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pgolf import seal
-from pgolf.artifact import unpack
+from pgolf.stages import seal
+from pgolf.stages.artifact import unpack
 from pgolf.data import TrainingText
 from pgolf.data.windows import Windows
 from pgolf.limits import Limits

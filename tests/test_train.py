@@ -8,14 +8,14 @@ import pytest
 import torch
 import torch._dynamo.testing
 
-from pgolf.compose import rehearse
+from pgolf.config.compose import rehearse
 from pgolf.errors import ConfigError, UserError
-from pgolf.events import Events, line_of
+from pgolf.files.events import Events, line_of
 from pgolf.limits.clock import Clock
 from pgolf.limits.pace import BySteps
 from pgolf.machine.world import World
 from pgolf.schedule import Progress
-from pgolf.train import Trainer, fit, rows_of, train
+from pgolf.stages.train import Trainer, fit, rows_of, train
 from tests.command import TINY, environment
 from tests.ranks import run_ranks
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from pgolf.errors import UserError
-from pgolf.trained import Earlier, words
+from pgolf.config.source import Earlier, words
 from tests.command import TINY, only, record, run
 
 STEPS = (*TINY, "limits.train_steps=6")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pgolf.compose import rehearse
+from pgolf.config.compose import rehearse
 from pgolf.errors import ConfigError
 from pgolf.eval import Sliding
 from pgolf.eval.evaluate import evaluate

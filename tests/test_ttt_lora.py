@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgolf.errors import ConfigError
-from pgolf.eval.bytes import token_bytes
+from pgolf.data.bytes import token_bytes
 from pgolf.eval.evaluate import evaluate
 from pgolf.eval.text import gather_rows
 from pgolf.machine.world import World

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pgolf.audit.finding import Finding, overall
-from pgolf.command import command
+from pgolf.config.command import command
 from pgolf.errors import UserError
 from pgolf.machine import spin_briefly
-from pgolf.runfolder import ARTIFACT, RECORD
+from pgolf.results.runfolder import ARTIFACT, RECORD
 
 SWITCHES = {f"{name}={str(on).lower()}": (name, on) for name in ("full", "trust") for on in (True, False)}
 PLACES = ("data.cache", "data.folder")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgolf import stats
+from pgolf.results import stats
 from pgolf.audit.bounded import plain
 from pgolf.audit.finding import Finding, once, overall, ranked
 from pgolf.audit.folder import findings, read_folder

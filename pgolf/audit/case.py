@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 
 from pgolf.audit.watch import ALONE
-from pgolf.console import Console, NullConsole
+from pgolf.show.console import Console, NullConsole
 from pgolf.data import Corpus, Data
 from pgolf.errors import UserError
 from pgolf.eval import Eval
-from pgolf.eval.bytes import ByteCounts
+from pgolf.data.bytes import ByteCounts
 from pgolf.eval.text import Outline
-from pgolf.frozen import TARGET
-from pgolf.judge import load
+from pgolf.files.frozen import TARGET
+from pgolf.stages.judge import load
 from pgolf.machine import Machine
 from pgolf.machine.world import World
-from pgolf.runfolder import ARTIFACT, Run, lookup, read_config, read_run, require_sealed
-from pgolf.schema import build, completed
+from pgolf.results.runfolder import ARTIFACT, Run, lookup, read_config, read_run, require_sealed
+from pgolf.config.schema import build, completed
 from pgolf.ttt import TTT
 
 

@@ -5,9 +5,9 @@ import math
 from typing import Any
 
 from pgolf.audit.finding import Finding
-from pgolf.compose import sha256_of
+from pgolf.config.compose import sha256_of
 from pgolf.data.corpus import Corpus
-from pgolf.runfolder import CODE, Run, disagreements, lookup
+from pgolf.results.runfolder import CODE, Run, disagreements, lookup
 
 SLACK = 0.5  # seconds by which sums of phases may miss a clock
 

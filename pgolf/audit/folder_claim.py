@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pgolf import stats
+from pgolf.results import stats
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_json import Submission
 

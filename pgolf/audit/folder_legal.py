@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from pgolf import stats
+from pgolf.results import stats
 from pgolf.audit import published as public
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_json import Submission

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pgolf import stats
+from pgolf.stages.views import digits
+from pgolf.results import stats
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_json import NAME, Submission
 from pgolf.audit.folder_scores import FIX
@@ -42,7 +43,7 @@ def check_readme(
     mean = submission.scores.sample.mean if submission.scores else None
     text = "\n".join(lines[:LINES])
     if mean is not None and not any(agrees(float(n), mean, unit=1) for n in NUMBER.findall(text)):
-        what = f"does not give the val_bpb of {NAME}, {stats.digits(mean)}"
+        what = f"does not give the val_bpb of {NAME}, {digits(mean)}"
         yield Finding("mistake 25", "needs argument", README, what, FIX)
 
 

@@ -8,7 +8,7 @@ from pgolf.audit.folder_code import CODE, Code
 from pgolf.audit.folder_json import Submission
 from pgolf.audit.log_run import Log
 from pgolf.audit.published import CAP
-from pgolf.seedtable import is_code, sizes
+from pgolf.results.seedtable import is_code, sizes
 
 COUNT = "count the file on disk, after the last change"
 SMALLER = "make the model smaller; every seed must fit"

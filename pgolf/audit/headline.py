@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pgolf import stats
+from pgolf.results import stats
 from pgolf.audit.folder_json import TINY, Submission
 from pgolf.audit.log_run import Log, Result
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pgolf.audit.finding import Finding
 from pgolf.audit.watch import Bench, Observed
-from pgolf.eval.bytes import token_bytes
+from pgolf.data.bytes import token_bytes
 from pgolf.eval.ledger import LedgerError
 from pgolf.ttt import TTT
 

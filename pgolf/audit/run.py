@@ -17,15 +17,15 @@ from pgolf.audit.finding import Finding
 from pgolf.audit.probes import evaluations, probe
 from pgolf.audit.show import EnoughError, Experiments, Rescoring
 from pgolf.audit.watch import Bench
-from pgolf.console import Console
+from pgolf.show.console import Console
 from pgolf.errors import UserError
-from pgolf.eval.bytes import prove, token_bytes
+from pgolf.data.bytes import prove, token_bytes
 from pgolf.eval.evaluate import evaluate
 from pgolf.eval.ledger import LedgerError
 from pgolf.export.code import script
 from pgolf.machine import Device, Machine
 from pgolf.machine.world import World
-from pgolf.runfolder import ARTIFACT, Run, lookup
+from pgolf.results.runfolder import ARTIFACT, Run, lookup
 
 EXCERPT = 1536  # tokens of validation text that the experiments use
 CONTEXT = 256  # their windows; the run's own where those are shorter

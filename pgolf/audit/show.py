@@ -3,7 +3,7 @@
 import math
 import time
 
-from pgolf.console import Console, PlainConsole, TerminalConsole, on_terminal, outlet
+from pgolf.show.console import Console, PlainConsole, TerminalConsole, on_terminal, outlet
 from pgolf.eval.ledger import Progress
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from pgolf.eval import Eval
-from pgolf.eval.bytes import ByteCounts
+from pgolf.data.bytes import ByteCounts
 from pgolf.eval.evaluate import evaluate
 from pgolf.eval.ledger import LedgerError, Progress, Score
 from pgolf.eval.windows import Batch, Plan
 from pgolf.machine.world import World
 from pgolf.ttt import TTT
-from pgolf.ttt.learner import Learner
+from pgolf.eval.learner import Learner
 
 if TYPE_CHECKING:
     from pgolf.eval.ledger import Paper

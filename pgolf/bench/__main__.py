@@ -10,7 +10,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from pgolf.command import command
+from pgolf.config.command import command
 from pgolf.errors import UserError, nearest
 from pgolf.machine import spin_briefly
 

@@ -18,7 +18,7 @@ from pgolf.data.make import asked_for, planned
 from pgolf.data.manifest import MANIFEST, Manifest
 from pgolf.data.sources import Files
 from pgolf.data.tokenizer import train
-from pgolf.eval.bytes import load_tokenizer
+from pgolf.data.bytes import load_tokenizer
 
 PIECE = 3000  # characters of a document
 

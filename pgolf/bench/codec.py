@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pgolf.artifact import pack, unpack
+from pgolf.stages.artifact import pack, unpack
 from pgolf.bench.contest import Contest, DisagreementError, Setting
 from pgolf.codec import Brotli, Codec, Lzma, Range, RangeRows, Zstd
 from pgolf.errors import UserError

@@ -11,16 +11,16 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from pgolf.command import command
+from pgolf.config.command import command
 from pgolf.data import Data, PublishedText
 from pgolf.errors import UserError, nearest
-from pgolf.places import beside_or_inside
+from pgolf.config.places import beside_or_inside
 
 
 @command(__doc__)
 def main(words: Sequence[str]) -> int:
     if words and words[0] in ("build", "look"):
-        return import_module("pgolf.data.make" if words[0] == "build" else "pgolf.data.look").main(words[1:])
+        return import_module("pgolf.data.make" if words[0] == "build" else "pgolf.report.look").main(words[1:])
     if not words or "=" in words[0] or words[0].startswith("-"):
         raise UserError(f"usage: {__doc__}To fetch, there are: {', '.join(options())}.")
     from pgolf.data.fetch import fetch, hub_download
@@ -52,7 +52,7 @@ def options() -> list[str]:
 def option(name: str) -> PublishedText:
     from omegaconf import OmegaConf
 
-    from pgolf.schema import build, resolved
+    from pgolf.config.schema import build, resolved
 
     if name not in options():
         raise UserError(

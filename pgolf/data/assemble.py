@@ -20,7 +20,7 @@ from pgolf.data.sources import Item, Reading
 from pgolf.data.streams import Kind, Stream
 from pgolf.data.workers import mapped
 from pgolf.errors import UserError
-from pgolf.eval.bytes import load_tokenizer
+from pgolf.data.bytes import load_tokenizer
 from pgolf.files import read_json, write_json
 
 STATE = "state.json"

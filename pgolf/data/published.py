@@ -18,7 +18,7 @@ from pgolf.data.overlap import shared_documents
 from pgolf.data.shards import checked_count, max_token, open_shard, sha256_of
 from pgolf.data.tokenizer import check_tokenizer
 from pgolf.errors import ConfigError, UserError
-from pgolf.eval.bytes import documents, load_tokenizer, prefix_sums, prove, token_bytes
+from pgolf.data.bytes import documents, load_tokenizer, prefix_sums, prove, token_bytes
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ import torch
 
 from pgolf.errors import UserError
 from pgolf.eval import Eval
-from pgolf.eval.bytes import ByteCounts
+from pgolf.data.bytes import ByteCounts
 from pgolf.eval.ledger import Ledger, Progress, Score
 from pgolf.eval.text import Text
 from pgolf.machine.world import World

@@ -16,10 +16,10 @@ import torch
 from pgolf.eval.text import CommittedText, LedgerError, Text
 from pgolf.eval.windows import Batch, Plan
 from pgolf.machine.world import World
-from pgolf.receipts import Receipt
+from pgolf.files.receipts import Receipt
 
 if TYPE_CHECKING:
-    from pgolf.ttt.learner import Learner
+    from pgolf.eval.learner import Learner
 
 Witness = Callable[[int, torch.Tensor], None]
 

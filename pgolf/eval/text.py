@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pgolf.errors import UserError
-from pgolf.eval.bytes import ByteCounts, token_bytes
+from pgolf.data.bytes import ByteCounts, token_bytes
 from pgolf.eval.windows import Span
 
 

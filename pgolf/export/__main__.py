@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pgolf.command import command
+from pgolf.config.command import command
 from pgolf.compare import aligned
 from pgolf.errors import UserError
 from pgolf.export.code import Inside, literal, unpack, weigh, wrapped
@@ -20,7 +20,7 @@ from pgolf.export.merge import GIVEN
 from pgolf.export.program import PACKAGE, Program, program
 from pgolf.export.scopes import Import
 from pgolf.files import json_bytes, write_folder
-from pgolf.runfolder import CODE
+from pgolf.results.runfolder import CODE
 
 HEAD = f'''"""What a pgolf train_gpt.py runs, before names were shortened. It runs, too: its recipe lies beside it."""
 

@@ -25,7 +25,7 @@ from pgolf.errors import UserError
 from pgolf.export.merge import GIVEN
 from pgolf.export.program import ENTRY, PACKAGE, program, targets
 from pgolf.files import read_json, write_json
-from pgolf.frozen import TARGET
+from pgolf.files.frozen import TARGET
 
 if TYPE_CHECKING:
     from pgolf.data import Corpus

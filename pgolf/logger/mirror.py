@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pgolf.errors import UserError
-from pgolf.events import EventReader
+from pgolf.files.events import EventReader
 from pgolf.files import read_json
-from pgolf.frozen import freeze, thaw
-from pgolf.helper import Helper, end_within
+from pgolf.files.frozen import freeze, thaw
+from pgolf.machine.helper import Helper, end_within
 from pgolf.logger import Mirrored, Say
 
 OUTPUT = "mirror.log"

@@ -8,7 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pgolf.logger.keys import AXES, SUMMARY, axis, history
 from pgolf.logger.mirror import Target, read_or_none
-from pgolf.runfolder import lookup
+from pgolf.results.runfolder import lookup
 
 
 class ToTensorBoard(Target):

@@ -10,7 +10,7 @@ from pgolf.logger import Wandb
 from pgolf.logger.key import has_key
 from pgolf.logger.keys import AXES, SUMMARY, TABLES, history, table
 from pgolf.logger.mirror import Target, read_or_none
-from pgolf.runfolder import lookup
+from pgolf.results.runfolder import lookup
 
 FILES = ("artifact.pgolf", "config.yaml", "train.log", "record.json", "train_gpt.py", "report.html")
 LONGEST = 128  # characters of a name or group

@@ -14,7 +14,7 @@ from pgolf.qat.crownq import Penalty
 from pgolf.qat.round import soft_stairs, straight_through
 from pgolf.quant import Quant
 from pgolf.quant.estimate import levels
-from pgolf.receipts import Receipt
+from pgolf.files.receipts import Receipt
 
 
 class Switch:

@@ -12,7 +12,7 @@ from pgolf.errors import UserError
 from pgolf.quant.estimate import levels
 from pgolf.quant.rows import HALF_MAX, Solution, as_rows, entropy, objective, pruned, round_all
 from pgolf.quant.tensors import QTensor
-from pgolf.receipts import Receipt
+from pgolf.files.receipts import Receipt
 
 if TYPE_CHECKING:
     from pgolf.quant import Quant

@@ -13,7 +13,7 @@ from pgolf.quant import estimate
 from pgolf.quant.apply import Quantized, planned
 from pgolf.quant.rows import as_rows, inverse
 from pgolf.quant.scales import StdScale
-from pgolf.receipts import Receipt
+from pgolf.files.receipts import Receipt
 
 if TYPE_CHECKING:
     from pgolf.quant import Pack, Symmetric

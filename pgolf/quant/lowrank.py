@@ -12,7 +12,7 @@ from pgolf.quant.estimate import levels
 from pgolf.quant.gptq import gptq
 from pgolf.quant.rows import as_rows, objective, quantile_steps
 from pgolf.quant.tensors import QTensor
-from pgolf.receipts import Receipt
+from pgolf.files.receipts import Receipt
 
 if TYPE_CHECKING:
     from pgolf.quant.apply import Quantized

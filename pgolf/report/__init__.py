@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pgolf.helper import Helper
+from pgolf.machine.helper import Helper
 
 REPORT = "report.html"
 DRAWING_SECONDS = 5.0  # that the end of a run waits for the drawing

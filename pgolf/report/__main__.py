@@ -5,11 +5,11 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgolf.command import command
+from pgolf.config.command import command
 from pgolf.errors import UserError
 from pgolf.report import write
-from pgolf.runfolder import RECORD
-from pgolf.summary import SUMMARY
+from pgolf.results.runfolder import RECORD
+from pgolf.results.summary import SUMMARY
 
 
 @command()

@@ -10,7 +10,7 @@ import matplotlib.backends.backend_svg  # noqa: F401
 
 import pgolf.report.run
 import pgolf.report.sweep  # noqa: F401
-from pgolf.helper import end_within
+from pgolf.machine.helper import end_within
 from pgolf.report import DRAWING_SECONDS, write
 
 if __name__ == "__main__":

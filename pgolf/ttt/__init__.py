@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pgolf.machine.world import World
     from pgolf.model import Model
     from pgolf.model.transformer import Transformer
-    from pgolf.ttt.learner import Learner
+    from pgolf.eval.learner import Learner
     from pgolf.ttt.prequant import Exam
 
 __all__ = [
@@ -125,7 +125,7 @@ class NoTTT(Legal):
         return evaluation.plan(text.targets, self.chunk_tokens)
 
     def build(self, model: "Transformer", world: "World", plan: "Plan") -> "Learner":
-        from pgolf.ttt.learner import Fixed
+        from pgolf.eval.learner import Fixed
 
         return Fixed(model)
 
@@ -280,7 +280,7 @@ class PrequantAdamW(TTT):
         return evaluation.plan(text.targets, self.chunk_tokens)
 
     def build(self, model: "Transformer", world: "World", plan: "Plan") -> "Learner":
-        from pgolf.ttt.learner import Fixed
+        from pgolf.eval.learner import Fixed
 
         return Fixed(model)
 

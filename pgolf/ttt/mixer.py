@@ -6,7 +6,7 @@ distribution, so nothing has to be normalised afterwards and nothing can depend 
 import torch
 from torch import Tensor
 
-from pgolf.receipts import Receipt
+from pgolf.files.receipts import Receipt
 from pgolf.ttt import Hedge
 
 EXPERTS = ("neural", "unigram", "bigram")

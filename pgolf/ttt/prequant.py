@@ -14,7 +14,7 @@ from torch import Tensor
 from pgolf.data.corpus import ValidationText
 from pgolf.eval.windows import share
 from pgolf.machine.world import World
-from pgolf.receipts import Receipt
+from pgolf.files.receipts import Receipt
 from pgolf.ttt import PrequantAdamW
 from pgolf.ttt.score_first import cosine, distance
 

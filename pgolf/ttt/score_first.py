@@ -16,9 +16,9 @@ from torch import Tensor
 from pgolf.errors import ConfigError
 from pgolf.eval.windows import SlidingPlan, share
 from pgolf.machine.world import World
-from pgolf.receipts import Receipt
+from pgolf.files.receipts import Receipt
 from pgolf.ttt import ScoreFirst
-from pgolf.ttt.learner import Learner
+from pgolf.eval.learner import Learner
 from pgolf.ttt.mixer import HedgeMixer
 from pgolf.ttt.parts import GradientScale
 

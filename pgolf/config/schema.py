@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgolf.errors import ConfigError, nearest
-from pgolf.frozen import EARLIER, TARGET
+from pgolf.files.frozen import EARLIER, TARGET
 
 
 def build(node: Any, base: type, key: str) -> Any:

@@ -21,13 +21,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgolf.data.words import check_words, quoted
 from pgolf.errors import ConfigError, UserError, nearest
-from pgolf.overlays import Overlays, OverlaysOnThePath
-from pgolf.places import beside_or_inside
-from pgolf.schema import TARGET, build, resolved
+from pgolf.config.overlays import Overlays, OverlaysOnThePath
+from pgolf.config.places import beside_or_inside
+from pgolf.config.schema import TARGET, build, resolved
 
 if TYPE_CHECKING:
     from pgolf.recipe import Recipe
-    from pgolf.trained import Earlier
+    from pgolf.config.source import Earlier
 
 SETTINGS = ("author", "name", "dry", "trained")  # beside the groups of a recipe
 SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")  # what does not tell one arm of a sweep from another
@@ -61,7 +61,7 @@ class Job:
     @property
     def earlier(self) -> "Earlier | None":
         """The run whose artifact is judged again, if nothing is to be trained. Raises ConfigError."""
-        from pgolf.trained import Earlier
+        from pgolf.config.source import Earlier
 
         return Earlier.read(Path(self.config["trained"])) if self.config.get("trained") else None
 

@@ -11,7 +11,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from pgolf.places import overlays
+from pgolf.config.places import overlays
 
 GROUP, SCHEME = "experiment", "experiments"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pgolf.errors import ConfigError, UserError
 from pgolf.files import read_json
-from pgolf.runfolder import ARTIFACT, RECORD, lookup, read_config
-from pgolf.schema import completed
+from pgolf.results.runfolder import ARTIFACT, RECORD, lookup, read_config
+from pgolf.config.schema import completed
 
 JUDGING = ("machine", "eval", "ttt", "logger", "author", "name", "dry", "trained", "limits.eval_seconds")
 CHECKS = (

@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.console import Console, outlet
-from pgolf.events import EventReader, line_of
-from pgolf.peaks import peak_flops
+from pgolf.show.console import Console, outlet
+from pgolf.files.events import EventReader, line_of
+from pgolf.show.peaks import peak_flops
 from pgolf.report import Drawing
-from pgolf.runfolder import LOG
+from pgolf.results.runfolder import LOG
 
 if TYPE_CHECKING:
     from pgolf.recipe import Recipe

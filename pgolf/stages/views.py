@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from pgolf.stats import digits
+from pgolf.results.stats import digits
 
 
 def opening_lines(record: dict) -> list[str]:

@@ -166,14 +166,14 @@ class TerminalConsole(Console):
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        from pgolf.live import live
+        from pgolf.show.live import live
 
         with live(self.console) as self.view:
             yield
         self.view = None
 
     def card(self, title: str, rows: list[tuple[str, str]]) -> None:
-        from pgolf.live import table
+        from pgolf.show.live import table
 
         self.console.print(table(title, rows))
 

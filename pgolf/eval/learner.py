@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pgolf.receipts import Receipt
+from pgolf.files.receipts import Receipt
 
 if TYPE_CHECKING:
     from pgolf.eval.ledger import Paper

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.artifact import pack, read_index, unpack
-from pgolf.events import Events
+from pgolf.stages.artifact import pack, read_index, unpack
+from pgolf.files.events import Events
 from pgolf.files import write_bytes
-from pgolf.frozen import freeze
+from pgolf.files.frozen import freeze
 from pgolf.limits.clock import Clock
 from pgolf.quant.apply import Quantized
 from pgolf.quant.calibration import Room
 from pgolf.quant.hessian import Hessians, collect_hessians
 from pgolf.quant.tensors import load_quantized
-from pgolf.receipts import Receipt
+from pgolf.files.receipts import Receipt
 
 if TYPE_CHECKING:
-    from pgolf.train import Trainer
+    from pgolf.stages.train import Trainer
     from pgolf.ttt.prequant import Exam
 
 SAFETY = 1.25  # the reserve is this many times what the rehearsal took, and

@@ -19,14 +19,14 @@ from pgolf.data import TrainingText
 from pgolf.data.dev import Dev
 from pgolf.data.prefetch import Prefetched
 from pgolf.errors import UserError
-from pgolf.events import Events
+from pgolf.files.events import Events
 from pgolf.limits.clock import Clock
 from pgolf.limits.pace import Pace, pace_of
 from pgolf.machine.world import World
 from pgolf.model.pieces import Pieces
 from pgolf.recipe import Recipe
 from pgolf.schedule import END, START, Progress, Schedule
-from pgolf.seal import Reserve, seal
+from pgolf.stages.seal import Reserve, seal
 
 if TYPE_CHECKING:
     from pgolf.ttt.prequant import Exam

@@ -10,7 +10,7 @@ from pgolf.export.code import script
 from pgolf.recipe import Recipe
 
 if TYPE_CHECKING:
-    from pgolf.compose import Job
+    from pgolf.config.compose import Job
 
 UTILISATION = 0.3  # of a large matrix product's rate, which a training step reaches: 0.27-0.4 in public logs and here
 HEAVY_TAILS = "trained weights are not Gaussian: the published int5 and int6 systems packed 15-19 % smaller"

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from pgolf.places import beside_or_inside, overlays
+from pgolf.config.places import beside_or_inside, overlays
 
 HEADER = """\
 pgolf: train, quantise, pack and honestly evaluate a small language model.

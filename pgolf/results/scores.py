@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pgolf import stats
-from pgolf.baselines import baselines
+from pgolf.stages.views import digits
+from pgolf.results import stats
+from pgolf.results.baselines import baselines
 from pgolf.errors import UserError, nearest
 from pgolf.files import read_json
-from pgolf.runfolder import RECORD, read_run
-from pgolf.seedtable import BPB, LOSS, SeedTable, figure, seed_table
-from pgolf.summary import find_arm, job_folders, summarise
+from pgolf.results.runfolder import RECORD, read_run
+from pgolf.results.seedtable import BPB, LOSS, SeedTable, figure, seed_table
+from pgolf.results.summary import find_arm, job_folders, summarise
 
 SUBMISSION = "submission.json"
 
@@ -197,7 +198,7 @@ def _contradictions(value: dict, bpb: dict[str, float], loss: dict[str, float]) 
                 continue
             population = found.std is not None and same(stated, found.std * math.sqrt((found.n - 1) / found.n))
             why = " (it divides by n, not n − 1)" if name.endswith("std") and population else ""
-            yield f"{name} is stated as {stated}, the seeds give {stats.digits(truth)}{why}"
+            yield f"{name} is stated as {stated}, the seeds give {digits(truth)}{why}"
 
 
 def same(stated: float, truth: float) -> bool:

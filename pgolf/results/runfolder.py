@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from pgolf import stats
+from pgolf.stages.views import digits
+from pgolf.results import stats
 from pgolf.errors import UserError
 from pgolf.files import read_json
 
@@ -188,7 +189,7 @@ def _score(record: dict) -> list[str]:
     again = e["val_loss"] / math.log(2) * e["tokens"] / e["bytes"]
     if math.isclose(again, e["val_bpb"], abs_tol=1e-7):
         return []
-    return [f"val_bpb is {stats.digits(e['val_bpb'])}, but val_loss, tokens and bytes give {stats.digits(again)}"]
+    return [f"val_bpb is {digits(e['val_bpb'])}, but val_loss, tokens and bytes give {digits(again)}"]
 
 
 def _log(run: Run) -> list[str]:
@@ -201,7 +202,7 @@ def _log(run: Run) -> list[str]:
     if sha is not None and sha != hashlib.sha256(data).hexdigest():
         found.append(f"{LOG} is not the file whose sha256 the record has")
     text = data.decode("utf-8", errors="replace").strip()
-    score = stats.digits(run.record["evaluate"]["val_bpb"])
+    score = digits(run.record["evaluate"]["val_bpb"])
     if score not in text:
         found.append(f"val_bpb is {score} in the record, which {LOG} does not show")
     ends = (text.split("\n", 1)[0], text.rsplit("\n", 1)[-1])

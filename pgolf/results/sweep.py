@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from pgolf.compose import arms_of, jobs
-from pgolf.console import say
+from pgolf.config.compose import arms_of, jobs
+from pgolf.show.console import say
 from pgolf.files import write_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def gather(folder: Path, logger: "Logger") -> None:
     """After a job: summary and submissions, the sweep's report, and, when all jobs have ended, its place in the logger."""
     from pgolf.report import Drawing
     from pgolf.submission import publish
-    from pgolf.summary import summarise
+    from pgolf.results.summary import summarise
 
     drawing = Drawing(folder)
     try:

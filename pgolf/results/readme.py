@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pgolf.runfolder import Run, lookup
-from pgolf.stats import digits
+from pgolf.results.runfolder import Run, lookup
+from pgolf.results.stats import digits
 
 
 def readme(arm: dict, runs: Sequence[Run], submission: dict) -> str:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pgolf.artifact import unpack
+from pgolf.stages.artifact import unpack
 from pgolf.data import ValidationText
 from pgolf.errors import UserError
-from pgolf.eval.bytes import prove
+from pgolf.data.bytes import prove
 from pgolf.eval.evaluate import evaluate
 from pgolf.eval.ledger import Progress
-from pgolf.events import Events
-from pgolf.frozen import thaw
+from pgolf.files.events import Events
+from pgolf.files.frozen import thaw
 from pgolf.limits.clock import Clock
 from pgolf.machine.world import World
 from pgolf.model import Model

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pgolf
-from pgolf.console import Console
+from pgolf.show.console import Console
 from pgolf.errors import UserError
 from pgolf.files import write_json
-from pgolf.observers import Observers
-from pgolf.runfolder import RECORD
-from pgolf.views import closing_lines, code_line, opening_lines
+from pgolf.show.observers import Observers
+from pgolf.results.runfolder import RECORD
+from pgolf.stages.views import closing_lines, code_line, opening_lines
 
 if TYPE_CHECKING:
-    from pgolf.compose import Job
+    from pgolf.config.compose import Job
 
 PACKAGES = (
     "torch",

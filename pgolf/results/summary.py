@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pgolf
-from pgolf import stats
+from pgolf.results import stats
 from pgolf.errors import UserError, nearest
 from pgolf.files import read_json, write_json
-from pgolf.runfolder import RECORD, Run, disagreements, lookup, read_run
+from pgolf.results.runfolder import RECORD, Run, disagreements, lookup, read_run
 
 PLAN, SUMMARY = "plan.json", "summary.json"
 
