@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgolf.results import stats
 from pgolf.config.command import command
 from pgolf.config.compose import SAME_RESULT, group_of
 from pgolf.errors import UserError, nearest
+from pgolf.files import lookup
+from pgolf.results import stats
 from pgolf.results.readme import count, table
-from pgolf.results.runfolder import Run, lookup, read_run
+from pgolf.results.runfolder import Run, read_run
 from pgolf.results.summary import job_folders, refuse_mixed_code, summarise
 
 Words = Mapping[str, str]  # an arm, by the words that tell it from the others

@@ -1,4 +1,4 @@
-"""What an artifact is made of, for people (`python -m pgolf.artifact FILE`) and for the record."""
+"""`python -m pgolf.artifact FILE`: what an artifact is made of, tensor by tensor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from pgolf.stages.artifact import Stream, read_index, unpack
 from pgolf.config.command import command
 from pgolf.errors import ArtifactError, UserError
 from pgolf.quant.rows import entropy
 from pgolf.quant.tensors import QTensor
+from pgolf.stages.artifact import Stream, read_index, unpack
 
 USAGE = "python -m pgolf.artifact FILE"
 
@@ -116,3 +116,7 @@ def _cells(line: Line) -> tuple[str, ...]:
 
 def _aligned(cell: str, width: int, right: bool) -> str:
     return cell.rjust(width) if right else cell.ljust(width)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pgolf.show.console import Console
+from pgolf.config.plan import start_lines
 from pgolf.errors import UserError
 from pgolf.export.code import script, weigh
 from pgolf.files import write_bytes
+from pgolf.files.names import ARTIFACT, CODE, CONFIG
 from pgolf.machine.launch import launch, launch_program
-from pgolf.config.plan import start_lines
 from pgolf.results.record import Record, opened
-from pgolf.results.runfolder import ARTIFACT, CODE, CONFIG
+from pgolf.show.console import Console
+from pgolf.show.observers import Observers
 from pgolf.stages.train import train
 from pgolf.stages.verdict import verdict
 from pgolf.stages.views import card, final_line
@@ -39,7 +40,9 @@ def run(job: "Job", folder: Path, console: Console) -> float:
         code = script(job.config, corpus)
         write_bytes(folder / CODE, code.data)
         plan = start_lines(job, code.size, folder)
-        with opened(folder, job, console, plan, code=code.section(), data=corpus.section()) as record:
+        with opened(
+            folder, job, Observers(folder, recipe, console), plan, code=code.section(), data=corpus.section()
+        ) as record:
             record.update(**trained(job, corpus, record, folder, console))
             require_room(record)
             record.observers.prepare_report()

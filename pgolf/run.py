@@ -18,10 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgolf.config.completion import BASH
 from pgolf.config.compose import beside_or_inside, job, register_experiments, rehearse, short_words
-from pgolf.show.console import open_console, outlet, say
-from pgolf.errors import UserError
 from pgolf.config.help import help_text
+from pgolf.errors import UserError
+from pgolf.machine.outlet import outlet, say
 from pgolf.machine.server import start_importing
+from pgolf.show.console import open_console
 
 if TYPE_CHECKING:
     from pgolf.recipe import Recipe
@@ -42,7 +43,7 @@ def task(cfg: DictConfig) -> float:
         console.progress("start", 0.0, "importing torch")
         from pgolf.machine.launch import RankError
         from pgolf.pipeline import run
-        from pgolf.results.sweep import gather
+        from pgolf.submission import gather
     try:
         return run(asked, folder, console)
     except (UserError, RankError, OSError) as wrong:
@@ -105,8 +106,9 @@ def _require(recipes: list["Recipe"]) -> None:
 
 def _show_plans(rehearsed: list) -> None:
     from pgolf.config.plan import plans
+    from pgolf.export.code import script
 
-    print(plans(rehearsed))
+    print(plans(rehearsed, lambda job: script(job.config).size))
 
 
 def _refused(wrong: UserError) -> int:

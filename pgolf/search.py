@@ -20,9 +20,9 @@ from hydra.errors import HydraException
 from pgolf.config.command import command
 from pgolf.config.compose import register_experiments, rehearse, short_words
 from pgolf.errors import UserError
+from pgolf.files import lookup, read_json
 from pgolf.files.events import EventReader
-from pgolf.files import read_json
-from pgolf.results.runfolder import RECORD, lookup
+from pgolf.files.names import RECORD
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

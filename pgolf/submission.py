@@ -14,16 +14,22 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pgolf
 from pgolf.config.command import command
 from pgolf.errors import UserError
-from pgolf.files import json_bytes, read_json, write_folder, write_json
+from pgolf.files import json_bytes, lookup, read_json, write_folder, write_json
+from pgolf.files.names import CODE, LOG
+from pgolf.machine.outlet import say
+from pgolf.report import Drawing
 from pgolf.results.jsonshape import submission_schema, violations
 from pgolf.results.readme import hardware, readme
-from pgolf.results.runfolder import CODE, LOG, Run, lookup, read_run
+from pgolf.results.runfolder import Run, read_run
 from pgolf.results.summary import SUMMARY, find_arm, refuse_mixed_code, summarise
+
+if TYPE_CHECKING:
+    from pgolf.logger import Logger
 
 AUTHOR = ("author", "github_id", "name", "blurb")
 RECORD_LIMITS = {"train_seconds": 600, "eval_seconds": 600, "artifact_bytes": 16_000_000}
@@ -44,6 +50,24 @@ def publish(sweep_dir: Path) -> dict[str, Any]:
     write_json(sweep_dir / SUMMARY, summary)
     refuse_mixed_code(summary)
     return summary
+
+
+def gather(folder: Path, logger: "Logger") -> None:
+    """After a job: summary and submissions, the sweep's report, and, when all jobs have ended, its place in the logger."""
+    drawing = Drawing(folder)
+    try:
+        publish(folder)
+    finally:
+        if fault := drawing.finish():
+            say(fault)
+        if ended(summarise(folder)):
+            logger.aggregate(folder, say)
+
+
+def ended(summary: dict[str, Any]) -> bool:
+    """Whether every planned run has come to an end, good or bad."""
+    waiting = ("missing", "running")
+    return not any(row["status"] in waiting for arm in summary["arms"] for row in arm["not_complete"])
 
 
 def write_submission(sweep_dir: Path, summary: dict[str, Any], arm: str) -> Path:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from pgolf.eval.learner import Fixed
 from pgolf.eval.windows import SlidingBatch, SlidingPlan
 from pgolf.ttt import LoraScoreFirst, NoTTT
-from pgolf.eval.learner import Fixed
 from pgolf.ttt.lora import LoraLearner
 
 

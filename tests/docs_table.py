@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from pgolf import pipeline, search
-from pgolf.show import observers
 from pgolf import run as entry
 from pgolf.config.compose import register_experiments, rehearse, short_words
-from pgolf.files.events import Events
 from pgolf.export.standalone import JUDGE, settings_of
-from pgolf.stages.judge import judge
+from pgolf.files.events import Events
 from pgolf.machine.world import World
+from pgolf.show import observers
+from pgolf.stages.judge import judge
 from tests.command import TINY, environment
 from tests.pages import ROOT
 from tests.test_data_text import documents

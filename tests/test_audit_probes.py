@@ -8,8 +8,8 @@ from pgolf.audit.finding import Finding, overall
 from pgolf.audit.probes import evaluations, flip_positions, probe
 from pgolf.audit.watch import Bench
 from pgolf.eval import Chunked, Sliding
-from pgolf.ttt import AdamW, EntropyTemperature, FixedTemperature, GradientScale, Hedge, LoraScoreFirst, NoTTT, Queries
 from pgolf.eval.learner import Fixed
+from pgolf.ttt import AdamW, EntropyTemperature, FixedTemperature, GradientScale, Hedge, LoraScoreFirst, NoTTT, Queries
 from tests import cheats
 from tests.golden_ttt import IDS, NONE, TABLE, adamw, model, sgd
 

@@ -18,9 +18,10 @@ from pgolf.audit.case import Case, Places, prepared
 from pgolf.audit.finding import overall
 from pgolf.audit.run import GPU_DRIFT, REST, audit_run, compared, experiments, threads, weighed
 from pgolf.config.compose import rehearse, sha256_of
-from pgolf.show.console import NullConsole, outlet
 from pgolf.errors import UserError
 from pgolf.machine import Device
+from pgolf.machine.outlet import outlet
+from pgolf.show.console import NullConsole
 from tests.command import TINY, environment, only, run
 
 torch.set_num_threads(1)

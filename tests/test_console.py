@@ -11,9 +11,10 @@ from contextlib import contextmanager, suppress
 import pytest
 from rich.console import Console as RichConsole
 
-from pgolf.show import console
 from pgolf.config.compose import rehearse
-from pgolf.show.console import NullConsole, Outlet, PlainConsole, TerminalConsole
+from pgolf.machine.outlet import Outlet
+from pgolf.show import console
+from pgolf.show.console import NullConsole, PlainConsole, TerminalConsole
 from pgolf.show.live import View
 from pgolf.show.peaks import PEAKS, peak_flops, peak_of
 

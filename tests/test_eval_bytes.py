@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from pgolf.errors import UserError
 from pgolf.data.bytes import (
     byte_table,
     check_range,
@@ -20,6 +19,7 @@ from pgolf.data.bytes import (
     text_of,
     token_bytes,
 )
+from pgolf.errors import UserError
 
 CASES = [
     case["text"]

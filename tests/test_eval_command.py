@@ -13,8 +13,8 @@ from pgolf.config.compose import beside_or_inside, jobs
 from pgolf.errors import UserError
 from pgolf.eval.ledger import Progress
 from pgolf.files.events import Events
-from pgolf.stages.judge import EvalProgress
 from pgolf.limits.clock import Clock
+from pgolf.stages.judge import EvalProgress
 from tests.command import TINY, environment, run
 
 BAD = [

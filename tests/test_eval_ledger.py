@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from pgolf.data.bytes import ByteTable, token_bytes
 from pgolf.errors import UserError
 from pgolf.eval import Chunked, Sliding
-from pgolf.data.bytes import ByteTable, token_bytes
-from pgolf.eval.evaluate import evaluate
+from pgolf.eval.learner import Fixed
 from pgolf.eval.ledger import Ledger, fingerprint
 from pgolf.eval.text import LedgerError, Text
 from pgolf.machine.world import World
+from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import NoTTT
-from pgolf.eval.learner import Fixed
 from tests.golden_ttt import GOLDEN, IDS, NONE, SLIDING, TABLE, model
 
 ALONE = World.alone()

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from pgolf.eval.evaluate import evaluate
+from pgolf.eval.learner import Fixed
 from pgolf.eval.ledger import Ledger
 from pgolf.eval.text import LedgerError, Text
 from pgolf.machine.world import World
-from pgolf.eval.learner import Fixed
+from pgolf.stages.evaluate import evaluate
 from tests.golden_ttt import IDS, NONE, SLIDING, TABLE, model, sgd
 from tests.ranks import run_ranks
 

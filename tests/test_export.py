@@ -15,12 +15,12 @@ import torch
 import pgolf
 from pgolf.config.compose import beside_or_inside, register_experiments, rehearse
 from pgolf.errors import UserError
-from pgolf.files.events import Events
 from pgolf.export import code, standalone
 from pgolf.export.__main__ import main
 from pgolf.export.program import Program
-from pgolf.stages.judge import judge
+from pgolf.files.events import Events
 from pgolf.machine.world import World
+from pgolf.stages.judge import judge
 from pgolf.stages.train import train
 from tests.bare import bare_environment, can_import
 from tests.command import TINY, environment, only, record, run

@@ -17,10 +17,10 @@ from pgolf.config.compose import rehearse
 from pgolf.errors import ConfigError
 from pgolf.files.events import EVENTS as EVENTS_FILE
 from pgolf.files.events import Events
+from pgolf.files.receipts import Receipt
 from pgolf.logger import NoLogger, TensorBoard, Wandb
 from pgolf.logger.keys import AGGREGATE, AXES, EVENTS, SUMMARY, TABLES, axis, history
 from pgolf.logger.mirror import Target, follow
-from pgolf.files.receipts import Receipt
 from pgolf.submission import publish
 from tests.command import TINY, only, record, run
 from tests.sweeps import died, make_plan, make_run
@@ -324,7 +324,16 @@ def test_tensorboard_that_is_not_installed_is_refused_with_what_to_do(monkeypatc
 
 
 def test_a_sweep_with_wandb_leaves_stages_an_aggregate_and_reports(tmp_path):
-    done = run(tmp_path, "-m", "seed=3", "hydra.sweep.dir=sweep", "logger=wandb", "logger.patience_seconds=120", "limits.train_steps=3", *TINY)
+    done = run(
+        tmp_path,
+        "-m",
+        "seed=3",
+        "hydra.sweep.dir=sweep",
+        "logger=wandb",
+        "logger.patience_seconds=120",
+        "limits.train_steps=3",
+        *TINY,
+    )
     assert "Wandb:" not in done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("val_bpb=")
     folder = only(tmp_path, "sweep/0_*")

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from pgolf.stages.artifact import unpack
 from pgolf.audit.__main__ import audit
 from pgolf.audit.finding import overall
 from pgolf.compare import main as compare
+from pgolf.compare import scores
 from pgolf.errors import ArtifactError
 from pgolf.export.code import unpack as unpack_code
 from pgolf.files.frozen import added, freeze, thaw
 from pgolf.model import Model
 from pgolf.quant.tensors import load_quantized
-from pgolf.report import write
+from pgolf.report.write import write
 from pgolf.results.runfolder import disagreements, read_run
-from pgolf.results.scores import scores
 from pgolf.results.summary import summarise
+from pgolf.stages.artifact import unpack
 from tests.command import environment, record
 
 OLD = Path(__file__).parent / "data" / "version_0_1_0"

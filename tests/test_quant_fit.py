@@ -10,7 +10,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgolf.stages.artifact import pack
 from pgolf.codec import Range
 from pgolf.errors import ConfigError, UserError
 from pgolf.files.frozen import thaw
@@ -19,6 +18,7 @@ from pgolf.quant import Fit, budget, ones
 from pgolf.quant.apply import planned
 from pgolf.quant.budget import Search, StepGuess, scaled
 from pgolf.quant.hessian import collect_hessians
+from pgolf.stages.artifact import pack
 from tests.test_quant import ids, option, tiny
 
 torch.set_num_threads(1)

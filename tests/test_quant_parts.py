@@ -9,10 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgolf.stages import artifact
-from pgolf.stages.artifact import pack, unpack
-from pgolf.codec import Range
 from pgolf.artifact import inventory
+from pgolf.codec import Range
 from pgolf.errors import ArtifactError, ConfigError, UserError
 from pgolf.machine.world import World
 from pgolf.quant import LowRank, RandomIds, SelfGenerated, TrainingWindows
@@ -21,6 +19,8 @@ from pgolf.quant.hessian import collect_hessians
 from pgolf.quant.lowrank import corrected, output_directions
 from pgolf.quant.rows import nearest, objective, pruned, std_steps
 from pgolf.quant.tensors import QTensor, dequantize
+from pgolf.stages import artifact
+from pgolf.stages.artifact import pack, unpack
 from tests.test_artifact import sealed
 from tests.test_data_loaders import windows_over
 from tests.test_quant import correlated, ids, option, tiny

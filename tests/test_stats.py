@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from pgolf.stages.views import digits
 from pgolf.results import stats
 from pgolf.results.stats import Sample, sample
+from pgolf.stages.views import digits
 
 PR606 = [1.11550587, 1.11628915, 1.11666477]
 values = st.lists(st.floats(1.0, 1.3).map(lambda x: round(x, 8)), min_size=2, max_size=8)

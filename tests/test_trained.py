@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from pgolf.errors import UserError
 from pgolf.config.source import Earlier, words
+from pgolf.errors import UserError
 from tests.command import TINY, only, record, run
 
 STEPS = (*TINY, "limits.train_steps=6")

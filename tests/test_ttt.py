@@ -11,8 +11,8 @@ import torch
 from pgolf.config.compose import rehearse
 from pgolf.errors import ConfigError
 from pgolf.eval import Sliding
-from pgolf.eval.evaluate import evaluate
 from pgolf.machine.world import World
+from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import (
     SGD,
     AdamW,

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgolf.errors import ConfigError
 from pgolf.data.bytes import token_bytes
-from pgolf.eval.evaluate import evaluate
+from pgolf.errors import ConfigError
 from pgolf.eval.text import gather_rows
 from pgolf.machine.world import World
+from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import SGD, AdamW, LoraScoreFirst
 from pgolf.ttt.documents import DocumentPlan
 from pgolf.ttt.lora import clip_by_lane

@@ -17,8 +17,8 @@ from pathlib import Path
 from pgolf.audit.finding import Finding, overall
 from pgolf.config.command import command
 from pgolf.errors import UserError
+from pgolf.files.names import ARTIFACT, RECORD
 from pgolf.machine import spin_briefly
-from pgolf.results.runfolder import ARTIFACT, RECORD
 
 SWITCHES = {f"{name}={str(on).lower()}": (name, on) for name in ("full", "trust") for on in (True, False)}
 PLACES = ("data.cache", "data.folder")

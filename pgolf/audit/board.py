@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgolf.results import stats
 from pgolf.audit.bounded import plain
 from pgolf.audit.finding import Finding, once, overall, ranked
 from pgolf.audit.folder import findings, read_folder
 from pgolf.audit.folder_json import NAME
 from pgolf.audit.report import WIDTH, long
-from pgolf.compare import aligned
+from pgolf.config.command import aligned
 from pgolf.errors import UserError
 from pgolf.files import write_bytes
+from pgolf.results import stats
 
 COLUMNS = ("rank", "folder", "val_bpb", "n", "std", "bytes", "verdict")
 DEEPEST = 8

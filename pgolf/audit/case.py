@@ -7,18 +7,20 @@ from typing import Any
 import numpy as np
 
 from pgolf.audit.watch import ALONE
-from pgolf.show.console import Console, NullConsole
+from pgolf.config.schema import build, completed, read_config
 from pgolf.data import Corpus, Data
+from pgolf.data.bytes import ByteCounts
 from pgolf.errors import UserError
 from pgolf.eval import Eval
-from pgolf.data.bytes import ByteCounts
 from pgolf.eval.text import Outline
+from pgolf.files import lookup
 from pgolf.files.frozen import TARGET
-from pgolf.stages.judge import load
+from pgolf.files.names import ARTIFACT
 from pgolf.machine import Machine
 from pgolf.machine.world import World
-from pgolf.results.runfolder import ARTIFACT, Run, lookup, read_config, read_run, require_sealed
-from pgolf.config.schema import build, completed
+from pgolf.results.runfolder import Run, read_run, require_sealed
+from pgolf.show.console import Console, NullConsole
+from pgolf.stages.judge import load
 from pgolf.ttt import TTT
 
 

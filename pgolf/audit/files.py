@@ -7,7 +7,9 @@ from typing import Any
 from pgolf.audit.finding import Finding
 from pgolf.config.compose import sha256_of
 from pgolf.data.corpus import Corpus
-from pgolf.results.runfolder import CODE, Run, disagreements, lookup
+from pgolf.files import lookup
+from pgolf.files.names import CODE
+from pgolf.results.runfolder import Run, disagreements
 
 SLACK = 0.5  # seconds by which sums of phases may miss a clock
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pgolf.results import stats
 from pgolf.audit.bounded import read
 from pgolf.audit.finding import Finding
 from pgolf.errors import UserError
+from pgolf.results import stats
 from pgolf.results.jsonshape import submission_schema, violations
 from pgolf.results.scores import Scores, published
 from pgolf.results.seedtable import SeedTable, seed_table

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from pgolf.results import stats
 from pgolf.audit import published as public
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_json import Submission
 from pgolf.audit.headline import Headline
 from pgolf.audit.log_run import Log, Result
+from pgolf.results import stats
 
 MIXED = re.compile(r"(?i)(?<![a-z])mix(?:ture|er)?(?![a-z])|blend|(?<![a-z])ppm|n-?gram|hedge")
 BEFORE = re.compile(r"(?i)diagnostic(?!.*quantized)|\bpre-?quant|post[-_ ]ema|unquantized")

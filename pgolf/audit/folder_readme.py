@@ -4,13 +4,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pgolf.stages.views import digits
-from pgolf.results import stats
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_json import NAME, Submission
 from pgolf.audit.folder_scores import FIX
 from pgolf.audit.headline import Headline, agrees
 from pgolf.audit.log_run import Log
+from pgolf.stages.views import digits
 
 README = "README.md"
 NUMBER = re.compile(r"(?<![\w.])\d+\.\d{3,}(?!\.\d)")

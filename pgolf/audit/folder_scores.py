@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from pgolf.stages.views import digits
-from pgolf.results import stats
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_json import NAME, TINY, Submission
 from pgolf.audit.headline import Headline, agrees
 from pgolf.audit.log_run import Log, Result
 from pgolf.audit.published import BYTES, CROP, NEAR, SPREAD, STREAMS, TOKENS, stream_of
+from pgolf.results import stats
 from pgolf.results.seedtable import BPB, LOSS, figure
+from pgolf.stages.views import digits
 
 FIX = "generate every file from the records"
 BYTES_FIX = "show that the byte table's sum is the bytes of the decoded text, over the whole split"

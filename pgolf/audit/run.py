@@ -17,15 +17,17 @@ from pgolf.audit.finding import Finding
 from pgolf.audit.probes import evaluations, probe
 from pgolf.audit.show import EnoughError, Experiments, Rescoring
 from pgolf.audit.watch import Bench
-from pgolf.show.console import Console
-from pgolf.errors import UserError
 from pgolf.data.bytes import prove, token_bytes
-from pgolf.eval.evaluate import evaluate
+from pgolf.errors import UserError
 from pgolf.eval.ledger import LedgerError
 from pgolf.export.code import script
+from pgolf.files import lookup
+from pgolf.files.names import ARTIFACT
 from pgolf.machine import Device, Machine
 from pgolf.machine.world import World
-from pgolf.results.runfolder import ARTIFACT, Run, lookup
+from pgolf.results.runfolder import Run
+from pgolf.show.console import Console
+from pgolf.stages.evaluate import evaluate
 
 EXCERPT = 1536  # tokens of validation text that the experiments use
 CONTEXT = 256  # their windows; the run's own where those are shorter

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pgolf.eval import Eval
 from pgolf.data.bytes import ByteCounts
-from pgolf.eval.evaluate import evaluate
+from pgolf.eval import Eval
+from pgolf.eval.learner import Learner
 from pgolf.eval.ledger import LedgerError, Progress, Score
 from pgolf.eval.windows import Batch, Plan
 from pgolf.machine.world import World
+from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import TTT
-from pgolf.eval.learner import Learner
 
 if TYPE_CHECKING:
     from pgolf.eval.ledger import Paper

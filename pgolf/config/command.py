@@ -37,3 +37,9 @@ def command(help: str | None = None) -> Callable[[Main], Callable[[Sequence[str]
 def _told(message: str, code: int) -> int:
     print(f"pgolf: {message}", file=sys.stderr)
     return code
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

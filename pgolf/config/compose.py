@@ -19,15 +19,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgolf.data.words import check_words, quoted
-from pgolf.errors import ConfigError, UserError, nearest
 from pgolf.config.overlays import Overlays, OverlaysOnThePath
 from pgolf.config.places import beside_or_inside
 from pgolf.config.schema import TARGET, build, resolved
+from pgolf.data.words import check_words, quoted
+from pgolf.errors import ConfigError, UserError, nearest
 
 if TYPE_CHECKING:
-    from pgolf.recipe import Recipe
     from pgolf.config.source import Earlier
+    from pgolf.recipe import Recipe
 
 SETTINGS = ("author", "name", "dry", "trained")  # beside the groups of a recipe
 SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")  # what does not tell one arm of a sweep from another

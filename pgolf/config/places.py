@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def beside_or_inside(folder: str) -> Path:

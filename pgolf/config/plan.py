@@ -2,11 +2,11 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.export.code import script
 from pgolf.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -17,22 +17,24 @@ HEAVY_TAILS = "trained weights are not Gaussian: the published int5 and int6 sys
 H100_FLOPS = 989e12  # dense bf16, from the data sheet; the parent of the ranks may not ask the GPU itself
 
 
-def plans(jobs: list["Job"]) -> str:
-    """The plan of every arm, with its seeds."""
+def plans(jobs: list["Job"], code_bytes: Callable[["Job"], int]) -> str:
+    """The plan of every arm, with its seeds; `code_bytes` is the size of the script that a job would export."""
     arms: dict[str, list[Job]] = {}
     for job in jobs:
         arms.setdefault(job.arm_sha256, []).append(job)
-    return "\n\n".join(plan(same[0], [job.recipe.seed.value for job in same]) for same in arms.values())
+    return "\n\n".join(
+        plan(same[0], [job.recipe.seed.value for job in same], code_bytes(same[0])) for same in arms.values()
+    )
 
 
-def plan(job: "Job", seeds: list[int]) -> str:
-    """The plan as text, a line per question."""
+def plan(job: "Job", seeds: list[int], code: int) -> str:
+    """The plan as text, a line per question; `code` is in bytes."""
     recipe = job.recipe
     rows = {
         "run": f"{job.config['name']}  arm {job.arm}  seed {', '.join(map(str, seeds))}",
         "parts": ", ".join(f"{group}={type(part).__name__}" for group, part in vars(recipe).items()),
         "machine": _machine(recipe),
-        "size": _size(job),
+        "size": _size(job, code),
         "work": _work(recipe),
         "text": _text(recipe),
         "training clock": _training_clock(recipe),
@@ -117,8 +119,8 @@ class Size:
         return f"about {self.artifact:,} bytes of artifact ({basis}) + {self.code:,} of code; cap {self.cap:,}: {fits}"
 
 
-def _size(job: "Job") -> str:
-    size = Size.predicted(job, script(job.config).size)
+def _size(job: "Job", code: int) -> str:
+    size = Size.predicted(job, code)
     return f"{size.parameters:,} parameters; {size.in_full()}"
 
 

@@ -10,14 +10,17 @@ from abc import ABC
 from dataclasses import fields, is_dataclass, make_dataclass
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Optional, Union, get_args, get_origin, get_type_hints
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgolf.errors import ConfigError, nearest
+from pgolf.errors import ConfigError, UserError, nearest
 from pgolf.files.frozen import EARLIER, TARGET
+from pgolf.files.names import CONFIG
 
 
 def build(node: Any, base: type, key: str) -> Any:
@@ -133,3 +136,15 @@ def resolved(cfg: DictConfig) -> dict:
         return OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as wrong:
         raise ConfigError(wrong.full_key or "config", "???", str(wrong).splitlines()[0]) from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved config that a run was made with. UserError if it cannot be read."""
+    path = folder / CONFIG
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as wrong:
+        raise UserError(f"{path}: cannot be read: {wrong}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: must be a mapping of config groups")
+    return config

@@ -8,10 +8,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from pgolf.config.schema import completed, read_config
 from pgolf.errors import ConfigError, UserError
-from pgolf.files import read_json
-from pgolf.results.runfolder import ARTIFACT, RECORD, lookup, read_config
-from pgolf.config.schema import completed
+from pgolf.files import lookup, read_json
+from pgolf.files.names import ARTIFACT, RECORD
 
 JUDGING = ("machine", "eval", "ttt", "logger", "author", "name", "dry", "trained", "limits.eval_seconds")
 CHECKS = (

@@ -8,19 +8,24 @@ python -m pgolf.data look NAME [--json] [out=PAGE.html]
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 from pgolf.config.command import command
+from pgolf.config.places import beside_or_inside
 from pgolf.data import Data, PublishedText
 from pgolf.errors import UserError, nearest
-from pgolf.config.places import beside_or_inside
 
 
 @command(__doc__)
 def main(words: Sequence[str]) -> int:
-    if words and words[0] in ("build", "look"):
-        return import_module("pgolf.data.make" if words[0] == "build" else "pgolf.report.look").main(words[1:])
+    if words and words[0] == "build":
+        from pgolf.data.make import main as build_main
+
+        return build_main(words[1:])
+    if words and words[0] == "look":
+        from pgolf.report.look import main as look_main
+
+        return look_main(words[1:])
     if not words or "=" in words[0] or words[0].startswith("-"):
         raise UserError(f"usage: {__doc__}To fetch, there are: {', '.join(options())}.")
     from pgolf.data.fetch import fetch, hub_download

@@ -14,7 +14,7 @@ import numpy as np
 import sentencepiece
 
 from pgolf.errors import UserError
-from pgolf.eval.windows import share
+from pgolf.machine.share import share
 
 SPACE = "▁"
 BLOCK_TOKENS = 1 << 20  # decoded at a time, so that a split of any size streams through a few megabytes

@@ -14,8 +14,8 @@ from pgolf.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
-    from pgolf.data.windows import Windows
     from pgolf.data.bytes import ByteCounts
+    from pgolf.data.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class CountedText(ValidationText):
         """How many bytes each token stands for. Raises UserError unless every file is the one the manifest describes."""
         import numpy as np
 
-        from pgolf.data.shards import ROW, read_whole, verify_file
         from pgolf.data.bytes import Sidecar, boundaries, load_tokenizer
+        from pgolf.data.shards import ROW, read_whole, verify_file
 
         folder, documents = Path(self.paths[0]).parent, None
         per_token = read_whole([str(folder / name) for name in self.sidecar], self.counts, self.sidecar_sha256)

@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgolf.data.bytes import documents, load_tokenizer, prefix_sums, prove, token_bytes
 from pgolf.data.encode import transform_facts
 from pgolf.data.manifest import FORMAT, MANIFEST, SIDECAR, SPLITS, Manifest, Shard
 from pgolf.data.overlap import shared_documents
 from pgolf.data.shards import checked_count, max_token, open_shard, sha256_of
 from pgolf.data.tokenizer import check_tokenizer
 from pgolf.errors import ConfigError, UserError
-from pgolf.data.bytes import documents, load_tokenizer, prefix_sums, prove, token_bytes
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,8 +15,8 @@ import torch
 
 from pgolf.eval.text import CommittedText, LedgerError, Text
 from pgolf.eval.windows import Batch, Plan
-from pgolf.machine.world import World
 from pgolf.files.receipts import Receipt
+from pgolf.machine.world import World
 
 if TYPE_CHECKING:
     from pgolf.eval.learner import Learner

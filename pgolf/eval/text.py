@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pgolf.errors import UserError
 from pgolf.data.bytes import ByteCounts, token_bytes
+from pgolf.errors import UserError
 from pgolf.eval.windows import Span
 
 

@@ -12,15 +12,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pgolf.config.command import command
-from pgolf.compare import aligned
+from pgolf.config.command import aligned, command
 from pgolf.errors import UserError
 from pgolf.export.code import Inside, literal, unpack, weigh, wrapped
 from pgolf.export.merge import GIVEN
 from pgolf.export.program import PACKAGE, Program, program
 from pgolf.export.scopes import Import
 from pgolf.files import json_bytes, write_folder
-from pgolf.results.runfolder import CODE
+from pgolf.files.names import CODE
 
 HEAD = f'''"""What a pgolf train_gpt.py runs, before names were shortened. It runs, too: its recipe lies beside it."""
 

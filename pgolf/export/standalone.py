@@ -21,16 +21,16 @@ import torch
 from pgolf import __version__
 from pgolf.data import TrainingText, ValidationText
 from pgolf.errors import UserError
-from pgolf.files.events import EVENTS, Events, line_of
 from pgolf.export.code import weigh
+from pgolf.files.events import EVENTS, Events, line_of
 from pgolf.files.frozen import thaw
-from pgolf.stages.judge import judge
 from pgolf.logger import NoLogger
 from pgolf.machine import Device, Machine
 from pgolf.machine.rank import die_with, errors_recorded, joined, leave_result
 from pgolf.machine.world import World
 from pgolf.recipe import Recipe
 from pgolf.seed import Seed
+from pgolf.stages.judge import judge
 from pgolf.stages.train import train
 from pgolf.stages.verdict import verdict
 from pgolf.stages.views import code_line, receipt_text

@@ -102,3 +102,11 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}; what was there is unchanged") from error
+
+
+def lookup(record: dict, dotted: str) -> Any:
+    """The value at a dotted key, or None. lookup({"a": {"b": 1}}, "a.b") == 1"""
+    value: Any = record
+    for part in dotted.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

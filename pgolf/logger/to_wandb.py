@@ -1,16 +1,18 @@
 """Events and records as Weights & Biases runs: one for each stage of a run, one for a sweep. Lives in the mirror's process."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wandb
 import yaml
 
-from pgolf.logger import Wandb
+from pgolf.files import lookup
 from pgolf.logger.key import has_key
 from pgolf.logger.keys import AXES, SUMMARY, TABLES, history, table
 from pgolf.logger.mirror import Target, read_or_none
-from pgolf.results.runfolder import lookup
+
+if TYPE_CHECKING:
+    from pgolf.logger import Wandb
 
 FILES = ("artifact.pgolf", "config.yaml", "train.log", "record.json", "train_gpt.py", "report.html")
 LONGEST = 128  # characters of a name or group
@@ -19,7 +21,7 @@ LONGEST = 128  # characters of a name or group
 class ToWandb(Target):
     """Opens a W&B run when a stage begins, and closes it when the next does or the run ends."""
 
-    def __init__(self, spec: Wandb, folder: Path):
+    def __init__(self, spec: "Wandb", folder: Path):
         self.spec, self.folder = spec, folder
         self.run: wandb.Run | None = None
         self.mode = spec.mode

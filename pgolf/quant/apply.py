@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pgolf.errors import UserError
+from pgolf.files.receipts import Receipt
 from pgolf.quant.estimate import levels
 from pgolf.quant.rows import HALF_MAX, Solution, as_rows, entropy, objective, pruned, round_all
 from pgolf.quant.tensors import QTensor
-from pgolf.files.receipts import Receipt
 
 if TYPE_CHECKING:
     from pgolf.quant import Quant

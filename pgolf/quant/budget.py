@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from pgolf.files.receipts import Receipt
 from pgolf.quant import estimate
 from pgolf.quant.apply import Quantized, planned
 from pgolf.quant.rows import as_rows, inverse
 from pgolf.quant.scales import StdScale
-from pgolf.files.receipts import Receipt
 
 if TYPE_CHECKING:
     from pgolf.quant import Pack, Symmetric

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pgolf.config.command import command
 from pgolf.errors import UserError
-from pgolf.report import write
-from pgolf.results.runfolder import RECORD
+from pgolf.files.names import RECORD
+from pgolf.report.write import write
 from pgolf.results.summary import SUMMARY
 
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
+from pgolf.config.places import beside_or_inside
+from pgolf.config.schema import build, resolved
 from pgolf.data import Corpus, Data
+from pgolf.data.bytes import load_tokenizer
 from pgolf.data.caseops import decode
 from pgolf.data.manifest import MANIFEST, SPLITS, Manifest
 from pgolf.data.shards import open_shard
 from pgolf.data.words import expanded
 from pgolf.errors import UserError
-from pgolf.data.bytes import load_tokenizer
 from pgolf.files import write_bytes
-from pgolf.config.places import beside_or_inside
-from pgolf.config.schema import build, resolved
 
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
 SAMPLES, SAMPLE_CHARACTERS = 10, 160

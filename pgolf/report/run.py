@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pgolf.errors import UserError
+from pgolf.files import lookup, read_json
 from pgolf.files.events import EVENTS
-from pgolf.files import read_json
+from pgolf.files.names import RECORD
 from pgolf.report import charts, page
-from pgolf.results.runfolder import RECORD, lookup
-from pgolf.results.stats import digits
+from pgolf.stages.views import digits
 
 MOST_LAYERS = 32  # in a drawing; the table beside it has them all
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from pgolf.files import read_json
 from pgolf.report import REPORT, charts, page
-from pgolf.results.stats import digits
 from pgolf.results.summary import SUMMARY
+from pgolf.stages.views import digits
 
 
 def is_sweep(folder: Path) -> bool:

@@ -10,4 +10,4 @@ import yaml
 @cache
 def baselines() -> dict[str, dict[str, Any]]:
     """Name to row, each in the shape of a public submission.json."""
-    return yaml.safe_load(files("pgolf").joinpath("baselines.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(files("pgolf.results").joinpath("baselines.yaml").read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ NOTES = {"$schema", "title"}
 @cache
 def submission_schema() -> dict[str, Any]:
     """The JSON Schema of submission.json, shipped inside the package."""
-    return json.loads(files("pgolf").joinpath("submission.schema.json").read_text(encoding="utf-8"))
+    return json.loads(files("pgolf.results").joinpath("submission.schema.json").read_text(encoding="utf-8"))
 
 
 def violations(value: Any, schema: dict[str, Any], where: str = "") -> list[str]:

@@ -4,8 +4,9 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pgolf.results.runfolder import Run, lookup
-from pgolf.results.stats import digits
+from pgolf.files import lookup
+from pgolf.results.runfolder import Run
+from pgolf.stages.views import digits
 
 
 def readme(arm: dict, runs: Sequence[Run], submission: dict) -> str:

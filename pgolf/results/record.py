@@ -3,7 +3,6 @@
 import os
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pgolf
-from pgolf.show.console import Console
 from pgolf.errors import UserError
 from pgolf.files import write_json
-from pgolf.show.observers import Observers
-from pgolf.results.runfolder import RECORD
+from pgolf.files.names import RECORD
+from pgolf.machine.programs import gpu_names, printed_by
 from pgolf.stages.views import closing_lines, code_line, opening_lines
 
 if TYPE_CHECKING:
     from pgolf.config.compose import Job
+    from pgolf.show.observers import Observers
 
 PACKAGES = (
     "torch",
@@ -39,7 +38,7 @@ PACKAGES = (
 class Record:
     """A dict of plain values that knows its file; every change is saved whole."""
 
-    def __init__(self, path: Path, fields: dict, observers: Observers):
+    def __init__(self, path: Path, fields: dict, observers: "Observers"):
         self.path, self.fields, self.observers = path, fields, observers
 
     def __getitem__(self, key: str):
@@ -56,7 +55,7 @@ class Record:
 
 
 @contextmanager
-def opened(folder: Path, job: "Job", console: Console, plan: list[str], **fields: object) -> Iterator[Record]:
+def opened(folder: Path, job: "Job", observers: "Observers", plan: list[str], **fields: object) -> Iterator[Record]:
     """A record and a log that end as 'complete', 'failed' or 'interrupted', whatever happens in between.
 
     The record is saved before anything is shown; `plan` is shown before the log's head. A run without a finite score, or whose
@@ -65,12 +64,11 @@ def opened(folder: Path, job: "Job", console: Console, plan: list[str], **fields
     path = folder / RECORD
     if path.exists():
         raise UserError(f"{path} exists: a run folder holds one run")
-    beginning = _beginning(job) | fields
-    with Observers(folder, job.recipe, console, beginning["environment"]["gpus"]) as observers:
-        record = Record(path, beginning, observers)
+    with observers:
+        record = Record(path, _beginning(job) | fields, observers)
         record.update(status="running")
         for line in plan:
-            console.line(line)
+            observers.console.line(line)
         for line in opening_lines(record.fields):
             observers.line(line)
         try:
@@ -155,9 +153,9 @@ def environment() -> dict:
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpus": _lines("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"),
+        "gpus": list(gpu_names()),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "commit": (_lines("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD") or [None])[0],
+        "commit": (printed_by("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD") or [None])[0],
     }
 
 
@@ -166,15 +164,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _lines(*command: str) -> list[str]:
-    """What a program that may be absent prints; nothing if it fails."""
-    try:
-        out = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in out.splitlines() if line.strip()]
 
 
 def _cpu() -> str:

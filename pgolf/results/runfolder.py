@@ -9,15 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pgolf.stages.views import digits
-from pgolf.results import stats
 from pgolf.errors import UserError
-from pgolf.files import read_json
+from pgolf.files import lookup, read_json
+from pgolf.files.names import ARTIFACT, LOG, RECORD
+from pgolf.stages.views import digits
 
-RECORD, LOG, ARTIFACT, CODE = "record.json", "train.log", "artifact.pgolf", "train_gpt.py"
-CONFIG = "config.yaml"
 STATUSES = ("running", "complete", "failed", "interrupted")
 
 
@@ -101,18 +97,6 @@ def read_run(folder: Path) -> Run:
     return Run(folder, record)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved config that a run was made with. UserError if it cannot be read."""
-    path = folder / CONFIG
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as wrong:
-        raise UserError(f"{path}: cannot be read: {wrong}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: must be a mapping of config groups")
-    return config
-
-
 def require_sealed(run: Run) -> None:
     """Refuse a run whose artifact there never was, or is not here, or is nothing that the record describes."""
     if lookup(run.record, "artifact.sha256") is None:
@@ -166,14 +150,6 @@ def _is(value: Any, kind: type) -> bool:
     if isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if kind is float else kind)
-
-
-def lookup(record: dict, dotted: str) -> Any:
-    """The value at a dotted key, or None. lookup({"a": {"b": 1}}, "a.b") == 1"""
-    value: Any = record
-    for part in dotted.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
 
 
 def disagreements(run: Run) -> list[str]:

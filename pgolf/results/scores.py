@@ -1,4 +1,4 @@
-"""Results from anywhere as one shape: an arm of a sweep, a run, a submission folder, or a public submission.json.
+"""The scores that a public submission.json states, as one shape.
 
 Public files spell the same thing many ways (seeds as a table, a list or in the names of keys; numbers as text; only a
 mean). What is read is what they say; where they contradict themselves, a note says so.
@@ -8,19 +8,12 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from pgolf.stages.views import digits
+from pgolf.errors import UserError
 from pgolf.results import stats
-from pgolf.results.baselines import baselines
-from pgolf.errors import UserError, nearest
-from pgolf.files import read_json
-from pgolf.results.runfolder import RECORD, read_run
 from pgolf.results.seedtable import BPB, LOSS, SeedTable, figure, seed_table
-from pgolf.results.summary import find_arm, job_folders, summarise
-
-SUBMISSION = "submission.json"
+from pgolf.stages.views import digits
 
 
 @dataclass(frozen=True)
@@ -34,96 +27,9 @@ class Scores:
     notes: tuple[str, ...]
 
 
-def scores(where: str) -> Scores:
-    """The results that `where` names: SWEEP:ARM, a sweep, run or submission folder, a submission.json, TABLE.json:ROW, or
-    a shipped baseline."""
-    if where in baselines() and not Path(where).exists():
-        return published(where, baselines()[where])
-    path, part = _split(where)
-    if path.is_file():
-        return _file(path, part)
-    if (path / SUBMISSION).is_file():
-        return _with_logs(published(path.name, read_json(path / SUBMISSION)), path)
-    if (path / RECORD).is_file():
-        return _run(path)
-    if job_folders(path) or (path / "plan.json").exists():
-        return _sweep(path, part)
-    raise UserError(f"{path}: holds neither {SUBMISSION}, nor {RECORD}, nor folders of runs")
-
-
-def _with_logs(stated: Scores, path: Path) -> Scores:
-    """A submission folder's scores with what its logs add: figures by seed, val_loss, and what is not plausible about them."""
-    from pgolf.audit.finding import once
-    from pgolf.audit.folder import read_folder
-    from pgolf.audit.folder_legal import check_plausible
-
-    folder = read_folder(path)
-    label, results = folder.head.label, {str(log.seed_value): r for log, r in folder.head.results.items()}
-    doubts = once(check_plausible(folder.submission, folder.logs, folder.head))
-    notes = [*stated.notes, *(f"{f.what} (x{f.times})" if f.times > 1 else f.what for f in doubts)]
-    if not stated.bpb and len(results) > 1 and "None" not in results and not folder.head.alone:
-        notes = [n for n in notes if not n.startswith("results by seed")] + [
-            f"results by seed are read from its logs ({label})"
-        ]
-        stated = _known(stated.label, {seed: r.bpb for seed, r in results.items()}, {}, ())
-    ratios = [stats.nats_per_bpb(r.loss, r.bpb) for r in results.values() if r.loss and r.bpb]
-    if stated.nats_per_bpb is None and ratios:
-        notes.append(f"val_loss is read from its logs ({label})")
-        stated = replace(stated, nats_per_bpb=stats.mean(ratios))
-    return replace(stated, notes=tuple(notes))
-
-
-def _split(where: str) -> tuple[Path, str | None]:
-    """The path that exists, and what follows its colon."""
-    if Path(where).exists():
-        return Path(where), None
-    for colon in (m.start() for m in re.finditer(":", where)):
-        if Path(where[:colon]).exists() and where[:colon]:
-            return Path(where[:colon]), where[colon + 1 :]
-    raise UserError(
-        f"{where}: no such file, folder or baseline (allowed: SWEEP:ARM, a sweep, run or submission folder, a"
-        f" submission.json, or one of --baselines).{nearest(where, baselines())}"
-    )
-
-
-def _run(folder: Path) -> Scores:
-    run = read_run(folder)
-    if not run.complete:
-        raise UserError(f"{folder}: its run is {run.status}, so it has no score")
-    e = run.record["evaluate"]
-    return _known(folder.name, {str(run.seed): e["val_bpb"]}, {str(run.seed): e["val_loss"]}, ())
-
-
-def _sweep(folder: Path, name: str | None) -> Scores:
-    summary = summarise(folder)
-    labels = [a["arm"] for a in summary["arms"]]
-    if name is None and len(labels) != 1:
-        raise UserError(
-            f"{folder}: has {len(labels)} arms; say which, as {folder}:ARM, of {', '.join(labels) or 'none'}"
-        )
-    arm = find_arm(summary, labels[0] if name is None else name)
-    if arm["refused"] or not arm["n"]:
-        raise UserError(f"{folder}:{arm['arm']}: {arm['refused'] or 'no seed is complete'}")
-    notes = [f"seed {a['seed']} is {a['status']}" for a in arm["not_complete"]]
-    notes += [f"seed {r['seed']}: {d}" for r in arm["seeds"] for d in r["disagreements"]]
-    tables = ({str(r["seed"]): r[key] for r in arm["seeds"]} for key in ("val_bpb", "val_loss"))
-    return _known(arm["arm"], *tables, tuple(notes))
-
-
-def _known(label: str, bpb: dict[str, float], loss: dict[str, float], notes: tuple[str, ...]) -> Scores:
+def known(label: str, bpb: dict[str, float], loss: dict[str, float], notes: tuple[str, ...]) -> Scores:
     ratios = [stats.nats_per_bpb(loss[s], bpb[s]) for s in bpb if loss.get(s) and bpb[s]]
     return Scores(label, stats.sample(list(bpb.values())), bpb, stats.mean(ratios) if ratios else None, notes)
-
-
-def _file(path: Path, row: str | None) -> Scores:
-    value = read_json(path)
-    if not isinstance(value, list):
-        return published(path.parent.name if path.name == SUBMISSION else path.stem, value)
-    rows = {r.get("folder") or r.get("name"): r for r in value if isinstance(r, dict)}
-    names = [str(n) for n in rows]
-    if row is None or row not in rows:
-        raise UserError(f"{path}: a table of {len(rows)} results; say which, as {path}:ROW.{nearest(row or '', names)}")
-    return published(row, rows[row])
 
 
 def published(label: str, value: Any) -> Scores:
@@ -137,7 +43,7 @@ def published(label: str, value: Any) -> Scores:
     deviation = _number(value, "val_bpb_std", notes)
     if bpb:
         notes += _contradictions(value, bpb, loss)
-        found = _known(label, bpb, loss, tuple(dict.fromkeys(notes)))
+        found = known(label, bpb, loss, tuple(dict.fromkeys(notes)))
         return found if found.nats_per_bpb else _with_ratio(found, mean, mean_loss)
     if mean == 0:
         raise UserError(f"{label}: val_bpb is {value.get('val_bpb', mean)}, which no model reaches")

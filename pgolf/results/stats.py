@@ -8,14 +8,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pgolf.stages.views import digits
+
 BAR_NATS = 0.005  # a record beats the previous one by this much …
 BAR_P = 0.01  # … at this significance
 MOST_SEEDS = 1000
-
-
-def digits(value: float) -> str:
-    """The one spelling of a loss or a bpb, everywhere: 8 decimals. digits(1.1) == '1.10000000'"""
-    return f"{value:.8f}"
 
 
 def rounded(value: float) -> float:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pgolf
-from pgolf.results import stats
 from pgolf.errors import UserError, nearest
-from pgolf.files import read_json, write_json
-from pgolf.results.runfolder import RECORD, Run, disagreements, lookup, read_run
+from pgolf.files import lookup, read_json, write_json
+from pgolf.files.names import RECORD
+from pgolf.results import stats
+from pgolf.results.runfolder import Run, disagreements, read_run
 
 PLAN, SUMMARY = "plan.json", "summary.json"
 

@@ -9,11 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.show.console import Console, outlet
 from pgolf.files.events import EventReader, line_of
-from pgolf.show.peaks import peak_flops
+from pgolf.files.names import LOG
+from pgolf.machine.outlet import outlet
+from pgolf.machine.programs import gpu_names
 from pgolf.report import Drawing
-from pgolf.results.runfolder import LOG
+from pgolf.show.console import Console
+from pgolf.show.peaks import peak_flops
 
 if TYPE_CHECKING:
     from pgolf.recipe import Recipe
@@ -51,13 +53,13 @@ class RunLog:
 
 
 class Observers:
-    """All of them, around one run in `folder`, while the context lasts. `gpus` are the names of this machine's."""
+    """All of them, around one run in `folder`, while the context lasts."""
 
-    def __init__(self, folder: Path, recipe: "Recipe", console: Console, gpus: list[str]):
+    def __init__(self, folder: Path, recipe: "Recipe", console: Console):
         self.folder, self.recipe, self.console = folder, recipe, console
         self.log, self.notices = RunLog(folder / LOG), []
         self._reader, self._lock, self._ended = EventReader(folder), threading.Lock(), threading.Event()
-        self._peak = peak_flops(recipe, gpus)
+        self._peak = peak_flops(recipe, gpu_names())
         self._services, self._drawing, self._fault = ExitStack(), None, ""
 
     def __enter__(self) -> "Observers":

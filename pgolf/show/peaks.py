@@ -1,5 +1,6 @@
 """What a GPU can do at most: dense bf16 operations per second, from the makers' data sheets, by a word of its name."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +30,6 @@ def peak_of(name: str) -> float:
     return next((peak for word, peak in PEAKS.items() if word in name), 0.0)
 
 
-def peak_flops(recipe: "Recipe", gpus: list[str]) -> float:
+def peak_flops(recipe: "Recipe", gpus: Sequence[str]) -> float:
     """Of all ranks of a recipe together, on GPUs of these names; 0 on CPUs and unknown GPUs."""
     return recipe.machine.world_size * peak_of(gpus[0]) if recipe.machine.on_gpu and gpus else 0.0

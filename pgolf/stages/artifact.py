@@ -5,7 +5,6 @@ code from it, allocates nothing that was not announced and bounded, and accepts 
 import json
 import math
 import struct
-import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -222,9 +221,3 @@ def _correct(tensors: dict[str, QTensor | Tensor], name: str) -> None:
     if widths != [(rank, rows), (rank, whole.symbols.numel() // max(1, rows))]:
         raise ArtifactError(f"correction: factors {widths} do not suit {name}, {tuple(whole.shape)}")
     tensors[name] = replace(whole, correction=tuple(factors))
-
-
-if __name__ == "__main__":
-    from pgolf.artifact import main
-
-    sys.exit(main())

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pgolf.stages.artifact import unpack
 from pgolf.data import ValidationText
-from pgolf.errors import UserError
 from pgolf.data.bytes import prove
-from pgolf.eval.evaluate import evaluate
+from pgolf.errors import UserError
 from pgolf.eval.ledger import Progress
 from pgolf.files.events import Events
 from pgolf.files.frozen import thaw
@@ -23,6 +21,8 @@ from pgolf.machine.world import World
 from pgolf.model import Model
 from pgolf.quant.tensors import load_quantized
 from pgolf.recipe import Recipe
+from pgolf.stages.artifact import unpack
+from pgolf.stages.evaluate import evaluate
 
 if TYPE_CHECKING:
     from pgolf.model.transformer import Transformer

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.stages.artifact import pack, read_index, unpack
-from pgolf.files.events import Events
 from pgolf.files import write_bytes
+from pgolf.files.events import Events
 from pgolf.files.frozen import freeze
+from pgolf.files.receipts import Receipt
 from pgolf.limits.clock import Clock
 from pgolf.quant.apply import Quantized
 from pgolf.quant.calibration import Room
 from pgolf.quant.hessian import Hessians, collect_hessians
 from pgolf.quant.tensors import load_quantized
-from pgolf.files.receipts import Receipt
+from pgolf.stages.artifact import pack, read_index, unpack
 
 if TYPE_CHECKING:
     from pgolf.stages.train import Trainer

@@ -3,7 +3,10 @@
 import shlex
 from pathlib import Path
 
-from pgolf.results.stats import digits
+
+def digits(value: float) -> str:
+    """The one spelling of a loss or a bpb, everywhere: 8 decimals. digits(1.1) == '1.10000000'"""
+    return f"{value:.8f}"
 
 
 def opening_lines(record: dict) -> list[str]:

@@ -27,12 +27,12 @@ from pgolf.ttt.parts import (
 if TYPE_CHECKING:
     from pgolf.data.corpus import ValidationText
     from pgolf.eval import Eval
+    from pgolf.eval.learner import Learner
     from pgolf.eval.text import Outline
     from pgolf.eval.windows import Plan
     from pgolf.machine.world import World
     from pgolf.model import Model
     from pgolf.model.transformer import Transformer
-    from pgolf.eval.learner import Learner
     from pgolf.ttt.prequant import Exam
 
 __all__ = [

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from pgolf.errors import ConfigError
+from pgolf.eval.learner import Learner
+from pgolf.files.receipts import Receipt
 from pgolf.machine.world import World
 from pgolf.model.layers import Linear
-from pgolf.files.receipts import Receipt
 from pgolf.ttt import LoraScoreFirst
 from pgolf.ttt.documents import DocumentPlan
-from pgolf.eval.learner import Learner
 
 if TYPE_CHECKING:
     from pgolf.eval.text import CommittedText

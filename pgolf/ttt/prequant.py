@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pgolf.data.corpus import ValidationText
-from pgolf.eval.windows import share
-from pgolf.machine.world import World
 from pgolf.files.receipts import Receipt
+from pgolf.machine.share import share
+from pgolf.machine.world import World
 from pgolf.ttt import PrequantAdamW
 from pgolf.ttt.score_first import cosine, distance
 

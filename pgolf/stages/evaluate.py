@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from pgolf.data.bytes import ByteCounts
 from pgolf.errors import UserError
 from pgolf.eval import Eval
-from pgolf.data.bytes import ByteCounts
 from pgolf.eval.ledger import Ledger, Progress, Score
 from pgolf.eval.text import Text
 from pgolf.machine.world import World
