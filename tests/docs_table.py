@@ -152,10 +152,10 @@ def fetched(line: str, place: Place) -> None:
 
 
 def asked_of_build(line: str, place: Place) -> None:
-    from pgolf.data.make import asked_for, validation
+    from pgolf.data.make import parse, validation
 
     name, *rest = words_of(line)[1:]
-    assert validation(name, asked_for(rest)) == {"val_docs": 50_000, "val_fraction": None}
+    assert validation(name, parse(rest)) == {"val_docs": 50_000, "val_fraction": None}
 
 
 def corpus(place: Place) -> None:

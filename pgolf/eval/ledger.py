@@ -101,7 +101,7 @@ class ChunkScorer:
 
 
 class Ledger:
-    """Scores `text` by `plan`, once. `progress` is called for every batch and chunk, `on_nll` with (first target, nats) of each."""
+    """`progress` is called for every batch and chunk, `on_nll` with (first target, nats) of a batch."""
 
     def __init__(
         self,
