@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgolf.config.schema import build
 from pgolf.errors import ConfigError, UserError
 from pgolf.machine.world import World
 from pgolf.model.transformer import Linear
@@ -18,7 +19,6 @@ from pgolf.quant import MaxScale, Quant, QuantileScale, StdScale, budget, estima
 from pgolf.quant.hessian import collect_hessians
 from pgolf.quant.tensors import QTensor, load_quantized
 from pgolf.recipe import Recipe
-from pgolf.schema import build
 from tests.ranks import run_ranks
 
 HERE = Path(__file__).parent
@@ -211,7 +211,7 @@ def test_floats_of_the_bits_asked_for_and_control_in_full(name, dtype):
 
 
 def test_predicted_bytes_follow_the_packed_file():
-    from pgolf.artifact import pack
+    from pgolf.stages.artifact import pack
 
     model = option("model/tiny", vocab_size=1024).build(0, "cpu")
     with torch.no_grad():

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from pgolf.bench.contest import Contest, DisagreementError, Setting
 from pgolf.data.build import build
+from pgolf.data.bytes import load_tokenizer
 from pgolf.data.documents import read_sources
-from pgolf.data.make import asked_for, planned
+from pgolf.data.make import parse, planned
 from pgolf.data.manifest import MANIFEST, Manifest
 from pgolf.data.sources import Files
 from pgolf.data.tokenizer import train
-from pgolf.eval.bytes import load_tokenizer
 
 PIECE = 3000  # characters of a document
 
@@ -43,7 +43,7 @@ def building(folder: Path, texts: list[str], name: str) -> Contest:
     docs.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     model.write_bytes(train(texts[:300], 1024))
     sp = load_tokenizer(model)
-    plan = planned("bench", asked_for([f"docs={docs}", f"tokenizer={model}", "val_docs=10"]))
+    plan = planned("bench", parse([f"docs={docs}", f"tokenizer={model}", "val_docs=10"]))
 
     def built(workers: int) -> Manifest:
         goal = folder / f"out{workers}"

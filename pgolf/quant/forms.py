@@ -118,7 +118,9 @@ class GroupedFactors(Streams):
         rows = max(1, whole.shape[0])
         values, rank = sizes(parts), sizes(parts)[0] // rows
         if rank < 1 or values != [rank * rows, rank * (whole.symbols.numel() // rows)] or len(parts[0].scale) != 1:
-            raise ArtifactError(f"correction: {name} needs a factor in one step and one in groups, for {tuple(whole.shape)}")
+            raise ArtifactError(
+                f"correction: {name} needs a factor in one step and one in groups, for {tuple(whole.shape)}"
+            )
         return cls(*parts)
 
     def applied(self, W_rn: Tensor, whole: QTensor) -> Tensor:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pgolf.files.receipts import Receipt
 from pgolf.quant.forms import GroupedFactors
 from pgolf.quant.rows import as_rows, halves, inverse, objective
 from pgolf.quant.tensors import QTensor
-from pgolf.receipts import Receipt
 
 if TYPE_CHECKING:
     from pgolf.quant.apply import Quantized

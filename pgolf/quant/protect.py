@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pgolf.files.receipts import Receipt
 from pgolf.quant.apply import Quantized, Solver, TensorReport
 from pgolf.quant.estimate import levels
 from pgolf.quant.forms import FineColumns
 from pgolf.quant.gptq import Factor, factor
 from pgolf.quant.rows import Solution, as_rows, entropy, inverse, objective, std_steps
-from pgolf.receipts import Receipt
 
 if TYPE_CHECKING:
     from pgolf.quant.sections import Sections

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from pgolf.data.bytes import ByteTable
 from pgolf.eval import Sliding
-from pgolf.eval.bytes import ByteTable
-from pgolf.eval.evaluate import evaluate
 from pgolf.machine.world import World
 from pgolf.model import GPT
+from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import SGD, AdamW, Everything, GradientScale, LastBlocks, NoTTT, ScoreFirst
 from tests.goldens import DATA, Golden, Part, has
 from tests.goldens.models import CASES, COMMON, loaded, our_name

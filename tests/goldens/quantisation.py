@@ -153,7 +153,9 @@ def check_selection(golden: Golden) -> None:
             assert torch.equal(stored.scale, torch.from_numpy(sizes[key]))
         value, expected = dequantize(stored).float(), torch.from_numpy(golden[f"dequantised/{name}"]).float()
         weight = torch.from_numpy(golden[f"w/{name}"]).float()
-        if "lqer" not in what:  # there a component's sign is the decomposition's own, and its halves are rounded differently
+        if (
+            "lqer" not in what
+        ):  # there a component's sign is the decomposition's own, and its halves are rounded differently
             same_or_better(weight, value, expected, hessians.get(name))
         assert (weight - value).norm().item() == pytest.approx(float(golden[f"error_norm/{name}"]), rel=2e-2)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pgolf.data import PackedDocuments, caseops
+from pgolf.data.bytes import byte_table, decoded, load_tokenizer, token_bytes
 from pgolf.data.packed import padded, piece_bounds
 from pgolf.errors import UserError
-from pgolf.eval.bytes import byte_table, decoded, load_tokenizer, token_bytes
 from pgolf.schedule import MomentumRamp, Progress, Shape, WarmdownByFraction
 from tests.goldens import Golden, Part, has
 
