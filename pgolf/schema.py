@@ -16,8 +16,9 @@ from typing import Any, Optional, Union, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pgolf import frozen
 from pgolf.errors import ConfigError, nearest
-from pgolf.frozen import EARLIER, TARGET
+from pgolf.frozen import TARGET
 
 
 def build(node: Any, base: type, key: str) -> Any:
@@ -43,8 +44,8 @@ def completed(node: Any) -> Any:
         return node
     module, _, name = str(node.get(TARGET, "")).rpartition(".")
     cls = getattr(import_module(module), name, None) if module.split(".")[0] == "pgolf" else None
-    later = {f.name: f.metadata[EARLIER] for f in fields(cls) if EARLIER in f.metadata} if is_dataclass(cls) else {}
-    return later | {key: completed(value) for key, value in node.items()}
+    stated = frozen.completed(cls, node) if is_dataclass(cls) else node
+    return {key: completed(value) for key, value in stated.items()}
 
 
 def component_class(target: object, base: type, key: str) -> type:

@@ -16,7 +16,8 @@ from pgolf.codec import Brotli, Codec, Lzma, Range, RangeRows, Zstd
 from pgolf.codec.table import inventory, main, rendered
 from pgolf.errors import ArtifactError
 from pgolf.quant.tensors import QTensor
-from tests.test_quant import option, tiny
+from tests.options import option
+from tests.test_quant import tiny
 
 CODECS = [
     Zstd(level=3, shuffle=True),

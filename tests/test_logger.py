@@ -324,7 +324,16 @@ def test_tensorboard_that_is_not_installed_is_refused_with_what_to_do(monkeypatc
 
 
 def test_a_sweep_with_wandb_leaves_stages_an_aggregate_and_reports(tmp_path):
-    done = run(tmp_path, "-m", "seed=3", "hydra.sweep.dir=sweep", "logger=wandb", "logger.patience_seconds=120", "limits.train_steps=3", *TINY)
+    done = run(
+        tmp_path,
+        "-m",
+        "seed=3",
+        "hydra.sweep.dir=sweep",
+        "logger=wandb",
+        "logger.patience_seconds=120",
+        "limits.train_steps=3",
+        *TINY,
+    )
     assert "Wandb:" not in done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("val_bpb=")
     folder = only(tmp_path, "sweep/0_*")

@@ -19,9 +19,11 @@ from pgolf.errors import ArtifactError
 from pgolf.export.code import unpack as unpack_code
 from pgolf.frozen import added, freeze, thaw
 from pgolf.model import Model
+from pgolf.model.activation import LeakyReluSquared
 from pgolf.quant.tensors import load_quantized
 from pgolf.report import write
 from pgolf.runfolder import disagreements, read_run
+from pgolf.schema import completed
 from pgolf.scores import scores
 from pgolf.summary import summarise
 from tests.command import environment, record
@@ -139,6 +141,17 @@ def test_a_missing_field_is_named_unless_it_came_later_and_has_a_meaning():
     assert thaw({"_target_": "Grown", "size": 1, "wings": 2, "legs": 3}, Base) == Grown(size=1, wings=2, legs=3)
     with pytest.raises(TypeError):
         Grown(size=1)  # a config still has to state them
+
+
+def test_an_activation_of_a_file_that_had_only_its_slope():
+    """Files of version 0.1.0 state `leaky_slope`; both at once, and neither, are refused."""
+    old = described()
+    assert thaw(old, Model).activation == LeakyReluSquared(slope=old["leaky_slope"])
+    assert completed({"model": old})["model"]["activation"]["slope"] == old["leaky_slope"]
+    with pytest.raises(ArtifactError, match="meta: GPT lacks activation"):
+        thaw({k: v for k, v in old.items() if k != "leaky_slope"}, Model)
+    with pytest.raises(ArtifactError, match="meta: GPT has no leaky_slope"):
+        thaw(freeze(thaw(old, Model)) | {"leaky_slope": 0.5}, Model)
 
 
 def test_under_o_the_same_is_refused(tmp_path):

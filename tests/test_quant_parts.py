@@ -21,9 +21,10 @@ from pgolf.quant.hessian import collect_hessians
 from pgolf.quant.lowrank import corrected, output_directions
 from pgolf.quant.rows import nearest, objective, pruned, std_steps
 from pgolf.quant.tensors import QTensor, dequantize
+from tests.options import option
 from tests.test_artifact import sealed
 from tests.test_data_loaders import windows_over
-from tests.test_quant import correlated, ids, option, tiny
+from tests.test_quant import correlated, ids, tiny
 
 torch.set_num_threads(1)
 PLAN = LowRank(rank=4, tensors=3, left_bits=4, right_bits=2)

@@ -19,7 +19,6 @@ from pgolf.machine.world import World
 from pgolf.receipts import Receipt
 from pgolf.ttt import ScoreFirst
 from pgolf.ttt.learner import Learner
-from pgolf.ttt.mixer import HedgeMixer
 from pgolf.ttt.parts import GradientScale
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class ScoreFirstLearner(Learner):
         self.scorer = model if spec.polyak is None else copy.deepcopy(model)
         self.averages = [p for name, p in self.scorer.named_parameters() if name in self.trained]
         if spec.mixer is not None:
-            self.hedge = HedgeMixer(spec.mixer, model.spec.vocab_size, world.device)
+            self.mixer = spec.mixer.build(model.spec.vocab_size, world.device)
         self.moved: list[float] = []
         on = {
             "ttt.gradient_scale": spec.gradient_scale is not GradientScale.NONE,
@@ -56,7 +55,7 @@ class ScoreFirstLearner(Learner):
 
     def log_p(self, x_BT: Tensor, last: int) -> Tensor:
         log_p_BSV = self._network(x_BT, last)
-        return log_p_BSV if self.spec.mixer is None else self.hedge.mixed(log_p_BSV, x_BT[:, -last:])
+        return log_p_BSV if self.spec.mixer is None else self.mixer.mixed(log_p_BSV, x_BT[:, -last:])
 
     def _network(self, x_BT: Tensor, last: int) -> Tensor:
         logits_BSV = self.scorer.logits(x_BT, last=last)
@@ -87,9 +86,9 @@ class ScoreFirstLearner(Learner):
         for at in range(mine, end, self.spec.micro_sequences):
             x_BT, y_BT = (t[at : min(at + self.spec.micro_sequences, end)] for t in (x_NT, y_NT))
             neural_BT = self._network(x_BT, T).gather(-1, y_BT[..., None]).squeeze(-1)
-            losses += self.hedge.losses(neural_BT.flatten(), x_BT.flatten(), y_BT.flatten())
+            losses += self.mixer.losses(neural_BT.flatten(), x_BT.flatten(), y_BT.flatten())
         self.world.sum_(losses)
-        self.hedge.learn(losses, x_NT.flatten(), y_NT.flatten())
+        self.mixer.learn(losses, x_NT.flatten(), y_NT.flatten())
 
     @torch.no_grad()
     def _witness_temperature(self, text: "CommittedText") -> None:
@@ -153,7 +152,7 @@ class ScoreFirstLearner(Learner):
 
     def state(self) -> dict[str, Tensor]:
         # The optimiser's buffers are left out: no score reads them, and they change only in `adapt`.
-        mixer = {} if self.spec.mixer is None else self.hedge.state()
+        mixer = {} if self.spec.mixer is None else self.mixer.state()
         if self.scorer is self.model:
             return self.model.state_dict() | mixer
         both = (("model", self.model), ("scorer", self.scorer))
@@ -170,7 +169,7 @@ class ScoreFirstLearner(Learner):
             )
         found += [Receipt(part, EFFECTS[part], size.item(), size.item() > 0) for part, size in self.effects.items()]
         if self.spec.mixer is not None:
-            found.append(self.hedge.receipt())
+            found.append(self.mixer.receipt())
         return tuple(found)
 
 
