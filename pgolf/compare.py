@@ -5,28 +5,41 @@ baselines.yaml; whether B beats it is decided per token, in nats, and shown in t
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from pgolf import stats
-from pgolf.baselines import baselines
-from pgolf.command import command
-from pgolf.scores import Scores, scores
+from pgolf.audit.finding import once
+from pgolf.audit.folder import read_folder
+from pgolf.audit.folder_legal import check_plausible
+from pgolf.config.command import aligned, command
+from pgolf.errors import UserError, nearest
+from pgolf.files import read_json
+from pgolf.files.names import RECORD
+from pgolf.results import stats
+from pgolf.results.baselines import baselines
+from pgolf.results.runfolder import read_run
+from pgolf.results.scores import Scores, known, published
+from pgolf.results.summary import find_arm, job_folders, summarise
+from pgolf.stages.views import digits
 
 WHERE = "SWEEP:ARM, a sweep, run or submission folder, a submission.json, TABLE.json:ROW, or a shipped baseline's name"
+SUBMISSION = "submission.json"
 SAME_STREAM = 0.01  # nats per bpb is a constant of the token stream; further apart than this are two streams
 
 
 @command()
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pgolf.compare", description="Compare two results; A is the baseline."
     )
     parser.add_argument("a", metavar="A", help=f"the baseline: {WHERE}")
     parser.add_argument("b", metavar="B", help="ours, named in the same ways")
     parser.add_argument("--baselines", action=_List, nargs=0, help="list the shipped baselines and stop")
-    asked = parser.parse_args(words)
-    print(report(scores(asked.a), scores(asked.b)))
+    options = parser.parse_args(args)
+    print(report(scores(options.a), scores(options.b)))
     return 0
 
 
@@ -37,7 +50,7 @@ class _List(argparse.Action):
         rows = [("baseline", "n", "mean val_bpb", "std (n − 1)")]
         for name in baselines():
             n, mean, std = vars(scores(name).sample).values()
-            rows.append((name, str(n), stats.digits(mean), "–" if std is None else stats.digits(std)))
+            rows.append((name, str(n), digits(mean), "–" if std is None else digits(std)))
         print(aligned(rows))
         parser.exit()
 
@@ -51,17 +64,11 @@ def report(a: Scores, b: Scores) -> str:
 def _table(a: Scores, b: Scores) -> str:
     rows = [("", "n", "mean val_bpb", "std (n − 1)", "nats/bpb", "seeds")]
     for name, s in (("A", a), ("B", b)):
-        deviation = "–" if s.sample.std is None else stats.digits(s.sample.std)
+        deviation = "–" if s.sample.std is None else digits(s.sample.std)
         ratio = "–" if s.nats_per_bpb is None else f"{s.nats_per_bpb:.4f}"
         n = str(s.sample.n) if s.bpb or s.sample.n > 1 else "–"
-        rows.append((f"{name} {s.label}", n, stats.digits(s.sample.mean), deviation, ratio, ", ".join(s.bpb) or "–"))
+        rows.append((f"{name} {s.label}", n, digits(s.sample.mean), deviation, ratio, ", ".join(s.bpb) or "–"))
     return aligned(rows)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def _difference(a: Scores, b: Scores) -> str:
@@ -121,6 +128,89 @@ def _notes(a: Scores, b: Scores) -> str | None:
             "note: the two are on different token streams; bpb compares them, nats per token is converted at B's rate"
         )
     return "\n".join(lines) or None
+
+
+def scores(where: str) -> Scores:
+    """The results that `where` names: SWEEP:ARM, a sweep, run or submission folder, a submission.json, TABLE.json:ROW, or
+    a shipped baseline."""
+    if where in baselines() and not Path(where).exists():
+        return published(where, baselines()[where])
+    path, part = _split(where)
+    if path.is_file():
+        return _file(path, part)
+    if (path / SUBMISSION).is_file():
+        return _with_logs(published(path.name, read_json(path / SUBMISSION)), path)
+    if (path / RECORD).is_file():
+        return _run(path)
+    if job_folders(path) or (path / "plan.json").exists():
+        return _sweep(path, part)
+    raise UserError(f"{path}: holds neither {SUBMISSION}, nor {RECORD}, nor folders of runs")
+
+
+def _with_logs(stated: Scores, path: Path) -> Scores:
+    """A submission folder's scores with what its logs add: figures by seed, val_loss, and what is not plausible about them."""
+    folder = read_folder(path)
+    label, results = folder.head.label, {str(log.seed_value): r for log, r in folder.head.results.items()}
+    doubts = once(check_plausible(folder.submission, folder.logs, folder.head))
+    notes = [*stated.notes, *(f"{f.what} (x{f.times})" if f.times > 1 else f.what for f in doubts)]
+    if not stated.bpb and len(results) > 1 and "None" not in results and not folder.head.alone:
+        notes = [n for n in notes if not n.startswith("results by seed")] + [
+            f"results by seed are read from its logs ({label})"
+        ]
+        stated = known(stated.label, {seed: r.bpb for seed, r in results.items()}, {}, ())
+    ratios = [stats.nats_per_bpb(r.loss, r.bpb) for r in results.values() if r.loss and r.bpb]
+    if stated.nats_per_bpb is None and ratios:
+        notes.append(f"val_loss is read from its logs ({label})")
+        stated = replace(stated, nats_per_bpb=stats.mean(ratios))
+    return replace(stated, notes=tuple(notes))
+
+
+def _split(where: str) -> tuple[Path, str | None]:
+    """The path that exists, and what follows its colon."""
+    if Path(where).exists():
+        return Path(where), None
+    for colon in (m.start() for m in re.finditer(":", where)):
+        if Path(where[:colon]).exists() and where[:colon]:
+            return Path(where[:colon]), where[colon + 1 :]
+    raise UserError(
+        f"{where}: no such file, folder or baseline (allowed: SWEEP:ARM, a sweep, run or submission folder, a"
+        f" submission.json, or one of --baselines).{nearest(where, baselines())}"
+    )
+
+
+def _run(folder: Path) -> Scores:
+    run = read_run(folder)
+    if not run.complete:
+        raise UserError(f"{folder}: its run is {run.status}, so it has no score")
+    e = run.record["evaluate"]
+    return known(folder.name, {str(run.seed): e["val_bpb"]}, {str(run.seed): e["val_loss"]}, ())
+
+
+def _sweep(folder: Path, name: str | None) -> Scores:
+    summary = summarise(folder)
+    labels = [a["arm"] for a in summary["arms"]]
+    if name is None and len(labels) != 1:
+        raise UserError(
+            f"{folder}: has {len(labels)} arms; say which, as {folder}:ARM, of {', '.join(labels) or 'none'}"
+        )
+    arm = find_arm(summary, labels[0] if name is None else name)
+    if arm["refused"] or not arm["n"]:
+        raise UserError(f"{folder}:{arm['arm']}: {arm['refused'] or 'no seed is complete'}")
+    notes = [f"seed {a['seed']} is {a['status']}" for a in arm["not_complete"]]
+    notes += [f"seed {r['seed']}: {d}" for r in arm["seeds"] for d in r["disagreements"]]
+    tables = ({str(r["seed"]): r[key] for r in arm["seeds"]} for key in ("val_bpb", "val_loss"))
+    return known(arm["arm"], *tables, tuple(notes))
+
+
+def _file(path: Path, row: str | None) -> Scores:
+    value = read_json(path)
+    if not isinstance(value, list):
+        return published(path.parent.name if path.name == SUBMISSION else path.stem, value)
+    rows = {r.get("folder") or r.get("name"): r for r in value if isinstance(r, dict)}
+    names = [str(n) for n in rows]
+    if row is None or row not in rows:
+        raise UserError(f"{path}: a table of {len(rows)} results; say which, as {path}:ROW.{nearest(row or '', names)}")
+    return published(row, rows[row])
 
 
 if __name__ == "__main__":

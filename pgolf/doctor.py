@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.command import command
-from pgolf.compose import register_experiments, rehearse, short_words
+from pgolf.config.command import command
+from pgolf.config.compose import register_experiments, rehearse, short_words
 from pgolf.errors import UserError
 from pgolf.logger.key import has_key
 from pgolf.machine import Machine, gpus_present
@@ -43,10 +43,10 @@ class Finding:
         return line if not self.do else f"{line}\n{' ' * 18}→ {self.do}"
 
 
-def findings(words: list[str]) -> Iterator[Finding]:
+def findings(overrides: list[str]) -> Iterator[Finding]:
     """Everything, the quick things first; `words` are those of a run."""
-    recipe = rehearse([*words, "machine.ranks=1"], sweep=False)[0].recipe
-    machine = rehearse(words, sweep=False)[0].recipe.machine
+    recipe = rehearse([*overrides, "machine.ranks=1"], sweep=False)[0].recipe
+    machine = rehearse(overrides, sweep=False)[0].recipe.machine
     yield python()
     yield torch_itself()
     yield gpus(machine)
@@ -176,7 +176,7 @@ def speed(recipe: "Recipe", corpus: "Corpus", ranks: int) -> Finding:
     import torch
 
     from pgolf.machine.world import World
-    from pgolf.train import Trainer
+    from pgolf.stages.train import Trainer
 
     torch.set_num_threads(recipe.machine.threads_per_rank)
     device = "cuda" if recipe.machine.on_gpu else "cpu"
@@ -206,13 +206,13 @@ def _stepped(trainer, progress, clock: Callable[[], float]) -> float:
 
 
 @command(__doc__)
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     register_experiments()
     good = True
-    for finding in findings([short_words(word) for word in words]):
+    for finding in findings([short_words(word) for word in args]):
         print(finding, flush=True)
         good &= finding.ok
-    print("ready: python -m pgolf.run" + "".join(f" {word}" for word in words) if good else "not ready: see BAD above")
+    print("ready: python -m pgolf.run" + "".join(f" {word}" for word in args) if good else "not ready: see BAD above")
     return 0 if good else 1
 
 

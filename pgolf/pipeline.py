@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pgolf.console import Console
+from pgolf.config.plan import start_lines
 from pgolf.errors import UserError
 from pgolf.export.code import script, weigh
 from pgolf.files import write_bytes
+from pgolf.files.names import ARTIFACT, CODE, CONFIG
 from pgolf.machine.launch import launch, launch_program
-from pgolf.plan import start_lines
-from pgolf.record import Record, opened
-from pgolf.runfolder import ARTIFACT, CODE, CONFIG
-from pgolf.train import train
-from pgolf.verdict import verdict
-from pgolf.views import card, final_line
+from pgolf.results.record import Record, opened
+from pgolf.show.console import Console
+from pgolf.show.observers import Observers
+from pgolf.stages.train import Training, train
+from pgolf.stages.verdict import verdict
+from pgolf.stages.views import card, final_line
 
 if TYPE_CHECKING:
-    from pgolf.compose import Job
+    from pgolf.config.compose import Job
     from pgolf.data import Corpus
 
 
@@ -39,7 +40,9 @@ def run(job: "Job", folder: Path, console: Console) -> float:
         code = script(job.config, corpus)
         write_bytes(folder / CODE, code.data)
         plan = start_lines(job, code.size, folder)
-        with opened(folder, job, console, plan, code=code.section(), data=corpus.section()) as record:
+        with opened(
+            folder, job, Observers(folder, recipe, console), plan, code=code.section(), data=corpus.section()
+        ) as record:
             record.update(**trained(job, corpus, record, folder, console))
             require_room(record)
             record.observers.prepare_report()
@@ -55,15 +58,15 @@ def run(job: "Job", folder: Path, console: Console) -> float:
 
 def trained(job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console) -> dict[str, Any]:
     """The record's account of training, and the artifact in `folder`: by the ranks, or from the run to be judged again."""
-    recipe, source = job.recipe, job.earlier
+    recipe, source = job.recipe, job.source
     if source:
         return source.taken(folder, corpus.manifest.text_sha256(), recipe.ttt.legal)
     console.progress("start", 0.0, f"{recipe.machine.world_size} rank(s) to train")
-    exam = recipe.ttt.exam(corpus.validation)  # None, or for study: validation text on the training side
-    about = (recipe, corpus.training, exam, record["code"]["bytes"], folder)
-    told = launch(train, *about, machine=recipe.machine, folder=folder)
-    record.note(told["fault"])
-    return told["result"]
+    finetuning = recipe.ttt.finetuning(corpus.validation)  # None, or for study: validation text on the training side
+    training = Training(recipe, corpus.training, finetuning, record["code"]["bytes"], folder)
+    ended = launch(train, training, machine=recipe.machine, folder=folder)
+    record.note(ended["fault"])
+    return ended["result"]
 
 
 def evaluated(job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console) -> dict[str, Any]:
@@ -84,10 +87,10 @@ def evaluated(job: "Job", corpus: "Corpus", record: Record, folder: Path, consol
         "FOLDER": folder,
         "PARENT": os.getpid(),
     }
-    words = [f"{name}={value}" for name, value in settings.items()]
-    told = launch_program([sys.executable, str(folder / CODE), "judge", *words], machine, folder)
-    record.note(told["fault"])
-    return told["result"]
+    args = [f"{name}={value}" for name, value in settings.items()]
+    ended = launch_program([sys.executable, str(folder / CODE), "judge", *args], machine, folder)
+    record.note(ended["fault"])
+    return ended["result"]
 
 
 def require_room(record: Record) -> None:

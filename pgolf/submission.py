@@ -14,16 +14,22 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pgolf
-from pgolf.command import command
+from pgolf.config.command import command
 from pgolf.errors import UserError
-from pgolf.files import json_bytes, read_json, write_folder, write_json
-from pgolf.jsonshape import submission_schema, violations
-from pgolf.readme import hardware, readme
-from pgolf.runfolder import CODE, LOG, Run, lookup, read_run
-from pgolf.summary import SUMMARY, find_arm, refuse_mixed_code, summarise
+from pgolf.files import json_bytes, lookup, read_json, write_folder, write_json
+from pgolf.files.names import CODE, LOG
+from pgolf.machine.outlet import say
+from pgolf.report import Drawing
+from pgolf.results.jsonshape import submission_schema, violations
+from pgolf.results.readme import hardware, readme
+from pgolf.results.runfolder import Run, read_run
+from pgolf.results.summary import SUMMARY, find_arm, refuse_mixed_code, summarise
+
+if TYPE_CHECKING:
+    from pgolf.logger import Logger
 
 AUTHOR = ("author", "github_id", "name", "blurb")
 RECORD_LIMITS = {"train_seconds": 600, "eval_seconds": 600, "artifact_bytes": 16_000_000}
@@ -44,6 +50,24 @@ def publish(sweep_dir: Path) -> dict[str, Any]:
     write_json(sweep_dir / SUMMARY, summary)
     refuse_mixed_code(summary)
     return summary
+
+
+def gather(folder: Path, logger: "Logger") -> None:
+    """After a job: summary and submissions, the sweep's report, and, when all jobs have ended, its place in the logger."""
+    drawing = Drawing(folder)
+    try:
+        publish(folder)
+    finally:
+        if fault := drawing.finish():
+            say(fault)
+        if ended(summarise(folder)):
+            logger.aggregate(folder, say)
+
+
+def ended(summary: dict[str, Any]) -> bool:
+    """Whether every planned run has come to an end, good or bad."""
+    waiting = ("missing", "running")
+    return not any(row["status"] in waiting for arm in summary["arms"] for row in arm["not_complete"])
 
 
 def write_submission(sweep_dir: Path, summary: dict[str, Any], arm: str) -> Path:
@@ -216,14 +240,14 @@ def requirements(environment: dict) -> str:
 
 
 @command()
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pgolf.submission", description="Copy a submission to its dated folder."
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="SWEEP/submission/ARM")
     parser.add_argument("--into", metavar="DIR", type=Path, required=True, help="the folder of records to copy it into")
-    asked = parser.parse_args(words)
-    path, needed = hand_in(asked.folder, asked.into)
+    options = parser.parse_args(args)
+    path, needed = hand_in(options.folder, options.into)
     print(path)
     if needed:
         print(f"still needed in submission.json: {', '.join(needed)}")

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from pgolf import observers, pipeline, search
+from pgolf import pipeline, search
 from pgolf import run as entry
-from pgolf.compose import register_experiments, rehearse, short_words
-from pgolf.events import Events
+from pgolf.config.compose import register_experiments, rehearse, short_words
 from pgolf.export.standalone import JUDGE, settings_of
-from pgolf.judge import judge
+from pgolf.files.events import Events
 from pgolf.machine.world import World
+from pgolf.show import observers
+from pgolf.stages.judge import Evaluation, judge
 from tests.command import TINY, environment
 from tests.pages import ROOT
 from tests.test_data_text import documents
@@ -50,7 +51,11 @@ def alone(stage: Callable, *given, machine, folder: Path) -> dict:
 def judged(job, corpus, record, folder: Path, console) -> dict:
     """The evaluation by this package instead of the file that it exported."""
     sealed, code = record["artifact"]["sha256"], record["code"]["sha256"]
-    return judge(World.alone(), job.recipe, folder / "artifact.pgolf", sealed, corpus.validation, code, Events(folder))
+    return judge(
+        World.alone(),
+        Evaluation(job.recipe, folder / "artifact.pgolf", sealed, corpus.validation, code),
+        Events(folder),
+    )
 
 
 class Place:
@@ -275,7 +280,7 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
         "is run on the folder that holds a submission",
     ),
     "python -m pgolf.audit --explain 'mistake 20'": (tool, ""),
-    "python -m pgolf.artifact FILE": (partial(tool, module="pgolf.codec.table"), "is that module's command"),
+    "python -m pgolf.artifact FILE": (partial(tool, module="pgolf.artifact"), "is that module's command"),
     "python -m pgolf.ablation SWEEP": (tool, ""),
     "python -m pgolf.ablation SWEEP --by quant": (
         nothing,

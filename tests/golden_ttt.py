@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pgolf.data.bytes import ByteTable
 from pgolf.eval import Sliding
-from pgolf.eval.bytes import ByteTable
 from pgolf.model import GPT
 from pgolf.ttt import SGD, AdamW, Everything, GradientScale, LastBlocks, NoTTT, ScoreFirst
 from tests.test_model_golden import CASES, COMMON, our_name, prefixed

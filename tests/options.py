@@ -7,8 +7,8 @@ from typing import Any, get_type_hints
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from pgolf.config.schema import build
 from pgolf.recipe import Recipe
-from pgolf.schema import build
 
 CONF = Path(__file__).parent.parent / "conf"
 

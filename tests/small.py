@@ -1,6 +1,6 @@
 """The published systems as small as goes with every part still at work."""
 
-from pgolf.compose import dotted_keys, register_experiments, rehearse
+from pgolf.config.compose import dotted_keys, register_experiments, rehearse
 
 SYSTEMS = ("baseline_sp1024", "pr606_int5_softround", "pr639_full_gptq", "pr1129_crownq", "pr1852_prequant_ttt")
 # Words for all, and for what only some have.

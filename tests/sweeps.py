@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pgolf
-from pgolf.views import closing_lines, code_line, opening_lines
+from pgolf.stages.views import closing_lines, code_line, opening_lines
 
 SCRIPT = b"print('train')\n"
 LAPTOP = {"name": "stdlib", "tokens": 40_000, "bytes": 100_000, "train_seconds": 60.0, "eval_seconds": 60.0}

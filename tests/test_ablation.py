@@ -4,7 +4,7 @@ import pytest
 
 from pgolf import ablation
 from pgolf.ablation import cells_of, effects, main
-from pgolf.runfolder import Run
+from pgolf.results.runfolder import Run
 from tests.sweeps import make_run, sha, write
 
 SCORES = {  # (bits, qat, seed) -> bpb: int4 costs .1 and .3, ste gains .02 at every seed but the last, where .05

@@ -10,12 +10,12 @@ import zlib
 import pytest
 import torch
 
-from pgolf import artifact
-from pgolf.artifact import pack, unpack
+from pgolf.artifact import inventory, main, rendered
 from pgolf.codec import Brotli, Codec, Lzma, Range, RangeRows, Zstd
-from pgolf.codec.table import inventory, main, rendered
 from pgolf.errors import ArtifactError
 from pgolf.quant.tensors import QTensor
+from pgolf.stages import artifact
+from pgolf.stages.artifact import pack, unpack
 from tests.options import option
 from tests.test_quant import tiny
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pgolf.codec import Brotli, Codec, Lzma, Range, RangeRows, Zstd, decode, ranged, rows, streams
 from pgolf.errors import ArtifactError, ConfigError
-from pgolf.frozen import thaw
+from pgolf.files.frozen import thaw
 
 CONF = Path(__file__).parent.parent / "conf" / "codec"
 FAST = [

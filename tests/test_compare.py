@@ -5,9 +5,8 @@ import sys
 
 import pytest
 
-from pgolf.baselines import baselines
-from pgolf.compare import main
-from pgolf.scores import scores
+from pgolf.compare import main, scores
+from pgolf.results.baselines import baselines
 from pgolf.submission import publish
 from tests.audit_cases import write as write_files
 from tests.audit_cases.folders import SEEDS, folder

@@ -11,11 +11,12 @@ from contextlib import contextmanager, suppress
 import pytest
 from rich.console import Console as RichConsole
 
-from pgolf import console
-from pgolf.compose import rehearse
-from pgolf.console import NullConsole, Outlet, PlainConsole, TerminalConsole
-from pgolf.live import View
-from pgolf.peaks import PEAKS, peak_flops, peak_of
+from pgolf.config.compose import rehearse
+from pgolf.machine.outlet import Outlet
+from pgolf.show import console
+from pgolf.show.console import NullConsole, PlainConsole, TerminalConsole
+from pgolf.show.live import View
+from pgolf.show.peaks import PEAKS, peak_flops, peak_of
 
 TEXT = "step 43  loss 4.682  lr x1.000  7,305 tokens/s  12 s used, 48 s left"
 ROWS = [("receipt", "average: moved = 1"), ("receipt", "ttt: x = 0  DEAD"), ("verdict", "consistent")]
@@ -230,7 +231,7 @@ def test_rich_draws_on_an_outlet():
         assert b"laptop" in os.read(read, 1 << 16)
 
 
-SAYS = "from pgolf.console import say\nsay('first')\nsay('second', 1)\nprint('third')"
+SAYS = "from pgolf.show.console import say\nsay('first')\nsay('second', 1)\nprint('third')"
 
 
 def test_a_line_is_said_on_either_stream():

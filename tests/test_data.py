@@ -202,7 +202,7 @@ def test_validation_is_read_whole_and_verified(tmp_path, model):
 
 
 def test_validation_bytes_are_the_decoded_bytes(tmp_path, model):
-    from pgolf.eval.bytes import byte_table, prove
+    from pgolf.data.bytes import byte_table, prove
 
     text = published(tmp_path, model).prepare(quiet).validation
     assert text.bytes == prove(text.read(), text.tokenizer, byte_table(text.tokenizer))
@@ -266,7 +266,7 @@ class Uniform(torch.nn.Module):
 
 def test_dev_bpb_of_a_uniform_model(tmp_path, model):
     """9 bits a token over the targets' bytes, by decoding them: 12 windows of 16 of the 200 tokens."""
-    from pgolf.eval.bytes import load_tokenizer
+    from pgolf.data.bytes import load_tokenizer
 
     text = published(tmp_path, model).prepare(quiet).training
     sp = load_tokenizer(text.tokenizer)

@@ -17,12 +17,12 @@ import pytest
 
 from pgolf.data import BuiltText, assemble, build, make
 from pgolf.data.__main__ import main
+from pgolf.data.bytes import load_tokenizer
 from pgolf.data.manifest import MANIFEST, Manifest
 from pgolf.data.shards import ROW, open_shard, shard_bytes
 from pgolf.data.split import training_texts
 from pgolf.data.streams import Kind, Stream
 from pgolf.errors import UserError
-from pgolf.eval.bytes import load_tokenizer
 from tests.test_data import model as tiny_model  # noqa: F401
 from tests.test_data import published
 from tests.test_data_stdlib import quiet

@@ -14,15 +14,15 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgolf.compose import rehearse, short_words
+from pgolf.config.compose import rehearse, short_words
 from pgolf.data import InOrder, TextFiles
+from pgolf.data.bytes import prove
 from pgolf.data.manifest import shared_documents
 from pgolf.data.shards import ROW, hashes, open_shard
 from pgolf.data.sources import Files, Reading, split
 from pgolf.data.split import below_fraction
 from pgolf.data.words import quoted
 from pgolf.errors import ConfigError, UserError
-from pgolf.eval.bytes import prove
 from tests.test_data_stdlib import quiet
 
 WORDS = [

@@ -13,8 +13,8 @@ import torch
 from omegaconf import OmegaConf
 
 from pgolf import run as entry
-from pgolf.compose import register_experiments, rehearse, short_words
-from pgolf.console import outlet
+from pgolf.config.compose import register_experiments, rehearse, short_words
+from pgolf.machine.outlet import outlet
 from pgolf.recipe import Recipe
 from tests.command import environment, only
 from tests.docs_table import REAL, SMALL, TABLE, Place, words_of

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pgolf import doctor
-from pgolf.compose import rehearse
+from pgolf.config.compose import rehearse
 from pgolf.doctor import Finding
 from pgolf.logger.key import has_key
 from pgolf.machine import Device, Machine

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from pgolf.errors import UserError
-from pgolf.eval.bytes import (
+from pgolf.data.bytes import (
     byte_table,
     check_range,
     decoded,
@@ -20,6 +19,7 @@ from pgolf.eval.bytes import (
     text_of,
     token_bytes,
 )
+from pgolf.errors import UserError
 
 CASES = [
     case["text"]
@@ -87,7 +87,7 @@ def test_prove_counts_the_whole_stream(tokenizer):
 
 
 def test_prove_streams_block_by_block(tokenizer, monkeypatch):
-    monkeypatch.setattr("pgolf.eval.bytes.BLOCK_TOKENS", 7)
+    monkeypatch.setattr("pgolf.data.bytes.BLOCK_TOKENS", 7)
     ids = stream(tokenizer)
     spans = [(a, b) for a, b, _ in decoded(ids, load_tokenizer(tokenizer))]
     assert spans == documents(ids, load_tokenizer(tokenizer).bos_id())
@@ -174,7 +174,7 @@ def test_another_tokenizers_tokens_and_tables_are_refused(tokenizer):
 
 
 def test_compressors_are_measured_on_the_same_bytes():
-    from pgolf.eval.reference import compressors
+    from pgolf.data.reference import compressors
 
     text = "".join(f"the cat number {i} sat on mat {i % 7}\n" for i in range(500)).encode()
     lines = compressors(text)

@@ -9,12 +9,12 @@ from hydra import initialize_config_dir
 
 from pgolf.bench.contest import Setting
 from pgolf.bench.eval import contests
-from pgolf.compose import beside_or_inside, jobs
+from pgolf.config.compose import beside_or_inside, jobs
 from pgolf.errors import UserError
 from pgolf.eval.ledger import Progress
-from pgolf.events import Events
-from pgolf.judge import EvalProgress
+from pgolf.files.events import Events
 from pgolf.limits.clock import Clock
+from pgolf.stages.judge import EvalProgress
 from tests.command import TINY, environment, run
 
 BAD = [

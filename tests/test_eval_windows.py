@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from pgolf.errors import ConfigError
 from pgolf.eval import Chunked, Sliding
-from pgolf.eval.windows import SlidingPlan, share
+from pgolf.eval.windows import SlidingPlan
+from pgolf.machine.share import share
 
 
 @st.composite

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from pgolf import events
-from pgolf.events import EVENTS, LINES, EventReader, Events, line_of
+from pgolf.files import events
+from pgolf.files.events import EVENTS, LINES, EventReader, Events, line_of
 from pgolf.logger import keys
 
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from pgolf.compose import beside_or_inside, register_experiments, rehearse
-from pgolf.console import NullConsole
+from pgolf.config.compose import beside_or_inside, register_experiments, rehearse
+from pgolf.config.plan import plan
 from pgolf.errors import ConfigError
 from pgolf.pipeline import run as start
-from pgolf.plan import plan
+from pgolf.show.console import NullConsole
 from tests.command import environment, only, record, run
 from tests.small import small
 

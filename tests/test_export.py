@@ -13,15 +13,15 @@ import pytest
 import torch
 
 import pgolf
-from pgolf.compose import beside_or_inside, register_experiments, rehearse
+from pgolf.config.compose import beside_or_inside, register_experiments, rehearse
 from pgolf.errors import UserError
-from pgolf.events import Events
 from pgolf.export import code, standalone
 from pgolf.export.__main__ import main
 from pgolf.export.program import Program
-from pgolf.judge import judge
+from pgolf.files.events import Events
 from pgolf.machine.world import World
-from pgolf.train import train
+from pgolf.stages.judge import Evaluation, judge
+from pgolf.stages.train import Training, train
 from tests.bare import bare_environment, can_import
 from tests.command import TINY, environment, only, record, run
 from tests.small import SYSTEMS, small
@@ -127,11 +127,11 @@ def test_every_system_is_the_same_from_its_file(name, python_and_codecs, tmp_pat
     recipe, world = job.recipe, World.alone()
     corpus = recipe.data.prepare(lambda what, done: None)
     made = code.script(job.config, corpus)
-    exam, ours = recipe.ttt.exam(corpus.validation), tmp_path / "ours"
+    finetuning, ours = recipe.ttt.finetuning(corpus.validation), tmp_path / "ours"
     ours.mkdir()
-    trained = train(world, recipe, corpus.training, exam, made.size, ours, Events(None))
+    trained = train(world, Training(recipe, corpus.training, finetuning, made.size, ours), Events(None))
     sealed = trained["artifact"]["sha256"]
-    judged = judge(world, recipe, ours / "artifact.pgolf", sealed, corpus.validation, "", Events(None))
+    judged = judge(world, Evaluation(recipe, ours / "artifact.pgolf", sealed, corpus.validation, ""), Events(None))
     plausible(recipe, trained, judged, corpus.validation.tokens)
 
     (tmp_path / "train_gpt.py").write_bytes(made.data)
@@ -418,8 +418,8 @@ def test_the_report_and_the_source(one_run, tmp_path, capsys):
     out = capsys.readouterr().out
     assert record(one_run)["code"]["sha256"] in out
     assert "built again from this package it is the same" in out
-    assert "pgolf.train " in out
-    assert "pgolf.compose" not in out
+    assert "pgolf.stages.train " in out
+    assert "pgolf.config.compose" not in out
     source = (tmp_path / "source" / "train_gpt.py").read_text()
     compile(source, "train_gpt.py", "exec")
     assert "\n# pgolf.export.standalone\n" in source

@@ -33,7 +33,7 @@ def test_its_artifact_scores_the_same_again_and_on_the_cpu(trained):
 
 
 def test_a_large_model_agrees_with_the_cpu():
-    from pgolf.compose import register_experiments, rehearse
+    from pgolf.config.compose import register_experiments, rehearse
 
     register_experiments()
     spec = rehearse(["experiment=pr606_int5_softround"], sweep=False)[0].recipe.model

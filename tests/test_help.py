@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from pgolf.help import GROUP_LINE, first_comment, help_text
-from pgolf.places import beside_or_inside, overlays
+from pgolf.config.help import GROUP_LINE, first_comment, help_text
+from pgolf.config.places import beside_or_inside, overlays
 from tests.command import environment, run
 
 CONF = beside_or_inside("conf")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgolf.helper import Helper
+from pgolf.machine.helper import Helper
 
 GOOD = "import sys\nsys.stdin.buffer.read()\nopen(sys.argv[1], 'a').write('finished')\n"
 FAILS = "import sys\nsys.stdin.buffer.read()\nprint('first')\nsys.exit('the disk is full')\n"

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pgolf.artifact import pack
 from pgolf.codec import Zstd
 from pgolf.errors import ArtifactError, UserError
-from pgolf.frozen import freeze
-from pgolf.judge import load
+from pgolf.files.frozen import freeze
 from pgolf.machine.world import World
-from pgolf.verdict import verdict
+from pgolf.stages.artifact import pack
+from pgolf.stages.judge import load
+from pgolf.stages.verdict import verdict
 from tests.options import option
 from tests.sweeps import SCRIPT, make_record
 from tests.test_quant import tiny

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 import pytest
 from hydra import compose, initialize_config_dir
 
-from pgolf import compose as composing
-from pgolf.compose import beside_or_inside, rehearse
+from pgolf.config import compose as composing
+from pgolf.config.compose import beside_or_inside, rehearse
 from pgolf.errors import UserError
 from tests.command import TINY, only, record, run
 

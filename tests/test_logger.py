@@ -13,14 +13,14 @@ import pytest
 import yaml
 
 import pgolf
-from pgolf.compose import rehearse
+from pgolf.config.compose import rehearse
 from pgolf.errors import ConfigError
-from pgolf.events import EVENTS as EVENTS_FILE
-from pgolf.events import Events
+from pgolf.files.events import EVENTS as EVENTS_FILE
+from pgolf.files.events import Events
+from pgolf.files.receipts import Receipt
 from pgolf.logger import NoLogger, TensorBoard, Wandb
 from pgolf.logger.keys import AGGREGATE, AXES, EVENTS, SUMMARY, TABLES, axis, history
 from pgolf.logger.mirror import Target, follow
-from pgolf.receipts import Receipt
 from pgolf.submission import publish
 from tests.command import TINY, only, record, run
 from tests.sweeps import died, make_plan, make_run

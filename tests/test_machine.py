@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pgolf.errors import ConfigError, UserError
-from pgolf.events import EVENTS, Events
+from pgolf.files.events import EVENTS, Events
 from pgolf.machine import Device, Machine
 from pgolf.machine.launch import RankError, launch, launch_program
 from pgolf.machine.rank import LOGS, errors_recorded, joined, leave_result, result_path
@@ -161,7 +161,7 @@ def test_a_bug_shows_its_traceback(tmp_path):
 PROGRAM = """
     import sys
     from pathlib import Path
-    from pgolf.events import Events
+    from pgolf.files.events import Events
     from pgolf.machine import Device, Machine
     from pgolf.machine.rank import errors_recorded, joined, leave_result
     import torch

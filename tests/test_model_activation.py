@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from pgolf.compose import rehearse
-from pgolf.frozen import family, freeze, thaw
+from pgolf.config.compose import rehearse
+from pgolf.files.frozen import family, freeze, thaw
 from pgolf.model import activation
 from pgolf.model.activation import Activation, Gelu, LeakyReluSquared, SwiGLU
 from pgolf.model.kinds import Role

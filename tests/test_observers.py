@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from pgolf.compose import rehearse
+from pgolf.config.compose import rehearse
 from pgolf.logger.keys import history
 from tests.command import TINY, command, environment, record
 

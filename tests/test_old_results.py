@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from pgolf.artifact import unpack
 from pgolf.audit.__main__ import audit
 from pgolf.audit.finding import overall
 from pgolf.compare import main as compare
+from pgolf.compare import scores
+from pgolf.config.schema import completed
 from pgolf.errors import ArtifactError
 from pgolf.export.code import unpack as unpack_code
-from pgolf.frozen import added, freeze, thaw
+from pgolf.files.frozen import added, freeze, thaw
 from pgolf.model import Model
 from pgolf.model.activation import LeakyReluSquared
 from pgolf.quant.tensors import load_quantized
-from pgolf.report import write
-from pgolf.runfolder import disagreements, read_run
-from pgolf.schema import completed
-from pgolf.scores import scores
-from pgolf.summary import summarise
+from pgolf.report.write import write
+from pgolf.results.runfolder import disagreements, read_run
+from pgolf.results.summary import summarise
+from pgolf.stages.artifact import unpack
 from tests.command import environment, record
 
 OLD = Path(__file__).parent / "data" / "version_0_1_0"
@@ -157,7 +157,7 @@ def test_an_activation_of_a_file_that_had_only_its_slope():
 def test_under_o_the_same_is_refused(tmp_path):
     """`python -O` drops assertions: what a file holds is checked by more than those."""
     source = (
-        "import sys\nfrom pgolf.frozen import thaw\nfrom pgolf.model import Model\nfrom pgolf.errors import ArtifactError\n"
+        "import sys\nfrom pgolf.files.frozen import thaw\nfrom pgolf.model import Model\nfrom pgolf.errors import ArtifactError\n"
         "try: thaw({'_target_': 'os.system'}, Model)\nexcept ArtifactError as wrong: print(wrong)"
     )
     done = subprocess.run([sys.executable, "-O", "-c", source], capture_output=True, text=True, env=os.environ.copy())

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pgolf.compose import rehearse
-from pgolf.plan import Size, plan, start_lines
+from pgolf.config.compose import rehearse
+from pgolf.config.plan import Size, plan, start_lines
 
 CODE = 35_000
 

@@ -213,7 +213,7 @@ def test_floats_of_the_bits_asked_for_and_control_in_full(name, dtype):
 
 
 def test_predicted_bytes_follow_the_packed_file():
-    from pgolf.artifact import pack
+    from pgolf.stages.artifact import pack
 
     model = option("model/tiny", vocab_size=1024).build(0, "cpu")
     with torch.no_grad():

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pgolf.report import Drawing, charts, page, write
+from pgolf.report import Drawing, charts, page
 from pgolf.report.__main__ import main
 from pgolf.report.run import MOST_LAYERS
+from pgolf.report.write import write
 from pgolf.submission import publish
 from tests.sweeps import died, edit, make_plan, make_run
 

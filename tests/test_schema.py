@@ -9,9 +9,9 @@ from enum import Enum
 import pytest
 
 from pgolf.codec import Codec
+from pgolf.config.schema import build
 from pgolf.errors import ArtifactError, ConfigError, need
-from pgolf.frozen import added, freeze, thaw
-from pgolf.schema import build
+from pgolf.files.frozen import added, freeze, thaw
 
 
 class Shape(Enum):

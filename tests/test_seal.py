@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from pgolf import seal
-from pgolf.artifact import unpack
 from pgolf.data import TrainingText
 from pgolf.data.windows import Windows
 from pgolf.limits import Limits
 from pgolf.machine.world import World
 from pgolf.quant import Quant
 from pgolf.quant.tensors import QTensor, dequantize
+from pgolf.stages import seal
+from pgolf.stages.artifact import unpack
 from tests.options import option
 from tests.test_quant import tiny
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from pgolf import stats
-from pgolf.stats import Sample, sample
+from pgolf.results import stats
+from pgolf.results.stats import Sample, sample
+from pgolf.stages.views import digits
 
 PR606 = [1.11550587, 1.11628915, 1.11666477]
 values = st.lists(st.floats(1.0, 1.3).map(lambda x: round(x, 8)), min_size=2, max_size=8)
@@ -128,5 +129,5 @@ def test_one_result_claims_nothing():
 
 
 def test_one_spelling():
-    assert stats.digits(1.1) == "1.10000000"
-    assert stats.digits(stats.rounded(1.123456785)) == stats.digits(1.123456785)
+    assert digits(1.1) == "1.10000000"
+    assert digits(stats.rounded(1.123456785)) == digits(1.123456785)

@@ -8,8 +8,8 @@ import pytest
 
 from pgolf.errors import UserError
 from pgolf.files import read_json, write_folder
-from pgolf.jsonshape import submission_schema, violations
-from pgolf.stats import digits
+from pgolf.results.jsonshape import submission_schema, violations
+from pgolf.stages.views import digits
 from pgolf.submission import main, publish, requirements, write_submission
 from tests.sweeps import SCRIPT, died, edit, make_plan, make_run
 

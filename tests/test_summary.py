@@ -9,7 +9,7 @@ import pytest
 
 from pgolf import files
 from pgolf.errors import UserError
-from pgolf.summary import aggregate, find_arm
+from pgolf.results.summary import aggregate, find_arm
 from tests.sweeps import died, edit, make_plan, make_run, sha, write
 
 BPB = {1337: 1.60123456, 42: 1.60323456, 7: 1.60223456}

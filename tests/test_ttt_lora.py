@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgolf.data.bytes import token_bytes
 from pgolf.errors import ConfigError
-from pgolf.eval.bytes import token_bytes
-from pgolf.eval.evaluate import evaluate
 from pgolf.eval.text import gather_rows
 from pgolf.machine.world import World
+from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import SGD, AdamW, LoraScoreFirst
 from pgolf.ttt.documents import DocumentPlan
 from pgolf.ttt.lora import clip_by_lane
@@ -51,10 +51,10 @@ def documents(*lengths: int) -> np.ndarray:
 def scored(ids, ttt, world=ALONE):
     found = np.full(len(ids) - 1, np.nan, np.float32)
 
-    def witness(first, nll):
+    def on_nll(first, nll):
         found[first : first + len(nll)] = nll
 
-    return evaluate(world, model(), ids, TABLE, SLIDING, ttt, witness=witness), found
+    return evaluate(world, model(), ids, TABLE, SLIDING, ttt, on_nll=on_nll), found
 
 
 TEXT = documents(70, 33, 5, 120, 17, 48)

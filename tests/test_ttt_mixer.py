@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from pgolf.errors import ConfigError
-from pgolf.eval.evaluate import evaluate
 from pgolf.machine.world import World
+from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import Hedge
 from pgolf.ttt.mixer import HedgeMixer, bigram, hedge, unigram
 from tests.golden_ttt import IDS, SLIDING, TABLE, model, sgd

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pgolf.audit.folder_log import read_log
-from pgolf.views import card, closing_lines
+from pgolf.stages.views import card, closing_lines
 from tests.sweeps import SCRIPT, make_record
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from pgolf import stats
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_json import Submission
+from pgolf.results import stats
 
 
 def check_claim(submission: Submission) -> Iterator[Finding]:

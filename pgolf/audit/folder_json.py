@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pgolf import stats
 from pgolf.audit.bounded import read
 from pgolf.audit.finding import Finding
 from pgolf.errors import UserError
-from pgolf.jsonshape import submission_schema, violations
-from pgolf.scores import Scores, published
-from pgolf.seedtable import SeedTable, seed_table
+from pgolf.results import stats
+from pgolf.results.jsonshape import submission_schema, violations
+from pgolf.results.scores import Scores, published
+from pgolf.results.seedtable import SeedTable, seed_table
 
 NAME = "submission.json"
 NEEDED = ("author", "github_id", "val_bpb")
@@ -47,8 +47,8 @@ class Submission:
         track = self.value.get("track")
         if self.ours:
             return track is not None
-        words = f"{track} {self.value.get('category')} {self.folder}".lower()
-        return not any(word in words for word in NON_RECORD)
+        text = f"{track} {self.value.get('category')} {self.folder}".lower()
+        return not any(word in text for word in NON_RECORD)
 
     @property
     def seeds(self) -> list[int]:
@@ -142,7 +142,7 @@ def _fields(found: Submission) -> Iterator[Finding]:
 
 
 def _means(found: Submission) -> Iterator[Finding]:
-    """What contradicts itself, as `pgolf.scores` finds it, and the best seeds that pass for the mean."""
+    """What contradicts itself, as `pgolf.results.scores` finds it, and the best seeds that pass for the mean."""
     scores, stated = found.scores, found.number("val_bpb")
     if scores is None:
         return

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pgolf import stats
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_json import NAME, Submission
 from pgolf.audit.folder_scores import FIX
 from pgolf.audit.headline import Headline, agrees
 from pgolf.audit.log_run import Log
+from pgolf.stages.views import digits
 
 README = "README.md"
 NUMBER = re.compile(r"(?<![\w.])\d+\.\d{3,}(?!\.\d)")
@@ -42,7 +42,7 @@ def check_readme(
     mean = submission.scores.sample.mean if submission.scores else None
     text = "\n".join(lines[:LINES])
     if mean is not None and not any(agrees(float(n), mean, unit=1) for n in NUMBER.findall(text)):
-        what = f"does not give the val_bpb of {NAME}, {stats.digits(mean)}"
+        what = f"does not give the val_bpb of {NAME}, {digits(mean)}"
         yield Finding("mistake 25", "needs argument", README, what, FIX)
 
 
@@ -94,8 +94,8 @@ def check_hardware(submission: Submission, logs: Sequence[Log], lines: Sequence[
     """The number of GPUs in prose and in the runs."""
     worlds: Mapping[int, Log] = {log.world[1]: log for log in logs if log.world}
     hardware = submission.value.get("hardware")
-    said = [(submission.where("hardware"), hardware)] if isinstance(hardware, str) else []
-    for where, text in [*said, (README, "\n".join((lines or ())[:LINES]))]:
+    stated = [(submission.where("hardware"), hardware)] if isinstance(hardware, str) else []
+    for where, text in [*stated, (README, "\n".join((lines or ())[:LINES]))]:
         counts = {int(n) for n in GPUS.findall(text)}
         if counts and worlds and not counts & worlds.keys():
             ranks, log = next(iter(worlds.items()))

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from pgolf import stats
 from pgolf.audit.finding import Finding
 from pgolf.audit.folder_json import NAME, TINY, Submission
 from pgolf.audit.headline import Headline, agrees
 from pgolf.audit.log_run import Log, Result
 from pgolf.audit.published import BYTES, CROP, NEAR, SPREAD, STREAMS, TOKENS, stream_of
-from pgolf.seedtable import BPB, LOSS, figure
+from pgolf.results import stats
+from pgolf.results.seedtable import BPB, LOSS, figure
+from pgolf.stages.views import digits
 
 FIX = "generate every file from the records"
 BYTES_FIX = "show that the byte table's sum is the bytes of the decoded text, over the whole split"
@@ -22,7 +23,7 @@ def check_scores(submission: Submission, logs: Sequence[Log], head: Headline) ->
         yield _no_label(submission, [log for log in scored if log.results])
     if head.alone:
         values = [r.bpb for r in head.results.values()]
-        mean = stats.digits(stats.mean(values))
+        mean = digits(stats.mean(values))
         what = f"{submission.scores.sample.mean} is the score of one run of {len(values)}; their mean is {mean}"
         yield Finding("mistake 25", "needs argument", submission.where("val_bpb"), f"{what} ({head.label})", FIX)
     yield from _by_seed(submission, head)
@@ -62,7 +63,7 @@ def _mean(submission: Submission, head: Headline) -> Iterator[Finding]:
         if isinstance(stated, float) and None not in values:
             truth = stats.mean(values)
             if not agrees(stated, truth, min(r.decimals for r in results), unit=1) and abs(stated - truth) > TINY:
-                what = f"{key} is {stated}, the logs' mean is {stats.digits(truth)} ({head.label})"
+                what = f"{key} is {stated}, the logs' mean is {digits(truth)} ({head.label})"
                 yield Finding("mistake 25", "fail", submission.where(key), what, FIX)
 
 
@@ -165,5 +166,5 @@ def _arithmetic(log: Log) -> Iterator[Finding]:
     if log.bytes and one and one.loss and log.tokens:
         again = one.loss / math.log(2) * log.tokens[1] / log.bytes[1]
         if abs(again - one.bpb) > 1e-6:
-            what = f"val_bpb is {one.bpb}, but its val_loss, tokens and bytes give {stats.digits(again)}"
+            what = f"val_bpb is {one.bpb}, but its val_loss, tokens and bytes give {digits(again)}"
             yield Finding("mistakes 1-6", "fail", log.at(one.line), what, "divide by the text's own bytes")

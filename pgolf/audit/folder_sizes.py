@@ -8,7 +8,7 @@ from pgolf.audit.folder_code import CODE, Code
 from pgolf.audit.folder_json import Submission
 from pgolf.audit.log_run import Log
 from pgolf.audit.published import CAP
-from pgolf.seedtable import is_code, sizes
+from pgolf.results.seedtable import is_code, sizes
 
 COUNT = "count the file on disk, after the last change"
 SMALLER = "make the model smaller; every seed must fit"
@@ -94,13 +94,13 @@ def _stated_code(submission: Submission, logs: Sequence[Log], code: Code | None)
             continue
         if code and stated not in code.counts:
             what = f"{key} is {stated:,}, {CODE} has {len(code.data):,} bytes"
-            asked = stated in counted and any(_packed(log) for log in logs)
+            arguable = stated in counted and any(_packed(log) for log in logs)
             yield Finding(
                 "mistake 21",
-                "needs argument" if asked else "fail",
+                "needs argument" if arguable else "fail",
                 submission.where(key),
                 what,
-                PACKED_FIX if asked else COUNT,
+                PACKED_FIX if arguable else COUNT,
             )
         elif code is None and counted and stated not in counted:
             yield Finding(

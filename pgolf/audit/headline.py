@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pgolf import stats
 from pgolf.audit.folder_json import TINY, Submission
 from pgolf.audit.log_run import Log, Result
+from pgolf.results import stats
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 import math
 import time
 
-from pgolf.console import Console, PlainConsole, TerminalConsole, on_terminal, outlet
 from pgolf.eval.ledger import Progress
+from pgolf.machine.outlet import on_terminal, outlet
+from pgolf.show.console import Console, PlainConsole, TerminalConsole
 
 
 def open_console() -> Console:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pgolf.receipts import Receipt
+from pgolf.files.receipts import Receipt
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from pgolf.bench.contest import Contest, DisagreementError, Setting
 from pgolf.data.build import build
+from pgolf.data.bytes import load_tokenizer
 from pgolf.data.documents import read_sources
 from pgolf.data.make import asked_for, planned
 from pgolf.data.manifest import MANIFEST, Manifest
 from pgolf.data.sources import Files
 from pgolf.data.tokenizer import train
-from pgolf.eval.bytes import load_tokenizer
 
 PIECE = 3000  # characters of a document
 

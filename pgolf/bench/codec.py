@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pgolf.artifact import pack, unpack
 from pgolf.bench.contest import Contest, DisagreementError, Setting
 from pgolf.codec import Brotli, Codec, Lzma, Range, RangeRows, Zstd
 from pgolf.errors import UserError
 from pgolf.quant.rows import entropy
 from pgolf.quant.tensors import QTensor, dequantize
+from pgolf.stages.artifact import pack, unpack
 
 CODECS: dict[str, Codec] = {
     "zstd-22": Zstd(level=22, shuffle=True),

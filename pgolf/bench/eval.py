@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from pgolf.bench.contest import Contest, DisagreementError, Setting
-from pgolf.compose import beside_or_inside
+from pgolf.config.compose import beside_or_inside
+from pgolf.config.schema import build, resolved
 from pgolf.eval.windows import SlidingPlan
 from pgolf.model import GPT, Model
-from pgolf.schema import build, resolved
 
 ARCHITECTURES = {"pr606": (32,), "pr1129": (32, 64), "pr1852": (64,)}
 VOCABULARY = {"pr606": 1024, "pr1129": 1024, "pr1852": 8192}

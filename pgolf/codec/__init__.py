@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pgolf.errors import ArtifactError, need
-from pgolf.frozen import family
+from pgolf.files.frozen import family
 
 SHUFFLE = "+shuffle"  # ends the name of a method whose input was byte-shuffled
 

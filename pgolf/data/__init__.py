@@ -14,7 +14,7 @@ from pgolf.data.corpus import Corpus, TrainingText, ValidationText
 from pgolf.data.loader import CoprimeShards, InOrder, Loader, PackedDocuments, ShuffledWindows
 from pgolf.data.manifest import MANIFEST, TOKENIZER, Manifest
 from pgolf.errors import ConfigError, need
-from pgolf.frozen import added
+from pgolf.files.frozen import added
 
 if TYPE_CHECKING:
     from pgolf.data.assemble import Plan

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from pgolf import __version__
+from pgolf.data.bytes import load_tokenizer
 from pgolf.data.encode import Encoded, Encoder, Part, Sides, Unit, transform_facts
 from pgolf.data.manifest import FORMAT, SIDECAR, SPLITS, TOKENIZER, Index, Manifest, Shard
 from pgolf.data.shards import HEADER_BYTES, ROW, hashes, max_token, open_shard, sha256_of
@@ -20,7 +21,6 @@ from pgolf.data.sources import Item, Reading
 from pgolf.data.streams import Kind, Stream
 from pgolf.data.workers import mapped
 from pgolf.errors import UserError
-from pgolf.eval.bytes import load_tokenizer
 from pgolf.files import read_json, write_json
 
 STATE = "state.json"

@@ -14,8 +14,8 @@ from pgolf.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
+    from pgolf.data.bytes import ByteCounts
     from pgolf.data.windows import Windows
-    from pgolf.eval.bytes import ByteCounts
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class ValidationText:
 
     def byte_counts(self) -> "ByteCounts":
         """How many bytes each token stands for."""
-        from pgolf.eval.bytes import byte_table
+        from pgolf.data.bytes import byte_table
 
         return byte_table(self.tokenizer)
 
@@ -103,8 +103,8 @@ class ValidationText:
 
     def reference(self) -> dict[str, float]:
         """Bits per byte that general-purpose compressors need for the same text."""
-        from pgolf.eval.bytes import text_of
-        from pgolf.eval.reference import compressors
+        from pgolf.data.bytes import text_of
+        from pgolf.data.reference import compressors
 
         return compressors(text_of(self.read(), self.tokenizer))
 
@@ -123,8 +123,8 @@ class CountedText(ValidationText):
         """How many bytes each token stands for. Raises UserError unless every file is the one the manifest describes."""
         import numpy as np
 
+        from pgolf.data.bytes import Sidecar, boundaries, load_tokenizer
         from pgolf.data.shards import ROW, read_whole, verify_file
-        from pgolf.eval.bytes import Sidecar, boundaries, load_tokenizer
 
         folder, documents = Path(self.paths[0]).parent, None
         per_token = read_whole([str(folder / name) for name in self.sidecar], self.counts, self.sidecar_sha256)

@@ -17,7 +17,7 @@ class Dev:
     """The slice as whole windows of the training length, and the bytes of their targets."""
 
     def __init__(self, text: TrainingText):
-        from pgolf.eval.bytes import byte_table, load_tokenizer, token_bytes
+        from pgolf.data.bytes import byte_table, load_tokenizer, token_bytes
 
         tokens, length = text.dev(), text.sequence_length
         count = (len(tokens) - 1) // length

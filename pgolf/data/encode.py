@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from pgolf.data import caseops
+from pgolf.data.bytes import byte_table, load_tokenizer, prefix_sums, token_bytes
 from pgolf.data.shards import ROW
 from pgolf.data.sources import Item, Reading
 from pgolf.data.tokenizer import first_difference
 from pgolf.errors import UserError
-from pgolf.eval.bytes import byte_table, load_tokenizer, prefix_sums, token_bytes
 
 BYTE_RULES = ("table", "decoded", "sidecar")
 TRANSFORMS: dict[str, Callable[[str], str]] = {"none": str, "caseops": caseops.encode}

@@ -35,7 +35,7 @@ class Windows:
     @cached_property
     def bos(self) -> int:
         """The token that begins a document."""
-        from pgolf.eval.bytes import load_tokenizer
+        from pgolf.data.bytes import load_tokenizer
 
         return load_tokenizer(self._text.tokenizer).bos_id()
 

@@ -1,12 +1,12 @@
-"""The validation text as a referee hands it out: whole windows to be graded, and, for learning, only what has been graded."""
+"""The validation text as the ledger hands it out: whole windows to score and, to adapt to, only what has been scored."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from pgolf.data.bytes import ByteCounts, token_bytes
 from pgolf.errors import UserError
-from pgolf.eval.bytes import ByteCounts, token_bytes
 from pgolf.eval.windows import Span
 
 

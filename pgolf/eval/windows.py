@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pgolf.machine.share import share
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -129,12 +131,6 @@ class SlidingPlan(Plan):
 
     def _batch(self, lo: int, hi: int, last: int) -> SlidingBatch:
         return SlidingBatch(lo, hi, last, self.first(lo), self.first(hi))
-
-
-def share(lo: int, hi: int, rank: int, size: int) -> tuple[int, int]:
-    """Rank's contiguous part of [lo, hi), the parts differing by at most one."""
-    n = hi - lo
-    return lo + n * rank // size, lo + n * (rank + 1) // size
 
 
 def _ceil(a: int, b: int) -> int:

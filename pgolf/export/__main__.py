@@ -12,15 +12,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pgolf.command import command
-from pgolf.compare import aligned
+from pgolf.config.command import aligned, command
 from pgolf.errors import UserError
 from pgolf.export.code import Inside, literal, unpack, weigh, wrapped
 from pgolf.export.merge import GIVEN
 from pgolf.export.program import PACKAGE, Program, program
 from pgolf.export.scopes import Import
 from pgolf.files import json_bytes, write_folder
-from pgolf.runfolder import CODE
+from pgolf.files.names import CODE
 
 HEAD = f'''"""What a pgolf train_gpt.py runs, before names were shortened. It runs, too: its recipe lies beside it."""
 
@@ -32,12 +31,12 @@ from pathlib import Path
 
 
 @command()
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pgolf.export", description="Show what an exported file holds.")
     parser.add_argument("run", metavar="RUN", type=Path, help=f"a run or submission folder, or a {CODE}")
     parser.add_argument("--unpack", metavar="DIR", type=Path, help="write the source inside to this new folder")
-    asked = parser.parse_args(words)
-    print("\n".join(show(asked.run, asked.unpack)))
+    options = parser.parse_args(args)
+    print("\n".join(show(options.run, options.unpack)))
     return 0
 
 

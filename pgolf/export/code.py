@@ -25,7 +25,7 @@ from pgolf.errors import UserError
 from pgolf.export.merge import GIVEN
 from pgolf.export.program import ENTRY, PACKAGE, program, targets
 from pgolf.files import read_json, write_json
-from pgolf.frozen import TARGET
+from pgolf.files.frozen import TARGET
 
 if TYPE_CHECKING:
     from pgolf.data import Corpus
@@ -82,11 +82,11 @@ def script(config: dict, corpus: "Corpus | None" = None) -> Script:
 
 def texts(corpus: "Corpus") -> dict[str, Any]:
     """Both halves of a corpus with the names of their files, and the folder where the file looks for them unless told."""
-    said: dict[str, Any] = {"folder": f"{DATA}/{corpus.manifest.name}"}
+    settings: dict[str, Any] = {"folder": f"{DATA}/{corpus.manifest.name}"}
     for name, half in (("training", corpus.training), ("validation", corpus.validation)):
         names = {"paths": numbered([Path(p).name for p in half.paths]), "tokenizer": Path(half.tokenizer).name}
-        said[name] = {TARGET: f"{type(half).__module__}.{type(half).__qualname__}"} | asdict(half) | names
-    return said
+        settings[name] = {TARGET: f"{type(half).__module__}.{type(half).__qualname__}"} | asdict(half) | names
+    return settings
 
 
 def numbered(names: list[str]) -> list:

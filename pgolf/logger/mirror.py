@@ -1,24 +1,23 @@
 """The process that passes a run's events on to a service, and the parent's end of it.
 
-`python -m pgolf.logger.mirror LOGGER FOLDER` follows FOLDER/events.jsonl until its standard input is closed, by the parent
-or by the parent's death. The parent waits a stated time for it, then ends it with all it started.
+`python -m pgolf.logger LOGGER FOLDER` follows FOLDER/events.jsonl until its standard input is closed, by the parent or by
+the parent's death. The parent waits a stated time for it, then ends it with all it started.
 """
 
 import json
-import sys
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pgolf.errors import UserError
-from pgolf.events import EventReader
 from pgolf.files import read_json
-from pgolf.frozen import freeze, thaw
-from pgolf.helper import Helper, end_within
-from pgolf.logger import Mirrored, Say
+from pgolf.files.events import EventReader
+from pgolf.files.frozen import freeze
+
+if TYPE_CHECKING:
+    from pgolf.logger import Mirrored, Say
+from pgolf.machine.helper import Helper
 
 OUTPUT = "mirror.log"
 POLL_SECONDS = 0.5
@@ -37,10 +36,10 @@ class Target(ABC):
 
 
 @contextmanager
-def mirrored(logger: Mirrored, folder: Path, say: Say) -> Iterator[None]:
+def mirrored(logger: "Mirrored", folder: Path, say: "Say") -> Iterator[None]:
     """Keep a mirror of `folder` alive for as long as the context lasts, and a while longer for it to finish."""
-    words = (json.dumps(freeze(logger)), str(folder))
-    helper = Helper("pgolf.logger.mirror", *words, output=folder / OUTPUT)
+    args = (json.dumps(freeze(logger)), str(folder))
+    helper = Helper("pgolf.logger", *args, output=folder / OUTPUT)
     try:
         yield
     finally:
@@ -61,23 +60,3 @@ def follow(target: Target, folder: Path, ended: Callable[[float], bool]) -> None
 def read_or_none(path: Path) -> Any:
     """The value in a JSON file, or None where there is none."""
     return read_json(path) if path.exists() else None
-
-
-def main(logger: str, folder: str) -> None:
-    """The mirror's process."""
-    spec, over = thaw(json.loads(logger), Mirrored), threading.Event()
-
-    def wait_for_the_parent() -> None:
-        sys.stdin.buffer.read()
-        over.set()
-        end_within(2 * spec.patience_seconds)
-
-    threading.Thread(target=wait_for_the_parent, daemon=True).start()
-    try:
-        follow(spec.target(Path(folder)), Path(folder), over.wait)
-    except UserError as wrong:
-        sys.exit(str(wrong))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from pgolf.files import lookup
 from pgolf.logger.keys import AXES, SUMMARY, axis, history
 from pgolf.logger.mirror import Target, read_or_none
-from pgolf.runfolder import lookup
 
 
 class ToTensorBoard(Target):

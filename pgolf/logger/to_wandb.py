@@ -1,16 +1,18 @@
 """Events and records as Weights & Biases runs: one for each stage of a run, one for a sweep. Lives in the mirror's process."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wandb
 import yaml
 
-from pgolf.logger import Wandb
+from pgolf.files import lookup
 from pgolf.logger.key import has_key
 from pgolf.logger.keys import AXES, SUMMARY, TABLES, history, table
 from pgolf.logger.mirror import Target, read_or_none
-from pgolf.runfolder import lookup
+
+if TYPE_CHECKING:
+    from pgolf.logger import Wandb
 
 FILES = ("artifact.pgolf", "config.yaml", "train.log", "record.json", "train_gpt.py", "report.html")
 LONGEST = 128  # characters of a name or group
@@ -19,7 +21,7 @@ LONGEST = 128  # characters of a name or group
 class ToWandb(Target):
     """Opens a W&B run when a stage begins, and closes it when the next does or the run ends."""
 
-    def __init__(self, spec: Wandb, folder: Path):
+    def __init__(self, spec: "Wandb", folder: Path):
         self.spec, self.folder = spec, folder
         self.run: wandb.Run | None = None
         self.mode = spec.mode
@@ -56,18 +58,18 @@ class ToWandb(Target):
         config = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
         self._open(name=self.name, group=group, job_type=stage, config=config)
 
-    def _open(self, **words: Any) -> None:
+    def _open(self, **options: Any) -> None:
         """`dir` is the run's folder, so that no two runs share one."""
         spec, patience = self.spec, self.spec.patience_seconds
         settings = wandb.Settings(console="off", silent=True, disable_git=True, init_timeout=patience)
-        words |= {"project": spec.project, "entity": spec.entity, "dir": str(self.folder), "settings": settings}
+        options |= {"project": spec.project, "entity": spec.entity, "dir": str(self.folder), "settings": settings}
         try:
-            self.run = wandb.init(mode=self.mode, **words)
+            self.run = wandb.init(mode=self.mode, **options)
         except Exception as fault:  # whatever a service and its client may throw: nothing is lost by it
             if self.mode == "offline":
                 raise
             self._go_offline(f"W&B cannot be reached ({fault})")
-            self.run = wandb.init(mode=self.mode, **words)
+            self.run = wandb.init(mode=self.mode, **options)
         for name in dict.fromkeys(AXES.values()):
             self.run.define_metric(name)
         for names, axis in AXES.items():

@@ -23,8 +23,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher import LaunchConfig, elastic_launch
 
 from pgolf.errors import UserError
-from pgolf.events import Events
 from pgolf.files import read_json
+from pgolf.files.events import Events
 from pgolf.machine import Machine
 from pgolf.machine.rank import LOGS, die_with, errors_recorded, joined, leave_result, result_path
 from pgolf.machine.server import METHOD, start_importing

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from pgolf.errors import UserError
-from pgolf.events import Events
 from pgolf.files import write_json
+from pgolf.files.events import Events
 from pgolf.machine import Machine
 from pgolf.machine.world import World
 

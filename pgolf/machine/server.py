@@ -8,12 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pgolf.console import outlet
 from pgolf.machine import spin_briefly
+from pgolf.machine.outlet import outlet
 
 METHOD = "forkserver"
 # The training stage, and what it or torch would import late: optimizers load the compiler's front end, two seconds of it.
-PRELOADED = ["pgolf.train", "pgolf.model.initial", "pgolf.optim.optimizer", "torch._dynamo"]
+PRELOADED = ["pgolf.stages.train", "pgolf.model.initial", "pgolf.optim.optimizer", "torch._dynamo"]
 
 
 def start_importing() -> None:

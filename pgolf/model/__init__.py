@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pgolf.errors import need
-from pgolf.frozen import TARGET, added
+from pgolf.files.frozen import TARGET, added
 from pgolf.model.activation import Activation
 from pgolf.model.kinds import Skips
 

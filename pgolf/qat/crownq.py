@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pgolf.receipts import Receipt
+from pgolf.files.receipts import Receipt
 
 
 def crown_q(W_MN: Tensor, h_M: Tensor, c: int) -> Tensor:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from pgolf.errors import ConfigError
+from pgolf.files.receipts import Receipt
 from pgolf.model.layers import Linear
 from pgolf.qat.crownq import Penalty
 from pgolf.qat.round import soft_stairs, straight_through
 from pgolf.quant import Quant
 from pgolf.quant.estimate import levels
-from pgolf.receipts import Receipt
 
 
 class Switch:

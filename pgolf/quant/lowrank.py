@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pgolf.files.receipts import Receipt
 from pgolf.quant.estimate import levels
 from pgolf.quant.gptq import gptq
 from pgolf.quant.rows import as_rows, objective, quantile_steps
 from pgolf.quant.tensors import QTensor
-from pgolf.receipts import Receipt
 
 if TYPE_CHECKING:
     from pgolf.quant.apply import Quantized

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pgolf.helper import Helper
+from pgolf.machine.helper import Helper
 
 REPORT = "report.html"
 DRAWING_SECONDS = 5.0  # that the end of a run waits for the drawing
@@ -18,14 +18,3 @@ class Drawing:
         """Draw; what went wrong, or nothing. A drawing that fails costs a run nothing."""
         fault = self.helper.finish(DRAWING_SECONDS)
         return f"no {REPORT}: {fault}" if fault else ""
-
-
-def write(folder: Path) -> Path:
-    """Write the report of a run's or a sweep's folder, and return its path."""
-    from pgolf.files import write_bytes
-    from pgolf.report.run import run_page
-    from pgolf.report.sweep import is_sweep, sweep_page
-
-    page = sweep_page(folder) if is_sweep(folder) else run_page(folder)
-    write_bytes(folder / REPORT, page.encode())
-    return folder / REPORT

@@ -5,18 +5,18 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgolf.command import command
+from pgolf.config.command import command
 from pgolf.errors import UserError
-from pgolf.report import write
-from pgolf.runfolder import RECORD
-from pgolf.summary import SUMMARY
+from pgolf.files.names import RECORD
+from pgolf.report.write import write
+from pgolf.results.summary import SUMMARY
 
 
 @command()
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     parser = ArgumentParser("python -m pgolf.report", description="Write report.html of runs and sweeps again.")
     parser.add_argument("folder", nargs="+", type=Path, help="a run's folder, or a sweep's")
-    for folder in parser.parse_args(words).folder:
+    for folder in parser.parse_args(args).folder:
         print(write(_checked(folder)))
     return 0
 

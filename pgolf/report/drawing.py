@@ -8,10 +8,9 @@ from pathlib import Path
 
 import matplotlib.backends.backend_svg  # noqa: F401
 
-import pgolf.report.run
-import pgolf.report.sweep  # noqa: F401
-from pgolf.helper import end_within
-from pgolf.report import DRAWING_SECONDS, write
+from pgolf.machine.helper import end_within
+from pgolf.report import DRAWING_SECONDS
+from pgolf.report.write import write
 
 if __name__ == "__main__":
     sys.stdin.buffer.read()

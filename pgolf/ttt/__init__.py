@@ -28,13 +28,13 @@ from pgolf.ttt.parts import (
 if TYPE_CHECKING:
     from pgolf.data.corpus import ValidationText
     from pgolf.eval import Eval
+    from pgolf.eval.learner import Learner
     from pgolf.eval.text import Outline
     from pgolf.eval.windows import Plan
     from pgolf.machine.world import World
     from pgolf.model import Model
     from pgolf.model.transformer import Transformer
-    from pgolf.ttt.learner import Learner
-    from pgolf.ttt.prequant import Exam
+    from pgolf.ttt.prequant import ValidationFinetuning
 
 __all__ = [
     "SGD",
@@ -61,7 +61,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class TTT(ABC):
-    """Who is examined: `build` makes the learner that the ledger then leads through chunks of `chunk_tokens` targets."""
+    """What is learned during evaluation: `build` makes the learner that scores and adapts, `chunk_tokens` targets at a time."""
 
     chunk_tokens: int
 
@@ -103,7 +103,7 @@ class TTT(ABC):
         """Whether validation text reaches nobody before its score is committed; if not, the option is for study only."""
 
     @abstractmethod
-    def exam(self, text: "ValidationText") -> "Exam | None":
+    def finetuning(self, text: "ValidationText") -> "ValidationFinetuning | None":
         """What the training side is given of the validation text: nothing, unless the option is for study only."""
 
 
@@ -113,7 +113,7 @@ class Legal(TTT, ABC):
 
     legal = True
 
-    def exam(self, text: "ValidationText") -> None:
+    def finetuning(self, text: "ValidationText") -> None:
         return None
 
 
@@ -127,7 +127,7 @@ class NoTTT(Legal):
         return evaluation.plan(text.targets, self.chunk_tokens)
 
     def build(self, model: "Transformer", world: "World", plan: "Plan") -> "Learner":
-        from pgolf.ttt.learner import Fixed
+        from pgolf.eval.learner import Fixed
 
         return Fixed(model)
 
@@ -282,14 +282,14 @@ class PrequantAdamW(TTT):
         return evaluation.plan(text.targets, self.chunk_tokens)
 
     def build(self, model: "Transformer", world: "World", plan: "Plan") -> "Learner":
-        from pgolf.ttt.learner import Fixed
+        from pgolf.eval.learner import Fixed
 
         return Fixed(model)
 
     def shortened(self, tokens: int) -> "PrequantAdamW":
         return replace(self, chunk_tokens=min(tokens, self.chunk_tokens))
 
-    def exam(self, text: "ValidationText") -> "Exam":
-        from pgolf.ttt.prequant import Exam
+    def finetuning(self, text: "ValidationText") -> "ValidationFinetuning":
+        from pgolf.ttt.prequant import ValidationFinetuning
 
-        return Exam(self, text)
+        return ValidationFinetuning(self, text)

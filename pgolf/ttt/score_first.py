@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from pgolf.errors import ConfigError
-from pgolf.eval.windows import SlidingPlan, share
+from pgolf.eval.learner import Learner
+from pgolf.eval.windows import SlidingPlan
+from pgolf.files.receipts import Receipt
+from pgolf.machine.share import share
 from pgolf.machine.world import World
-from pgolf.receipts import Receipt
 from pgolf.ttt import ScoreFirst
-from pgolf.ttt.learner import Learner
 from pgolf.ttt.parts import GradientScale
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""From words to a checked recipe: composition, schema, overlays, help, the plan. Nothing here ships."""

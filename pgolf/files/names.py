@@ -1,0 +1,4 @@
+"""The files of a run folder, by their fixed names."""
+
+RECORD, LOG, ARTIFACT, CODE = "record.json", "train.log", "artifact.pgolf", "train_gpt.py"
+CONFIG = "config.yaml"

@@ -1,0 +1,1 @@
+"""record.json and its views: the run folder, summaries, statistics, README. Nothing here ships."""

@@ -1,0 +1,1 @@
+"""What the parent draws from the events of a run: console, log, progress. Nothing here ships."""
