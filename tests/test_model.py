@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pgolf.errors import ConfigError
 from pgolf.model import GPT, BigramHash, Loop, ValueEmbedding
 from pgolf.model.activation import LeakyReluSquared
-from pgolf.model.blocks import attend
 from pgolf.model.kinds import Role, Skips
 from pgolf.model.layers import Linear, Smear, bigram_slots, exclusive_self_attention, rms_norm, rotary_base, rotate
+from pgolf.model.pieces import attend
 from tests.options import option
 from tests.test_model_golden import COMMON, LOOPED
 

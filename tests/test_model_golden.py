@@ -10,6 +10,7 @@ import torch
 
 from pgolf.model import GPT, BigramHash, Loop, ValueEmbedding
 from pgolf.model.activation import LeakyReluSquared
+from pgolf.model.attention import Causal
 from pgolf.model.kinds import Skips
 from pgolf.model.layers import rotary_base, rotary_tables
 
@@ -25,6 +26,7 @@ COMMON = dict(
     kv_heads=2,
     mlp_hidden=192,
     activation=LeakyReluSquared(slope=0.5),
+    attention=Causal(),
     rope_dims=8,
     rope_base=1e4,
     rope_train_len=1024,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pgolf.errors import need
 from pgolf.files.frozen import TARGET, added
 from pgolf.model.activation import Activation
+from pgolf.model.attention import AttentionKernel
 from pgolf.model.kinds import Skips
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class GPT(Model):
     activation: Activation = added(
         lambda old: {TARGET: "pgolf.model.activation.LeakyReluSquared", "slope": old.pop("leaky_slope")}
     )
+    attention: AttentionKernel = added({TARGET: "pgolf.model.attention.Causal"})
     rope_dims: int
     rope_base: float
     rope_train_len: int
@@ -205,4 +207,4 @@ class GPT(Model):
             N += self.bigram.dim * self.embed_width
         if self.value_embedding is not None and self.value_embedding.dim != self.kv_width:
             N += self.value_embedding.dim * self.kv_width
-        return 6 * N + 12 * self.width * sequence_length * visits
+        return 6 * N + 12 * self.width * self.attention.keys(sequence_length) * visits

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pgolf.model.layers import Linear, exclusive_self_attention, rms_norm, rotate
-from pgolf.model.pieces import Pieces, attend_in_pieces
+from pgolf.model.pieces import Pieces
 
 if TYPE_CHECKING:
     from pgolf.model import GPT
@@ -32,7 +31,7 @@ class Attention(nn.Module):
 
     def __init__(self, spec: "GPT", index: int):
         super().__init__()
-        self.heads, self.kv_heads = spec.heads, spec.kv_heads
+        self.heads, self.kv_heads, self.attend = spec.heads, spec.kv_heads, spec.attention.build()
         self.q = Linear(spec.width, spec.width)
         self.k = Linear(spec.width, spec.kv_width)
         self.v = Linear(spec.width, spec.kv_width)
@@ -55,7 +54,7 @@ class Attention(nn.Module):
         q_BSHD = q_BSHD * self.q_gain[:, None].to(q_BSHD.dtype)
         k_BTKD = self.apply_rope(self.k(n_BTC).unflatten(-1, (self.kv_heads, -1)), shared)
         v_BTKD = self._values(n_BTC, shared)
-        y_BSHD = attend(q_BSHD, k_BTKD, v_BTKD, shared.pieces)
+        y_BSHD = self.attend(q_BSHD, k_BTKD, v_BTKD, shared.pieces)
         if self.xsa:
             y_BSHD = exclusive_self_attention(y_BSHD, v_BTKD[:, -y_BSHD.shape[1] :])
         return self.out(y_BSHD.flatten(2))
@@ -79,18 +78,6 @@ class Attention(nn.Module):
         if self.keeps_values and shared.first_values is None:
             shared.first_values = v_BTKD
         return v_BTKD
-
-
-def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, pieces: Pieces | None = None) -> Tensor:
-    """Causal attention, scale 1/√D, H query heads over K groups, inside `pieces` if there are any. Fewer queries than keys are
-    the last positions."""
-    if pieces is not None:
-        return attend_in_pieces(q_BSHD, k_BTKD, v_BTKD, pieces)
-    q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BTKD, v_BTKD))
-    S, T, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
-    seen = None if S == T else torch.ones(S, T, dtype=torch.bool, device=q.device).tril(T - S)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=grouped)
-    return y.transpose(1, 2)
 
 
 class MLP(nn.Module):

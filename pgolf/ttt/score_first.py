@@ -19,12 +19,12 @@ from pgolf.eval.windows import SlidingPlan
 from pgolf.files.receipts import Receipt
 from pgolf.machine.share import share
 from pgolf.machine.world import World
-from pgolf.ttt import ScoreFirst
 from pgolf.ttt.parts import GradientScale
 
 if TYPE_CHECKING:
     from pgolf.eval.text import CommittedText
     from pgolf.model.transformer import Transformer
+    from pgolf.ttt import ScoreFirst
 
 
 # What the options that only change numbers on the way did, so that one which is on and does nothing is seen.
@@ -38,7 +38,7 @@ EFFECTS = {
 class ScoreFirstLearner(Learner):
     """Trains `model` in place; scores with it, or with the Polyak average of it."""
 
-    def __init__(self, spec: ScoreFirst, model: "Transformer", world: World, plan: SlidingPlan):
+    def __init__(self, spec: "ScoreFirst", model: "Transformer", world: World, plan: SlidingPlan):
         self.spec, self.model, self.world, self.plan = spec, model, world, plan
         self.trained = trained_parameters(spec, model)
         self.optimizer = spec.optimizer.build(list(self.trained.values()))
@@ -174,7 +174,7 @@ class ScoreFirstLearner(Learner):
         return tuple(found)
 
 
-def trained_parameters(spec: ScoreFirst, model: "Transformer") -> dict[str, torch.nn.Parameter]:
+def trained_parameters(spec: "ScoreFirst", model: "Transformer") -> dict[str, torch.nn.Parameter]:
     """The parameters that learn, by name; all others are frozen, so that no gradient is computed for them."""
     everything = dict(model.named_parameters())
     names = trained_names(spec, model)
@@ -183,7 +183,7 @@ def trained_parameters(spec: ScoreFirst, model: "Transformer") -> dict[str, torc
     return {name: everything[name] for name in names}
 
 
-def trained_names(spec: ScoreFirst, model: "Transformer") -> list[str]:
+def trained_names(spec: "ScoreFirst", model: "Transformer") -> list[str]:
     """The names of the parameters that learn; ConfigError if there are none."""
     everything = [name for name, _ in model.named_parameters()]
     names = spec.trained.names(everything, len(model.blocks))
