@@ -26,6 +26,7 @@ from pgolf.quant.solvers import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from pgolf.model import Model
     from pgolf.quant.apply import Quantized
     from pgolf.quant.apply import Solver as Solve
 
@@ -95,9 +96,15 @@ class Quant(ABC):
         """The fp16 steps of W's rows: the same for the export and for training that anticipates it."""
         return self.scale_of(section).steps(W_rn, estimate.levels(bits))
 
+    def check_model(self, model: "Model", budget: Callable[[], int]) -> None:
+        """Raise ConfigError for a model whose tensors cannot be stored so, or never in `budget()` bytes."""
+        outline = model.outline()
+        shapes = {name: tuple(p.shape) for name, p in outline.named_parameters()}
+        self.check_shapes(shapes, outline.sections(), budget)
+
     @abstractmethod
     def check_shapes(self, shapes: Shapes, sections: Mapping[str, str], budget: Callable[[], int]) -> None:
-        """Raise ConfigError where tensors of these shapes cannot be stored so, or never in `budget()` bytes."""
+        """The same for tensors of these shapes and sections."""
 
     def estimate_bytes(self, shapes: Shapes, sections: Mapping[str, str], thinned: bool = False) -> int:
         """Predicted size of the packed file, from names and shapes alone, before anything is trained; `thinned`: without any

@@ -132,13 +132,10 @@ class Fit(ABC):
         least = self.least_bytes(quant, shapes, sections)
         if least <= budget:
             return
-        plan = quant.plan(shapes, sections)
-        kept = {name: shape for name, shape in shapes.items() if plan[name] == 16 and sections[name] != "control"}
-        held = sum(estimate.float_bytes(tuple(shape), 16) for shape in kept.values())
         allowed = (
             f"cannot make the file fit: about {least:,} bytes are the least that it can reach, and {budget:,} are there"
-            f" (limits.artifact_bytes without the code). quant.keep_below={quant.keep_below} keeps {len(kept)} tensors at fp16,"
-            f" {held:,.0f} bytes; {self._advice(quant, shapes, sections, budget)}"
+            f" (limits.artifact_bytes without the code).{kept(quant, shapes, sections)}"
+            f" {self._advice(quant, shapes, sections, budget)}"
         )
         raise ConfigError("quant.fit", type(self).__name__, allowed)
 
@@ -147,13 +144,25 @@ class Fit(ABC):
         lower = [4**n for n in range(8, 0, -1) if 4**n < quant.keep_below]
         ways = (n for n in lower if self.least_bytes(replace(quant, keep_below=n), shapes, sections) <= budget)
         found = next(ways, None)
-        return f"quant.keep_below={found} would fit" if found else "only a smaller model or a higher cap would fit"
+        return f"quant.keep_below={found} would fit." if found else "Only a smaller model or a higher cap would fit."
+
+    @abstractmethod
+    def foreseen(self, quant: "Fitted", shapes: Shapes, sections: Mapping[str, str], budget: int) -> str:
+        """What filling `budget` bytes will come to, in words, from names and shapes alone."""
 
     @abstractmethod
     def reach(
         self, quant: "Fitted", model: "nn.Module", hessians: Mapping[str, "Tensor"], pack: "Pack", budget: int
     ) -> tuple["Quantized", bytes]:
         """The best storage that fits, and its file."""
+
+
+def kept(quant: "Fitted", shapes: Shapes, sections: Mapping[str, str]) -> str:
+    """A sentence on the matrices that `quant.keep_below` leaves at fp16, after a space; nothing where there are none."""
+    plan = quant.plan(shapes, sections)
+    halves = [tuple(shape) for name, shape in shapes.items() if plan[name] == 16 and sections[name] != "control"]
+    held = sum(estimate.float_bytes(shape, 16) for shape in halves)
+    return f" quant.keep_below={quant.keep_below} keeps {len(halves)} tensors at fp16, {held:,.0f} bytes." if halves else ""
 
 
 def coarsest(quant: "Fitted") -> float:
@@ -179,6 +188,17 @@ class Cap(Fit):
     def least_bytes(self, quant: "Fitted", shapes: Shapes, sections: Mapping[str, str]) -> int:
         return quant.moved(coarsest(quant)).estimate_bytes(shapes, sections)
 
+    def foreseen(self, quant: "Fitted", shapes: Shapes, sections: Mapping[str, str], budget: int) -> str:
+        low, high = 1 / min(k for k, _ in quant.steered), coarsest(quant)
+        for _ in range(12):
+            middle = (low + high) / 2
+            fits = quant.moved(middle).estimate_bytes(shapes, sections) <= budget
+            low, high = (low, middle) if fits else (middle, high)
+        sigmas = max(high * k / c for k, c in quant.steered)
+        what, _ = quant.moved(high).told_steps()
+        coarse = f"; steps of {sigmas:.1f} standard deviations lose much.{kept(quant, shapes, sections)}" if sigmas > 1 else ""
+        return f"{what}, the least {quant.moved(high).steered[0][0]:.3g}{coarse}"
+
     def reach(
         self, quant: "Fitted", model: "nn.Module", hessians: Mapping[str, "Tensor"], pack: "Pack", budget: int
     ) -> tuple["Quantized", bytes]:
@@ -199,6 +219,10 @@ class PruneToCap(Fit):
 
     def least_bytes(self, quant: "Fitted", shapes: Shapes, sections: Mapping[str, str]) -> int:
         return quant.estimate_bytes(shapes, sections, thinned=True)
+
+    def foreseen(self, quant: "Fitted", shapes: Shapes, sections: Mapping[str, str], budget: int) -> str:
+        surplus = max(0, quant.estimate_bytes(shapes, sections) - budget)
+        return f"{surplus:,} bytes of symbols ±1 go"
 
     def reach(
         self, quant: "Fitted", model: "nn.Module", hessians: Mapping[str, "Tensor"], pack: "Pack", budget: int
