@@ -9,11 +9,12 @@ from pgolf.errors import need
 from pgolf.files.frozen import added
 
 if TYPE_CHECKING:
-    import numpy as np
+    from torch import Tensor, device
 
     from pgolf.data.loaders import Batches
     from pgolf.data.packed import PackedRows, Rewarm
     from pgolf.data.windows import Windows
+    from pgolf.model.pieces import Pieces
     from pgolf.schedule import Progress
 
 
@@ -25,9 +26,9 @@ class Loader(ABC):
     def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
         """Endless global batches of `batch_sequences` windows, the same for any number of ranks."""
 
-    def bounds(self, windows: "Windows", rows: "np.ndarray", fraction: float) -> "tuple[np.ndarray, int] | None":
-        """Where pieces begin in the inputs `rows` (B, T) laid end to end, when a `fraction` of the clock is used up, and how long
-        one may be; attention stays inside them. None: it does not keep to documents."""
+    def pieces(self, windows: "Windows", rows: "Tensor", fraction: float, device: "device") -> "Pieces | None":
+        """Where pieces begin in the inputs `rows` (B, T) laid end to end, when a `fraction` of the clock is used up; attention
+        stays inside them. None: it does not keep to documents."""
         return None
 
     changes: ClassVar[tuple[float, ...]] = ()  # fractions of the clock up to which the length of pieces does not change
@@ -112,11 +113,15 @@ class PackedDocuments(Loader):
 
         return PackedRows(windows, batch_sequences)
 
-    def bounds(self, windows: "Windows", rows: "np.ndarray", fraction: float) -> "tuple[np.ndarray, int]":
+    def pieces(self, windows: "Windows", rows: "Tensor", fraction: float, device: "device") -> "Pieces":
+        import torch
+
         from pgolf.data.packed import row_bounds
+        from pgolf.model.pieces import Pieces
 
         cut = self.cut(fraction)
-        return row_bounds(rows, windows.bos, cut), min(cut, rows.shape[1])
+        bounds = torch.from_numpy(row_bounds(rows.numpy(), windows.bos, cut))
+        return Pieces(bounds.to(device, non_blocking=True), min(cut, rows.shape[1]))
 
     @property
     def changes(self) -> tuple[float, ...]:
