@@ -149,7 +149,7 @@ def test_there_is_one_outlet_of_a_stream():
 
 @contextmanager
 def pipe():
-    """Both ends. The writing one leads nowhere afterwards: an outlet's thread must not find another test's file under its number."""
+    """Both ends. The writing one leads nowhere afterwards, so that an outlet's thread cannot write into another test's file."""
     read, write = os.pipe()
     try:
         yield read, write
