@@ -139,9 +139,9 @@ def tool(line: str, place: Place, module: str = "", **instead: str) -> None:
 
 
 def named(line: str, place: Place) -> None:
-    from pgolf.bench.__main__ import asked
+    from pgolf.bench.__main__ import parse
 
-    assert asked([place.names.get(word, word) for word in words_of(line)])[0]
+    assert parse([place.names.get(word, word) for word in words_of(line)])[0]
 
 
 def fetched(line: str, place: Place) -> None:
@@ -201,8 +201,8 @@ def installs(line: str, place: Place) -> None:
 def torchrun(line: str, place: Place) -> None:
     from torch.distributed.run import get_args_parser
 
-    asked = get_args_parser().parse_args([w for w in shlex.split(line) if not re.match(r"[A-Z_]+=", w)][1:])
-    assert (asked.training_script, asked.nproc_per_node) == ("train_gpt.py", "8")
+    parse = get_args_parser().parse_args([w for w in shlex.split(line) if not re.match(r"[A-Z_]+=", w)][1:])
+    assert (parse.training_script, parse.nproc_per_node) == ("train_gpt.py", "8")
     read = re.findall(r'"([A-Z_]+)"', (ROOT / "pgolf/export/standalone.py").read_text())
     assert set(re.findall(r"([A-Z_]+)=", line)) <= set(read)
 
