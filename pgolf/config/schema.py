@@ -27,7 +27,8 @@ from pgolf.files.names import CONFIG
 def build(node: Any, base: type, key: str) -> Any:
     """The component that `node` describes, a subclass of `base`; `key` is its dotted place in the config."""
     if not isinstance(node, dict):
-        raise ConfigError(key, node, f"must be a component: a mapping with {TARGET}")
+        by_name = f"; {key.replace('.', '/')}={node} chooses one by its name" if isinstance(node, str) else ""
+        raise ConfigError(key, node, f"must be a component: a mapping with {TARGET}{by_name}")
     cls = component_class(node.get(TARGET), base, key)
     given = {k: v for k, v in node.items() if k != TARGET}
     hints = get_type_hints(cls)
