@@ -44,6 +44,9 @@ class Recipe:
             raise ConfigError("ttt", type(self.ttt).__name__, allowed)
         self._check_switches()
         self.ttt.check(self.eval)
+        row = self.data.loader.row_sequences
+        allowed = f"a divisor of a micro-batch's {self.micro_sequences} sequences (machine.micro_batch_tokens)"
+        need(self.micro_sequences % row == 0, "data.loader.row_sequences", row, allowed)
         self.require_ranks()
 
     def require_ranks(self) -> None:
