@@ -81,6 +81,7 @@ class Recipe:
         targets = corpus.validation.tokens - 1
         self.eval.check_text(targets)
         self.ttt.check_text(targets)
+        self.model.check_text(corpus.training.windows().bos)
 
     @property
     def rank_tokens(self) -> int:
