@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class QAT(ABC):
+    """What training does to anticipate the export's rounding."""
+
     @property
     @abstractmethod
     def acts(self) -> bool:
