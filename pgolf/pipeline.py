@@ -60,7 +60,7 @@ def trained(job: "Job", corpus: "Corpus", record: Record, folder: Path, console:
     """The record's account of training, and the artifact in `folder`: by the ranks, or from the run to be judged again."""
     recipe, source = job.recipe, job.source
     if source:
-        return source.taken(folder, corpus.manifest.text_sha256(), recipe.ttt.legal)
+        return source.copied_fields(folder, corpus.manifest.text_sha256(), recipe.ttt.legal)
     console.progress("start", 0.0, f"{recipe.machine.world_size} rank(s) to train")
     finetuning = recipe.ttt.finetuning(corpus.validation)  # None, or for study: validation text on the training side
     training = Training(recipe, corpus.training, finetuning, record["code"]["bytes"], folder)

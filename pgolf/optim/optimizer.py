@@ -103,6 +103,7 @@ class MuonAdamWOptimizer(Optimizer):
         return norm
 
     def zero_grad(self) -> None:
+        """Drop all gradients."""
         for stack in self.stacks:
             for weight in stack.weights:
                 weight.grad = None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class QAT(ABC):
-    """What training does to anticipate the export's rounding."""
+    """Training through the rounding of the export: what `build` installs on a model."""
 
     @property
     @abstractmethod
