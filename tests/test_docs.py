@@ -143,7 +143,7 @@ def test_the_overlay_composes(tmp_path):
 
 PARTS_SMALL = (
     *("limits.train_steps=8", "average.every=1", "model.attention.size=16"),
-    *("ttt.chunk_tokens=8192", "ttt.sequence_length=128"),
+    *("ttt.chunk_tokens=8192", "ttt.sequence_length=128", "ttt.temperature.above=0.0"),
 )
 
 
