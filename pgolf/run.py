@@ -17,8 +17,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pgolf.config.completion import BASH
-from pgolf.config.compose import beside_or_inside, job, register_experiments, rehearse, short_words
+from pgolf.config.compose import Job, job, register_experiments, rehearse
+from pgolf.config.folders import look_in
 from pgolf.config.help import help_text
+from pgolf.config.places import beside_or_inside
+from pgolf.config.words import short_words
 from pgolf.errors import UserError
 from pgolf.machine.outlet import outlet, say
 from pgolf.machine.server import start_importing
@@ -26,6 +29,9 @@ from pgolf.show.console import open_console
 
 if TYPE_CHECKING:
     from pgolf.recipe import Recipe
+
+
+CHECKED: set[tuple[str, str]] = set()  # the jobs of this process, by arm_sha256 and config_sha256
 
 
 class Failed(CompactHydraException):
@@ -37,7 +43,10 @@ def task(cfg: DictConfig) -> float:
     """One run, in the folder that Hydra made for it. The value is val_bpb, for sweepers to minimise."""
     words = HydraConfig.get()
     folder = Path(words.runtime.output_dir)
-    asked = job(cfg, OmegaConf.to_container(words.overrides.task, resolve=False))
+    try:
+        asked = as_checked(job(cfg, OmegaConf.to_container(words.overrides.task, resolve=False)))
+    except UserError as wrong:
+        _stop(f"pgolf: {wrong}", words.mode)
     console = open_console()
     with console.live():
         console.progress("start", 0.0, "importing torch")
@@ -54,6 +63,15 @@ def task(cfg: DictConfig) -> float:
         outlet().drain()
 
 
+def as_checked(asked: Job) -> Job:
+    """The job, if it is one of those that were checked before the first began. A launcher's other process has checked none."""
+    if CHECKED and (asked.arm_sha256, asked.config_sha256) not in CHECKED:
+        raise UserError(
+            "this is not the job that was checked: an option's file or a module has changed since; start again"
+        )
+    return asked
+
+
 def _stop(message: str, mode: RunMode) -> NoReturn:
     """Say why and nothing else, with exit code 1; a sweep hears of it through Hydra, which goes on with the next job."""
     if mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -67,13 +85,18 @@ def main() -> None:
     register_experiments()
     sys.argv[1:] = [short_words(a) for a in sys.argv[1:]]
     asked = get_args_parser().parse_args()
-    if asked.help:
-        return print(help_text(asked.overrides))
     if asked.shell_completion and asked.overrides == ["install=bash"]:
         return print(BASH)
     try:
+        if asked.config_path:
+            raise UserError("--config-path would replace pgolf's own options; --config-dir DIR adds to them")
+        look_in([asked.config_dir] if asked.config_dir else [])
+        if asked.help:
+            return print(help_text(asked.overrides))
         if not (asked.hydra_help or asked.cfg or asked.info or asked.shell_completion):
-            rehearsed = rehearse(asked.overrides, sweep=asked.multirun)
+            sweep = asked.multirun or "hydra.mode=MULTIRUN" in asked.overrides
+            rehearsed = rehearse(asked.overrides, sweep, asked.config_name or "config", asked.config_dir)
+            CHECKED.update((one.arm_sha256, one.config_sha256) for one in rehearsed)
             for ttt, model in dict.fromkeys((one.recipe.ttt, one.recipe.model) for one in rehearsed):
                 ttt.check_model(model)
             if any(one.config["dry"] for one in rehearsed):

@@ -13,7 +13,8 @@ import torch
 from omegaconf import OmegaConf
 
 from pgolf import run as entry
-from pgolf.config.compose import register_experiments, rehearse, short_words
+from pgolf.config.compose import register_experiments, rehearse
+from pgolf.config.words import short_words
 from pgolf.machine.outlet import outlet
 from pgolf.recipe import Recipe
 from tests.command import environment, only

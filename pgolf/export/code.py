@@ -26,6 +26,7 @@ from pgolf.export.merge import GIVEN
 from pgolf.export.program import ENTRY, PACKAGE, program, targets
 from pgolf.files import read_json, write_json
 from pgolf.files.frozen import TARGET
+from pgolf.files.home import expanded
 
 if TYPE_CHECKING:
     from pgolf.data import Corpus
@@ -77,7 +78,7 @@ def script(config: dict, corpus: "Corpus | None" = None) -> Script:
     if corpus:
         frozen["texts"] = texts(corpus)
     cache = data.get("cache")
-    return Script(build(frozen, cache=cache and Path(cache).expanduser() / "exported"))
+    return Script(build(frozen, cache=cache and expanded(cache) / "exported"))
 
 
 def texts(corpus: "Corpus") -> dict[str, Any]:
