@@ -44,7 +44,8 @@ def task(cfg: DictConfig) -> float:
     words = HydraConfig.get()
     folder = Path(words.runtime.output_dir)
     try:
-        asked = as_checked(job(cfg, OmegaConf.to_container(words.overrides.task, resolve=False)))
+        given = OmegaConf.to_container(words.overrides.task, resolve=False)
+        asked = as_checked(job(cfg, given, dict(words.runtime.choices)))
     except UserError as wrong:
         _stop(f"pgolf: {wrong}", words.mode)
     console = open_console()

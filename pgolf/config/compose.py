@@ -6,6 +6,7 @@ A sweep is expanded and every arm is built before the first job starts, so that 
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,11 +18,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pgolf.config import own
-from pgolf.config.folders import Own, files_named, look_in, refusal, require_no_clash
+from pgolf.config.folders import Own, chosen_files, files_named, look_in, refusal, require_no_clash
 from pgolf.config.overlays import OptionsOnThePath, Overlays
 from pgolf.config.places import beside_or_inside
 from pgolf.config.schema import TARGET, build, resolved
@@ -58,6 +59,8 @@ class Job:
     recipe: "Recipe"
     own: dict[str, str]
     """The user's modules that it runs, with their sha256."""
+    files: tuple[str, ...]
+    """The user's files of options that are chosen."""
 
     @property
     def earlier(self) -> "Earlier | None":
@@ -90,8 +93,8 @@ def sha256_of(plain: dict) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def job(cfg: DictConfig, overrides: list[str]) -> Job:
-    """Check a composed config and freeze it. Raises ConfigError."""
+def job(cfg: DictConfig, overrides: list[str], choices: Mapping[str, str | None]) -> Job:
+    """Check a composed config and freeze it; `choices` are its options by group. Raises ConfigError."""
     from pgolf.recipe import Recipe  # 14 groups of components, which --help and --cfg do without
 
     if OmegaConf.is_missing(cfg.seed, "value"):
@@ -109,7 +112,7 @@ def job(cfg: DictConfig, overrides: list[str]) -> Job:
     _check_settings(config)
     modules = own.sha256s(config)
     parts = {group: build(config.get(group), base, group) for group, base in groups.items()}
-    found = Job(tuple(overrides), config, Recipe(**parts), modules)
+    found = Job(tuple(overrides), config, Recipe(**parts), modules, tuple(chosen_files(choices)))
     if found.earlier:
         found.earlier.require(config, found.recipe.ttt.legal)
     return found
@@ -175,7 +178,16 @@ def _installed(plugin: str) -> bool:
 def jobs(overrides: list[str], sweep: bool, config_name: str = "config") -> list[Job]:
     """The jobs of these words, built with the Hydra that is initialised."""
     arms = _expanded(overrides, config_name) if sweep else [overrides]
-    return _distinct([job(compose(config_name, overrides=arm), arm) for arm in arms])
+    return _distinct([composed(config_name, arm) for arm in arms])
+
+
+def composed(config_name: str, overrides: list[str]) -> Job:
+    """One job, with the Hydra that is initialised."""
+    cfg = compose(config_name, overrides=overrides, return_hydra_config=True)
+    choices = dict(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        del cfg.hydra
+    return job(cfg, overrides, choices)
 
 
 def arms_of(found: list[Job]) -> list[dict]:

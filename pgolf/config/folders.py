@@ -4,8 +4,9 @@ They add to pgolf's and never replace one. Taken are files that are meant for pg
 programs. A file is read once, so that what was checked is what runs.
 """
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -76,6 +77,12 @@ def files_named(group: str, name: str) -> list[Path]:
     if group == GROUP and not _pgolfs(here):
         found.append(here / name / OVERLAY)
     return [path for path in found if path in TEXTS or path.is_file()]
+
+
+def chosen_files(choices: Mapping[str, str | None]) -> list[str]:
+    """The user's files among the options of a config, {"ttt": "mine"}, as they are seen from here."""
+    chosen = [path for group, name in choices.items() if name for path in files_named(group, name) if path in TEXTS]
+    return [os.path.relpath(path) for path in chosen if not refusal(path, path.parent.name)]
 
 
 def own_options() -> list[Option]:
