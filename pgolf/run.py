@@ -3,6 +3,11 @@
 Words become checked jobs before anything starts; then Hydra makes the run folders and calls `task` for each.
 """
 
+from pgolf.config.shadows import require_no_shadows
+
+if __name__ == "__main__":
+    require_no_shadows()  # before the imports below, which a file of the working folder may break
+
 import os
 import sys
 from contextlib import suppress

@@ -199,8 +199,10 @@ def for_pgolf(target: Any) -> str:
         return f"its {TARGET} is no name"
     if target.partition(".")[0] == "pgolf":
         return ""
-    waiting, seen = [target], set()
+    module, waiting, seen = target.rpartition(".")[0], [target], set()
     try:
+        if all(found.name != module for found in located(target, target.partition(".")[0])):
+            return f"its module {module} is not here"
         while waiting and len(seen) < MOST_READ:
             for module in located(waiting.pop(0), target.partition(".")[0]):
                 if module.name not in seen:
@@ -212,4 +214,4 @@ def for_pgolf(target: Any) -> str:
         return ""  # it is told when the option is chosen
     except OSError as wrong:
         return f"its module cannot be read: {wrong.strerror}"
-    return f"its module {target.rpartition('.')[0]} is not here" if not seen else f"{target} is not built on pgolf"
+    return f"{target} is not built on pgolf"
