@@ -29,10 +29,12 @@ class Line:
 
     @property
     def weights(self) -> int:
+        """Number of values, at least 1."""
         return max(1, torch.Size(self.shape).numel())
 
     @property
     def bits_per_weight(self) -> float:
+        """8 · bytes / weights."""
         return 8 * self.bytes / self.weights
 
 
@@ -45,10 +47,12 @@ class Inventory:
 
     @property
     def total(self) -> int:
+        """Bytes of the whole file."""
         return self.overhead + sum(line.bytes for line in self.lines)
 
     @property
     def bits_per_weight(self) -> float:
+        """8 · bytes of the file / all weights."""
         return 8 * self.total / max(1, sum(line.weights for line in self.lines))
 
     @property
@@ -85,14 +89,14 @@ def _line(row: Stream, stored, size: int) -> Line:
 
 
 @command(f"{USAGE}: what is inside an artifact, tensor by tensor.")
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     """Print the table of one file."""
-    if len(words) != 1 or words[0].startswith("-"):
+    if len(args) != 1 or args[0].startswith("-"):
         raise UserError(f"usage: {USAGE}")
     try:
-        found = inventory(Path(words[0]).read_bytes())
+        found = inventory(Path(args[0]).read_bytes())
     except ArtifactError as wrong:
-        raise UserError(f"{words[0]}: {wrong}") from None
+        raise UserError(f"{args[0]}: {wrong}") from None
     print("\n".join(rendered(found)))
     return 0
 

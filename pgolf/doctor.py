@@ -44,10 +44,10 @@ class Finding:
         return line if not self.do else f"{line}\n{' ' * 18}→ {self.do}"
 
 
-def findings(words: list[str]) -> Iterator[Finding]:
+def findings(overrides: list[str]) -> Iterator[Finding]:
     """Everything, the quick things first; `words` are those of a run."""
-    recipe = rehearse([*words, "machine.ranks=1"], sweep=False)[0].recipe
-    machine = rehearse(words, sweep=False)[0].recipe.machine
+    recipe = rehearse([*overrides, "machine.ranks=1"], sweep=False)[0].recipe
+    machine = rehearse(overrides, sweep=False)[0].recipe.machine
     yield python()
     yield torch_itself()
     yield gpus(machine)
@@ -71,6 +71,7 @@ def python() -> Finding:
 
 
 def torch_itself() -> Finding:
+    """The version of torch and of its CUDA."""
     import torch
 
     return Finding("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}")
@@ -122,6 +123,7 @@ def _attends(backend, device: str) -> bool:
 
 
 def cores() -> Finding:
+    """Usable cores and how busy they are."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     busy = os.getloadavg()[0]
     do = "other programs are running: clocks will be short of steps" if busy > usable / 2 else ""
@@ -129,6 +131,7 @@ def cores() -> Finding:
 
 
 def memory() -> Finding:
+    """Physical memory."""
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     ok = size >= MEMORY_GIB
     return Finding("memory", f"{size:.0f} GiB", ok, "" if ok else f"{MEMORY_GIB} GiB are needed for the laptop run")
@@ -207,13 +210,14 @@ def _stepped(trainer, progress, clock: Callable[[], float]) -> float:
 
 
 @command(__doc__)
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
+    """Print the findings; exit code 1 if one is bad."""
     register_experiments()
     good = True
-    for finding in findings([short_words(word) for word in words]):
+    for finding in findings([short_words(word) for word in args]):
         print(finding, flush=True)
         good &= finding.ok
-    print("ready: python -m pgolf.run" + "".join(f" {word}" for word in words) if good else "not ready: see BAD above")
+    print("ready: python -m pgolf.run" + "".join(f" {word}" for word in args) if good else "not ready: see BAD above")
     return 0 if good else 1
 
 

@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pgolf.config.completion import BASH
-from pgolf.config.compose import Job, job, register_experiments, rehearse
+from pgolf.config.compose import Job, job, register_experiments, rehearse, searched
 from pgolf.config.folders import look_in
 from pgolf.config.help import help_text
 from pgolf.config.places import beside_or_inside
@@ -46,13 +46,13 @@ class Failed(CompactHydraException):
 @hydra.main(config_path=str(beside_or_inside("conf")), config_name="config", version_base="1.3")
 def task(cfg: DictConfig) -> float:
     """One run, in the folder that Hydra made for it. The value is val_bpb, for sweepers to minimise."""
-    words = HydraConfig.get()
-    folder = Path(words.runtime.output_dir)
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
     try:
-        given = OmegaConf.to_container(words.overrides.task, resolve=False)
-        asked = as_checked(job(cfg, given, dict(words.runtime.choices)))
+        given = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+        this = as_checked(job(cfg, given, dict(hydra_config.runtime.choices)))
     except UserError as wrong:
-        _stop(f"pgolf: {wrong}", words.mode)
+        _stop(f"pgolf: {wrong}", hydra_config.mode)
     console = open_console()
     with console.live():
         console.progress("start", 0.0, "importing torch")
@@ -60,12 +60,12 @@ def task(cfg: DictConfig) -> float:
         from pgolf.pipeline import run
         from pgolf.submission import gather
     try:
-        return run(asked, folder, console)
+        return run(this, folder, console)
     except (UserError, RankError, OSError) as wrong:
-        _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", words.mode)
+        _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", hydra_config.mode)
     finally:
-        if words.mode == RunMode.MULTIRUN:
-            gather(Path(words.sweep.dir).absolute(), asked.recipe.logger)
+        if hydra_config.mode == RunMode.MULTIRUN:
+            gather(Path(hydra_config.sweep.dir).absolute(), this.recipe.logger)
         outlet().drain()
 
 
@@ -90,24 +90,24 @@ def main() -> None:
     """Check the words, then hand over to Hydra; a user's mistake is one message and exit code 2."""
     register_experiments()
     sys.argv[1:] = [short_words(a) for a in sys.argv[1:]]
-    asked = get_args_parser().parse_args()
-    if asked.shell_completion and asked.overrides == ["install=bash"]:
+    args = get_args_parser().parse_args()
+    if args.shell_completion and args.overrides == ["install=bash"]:
         return print(BASH)
     try:
-        if asked.config_path:
+        if args.config_path:
             raise UserError("--config-path would replace pgolf's own options; --config-dir DIR adds to them")
-        look_in([asked.config_dir] if asked.config_dir else [])
-        if asked.help:
-            return print(help_text(asked.overrides))
-        if not (asked.hydra_help or asked.cfg or asked.info or asked.shell_completion):
-            sweep = asked.multirun or "hydra.mode=MULTIRUN" in asked.overrides
-            rehearsed = rehearse(asked.overrides, sweep, asked.config_name or "config", asked.config_dir)
+        look_in([*([args.config_dir] if args.config_dir else []), *searched(args.overrides)])
+        if args.help:
+            return print(help_text(args.overrides))
+        if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
+            sweep = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+            rehearsed = rehearse(args.overrides, sweep, args.config_name or "config", args.config_dir)
             CHECKED.update((one.arm_sha256, one.config_sha256) for one in rehearsed)
             for ttt, model in dict.fromkeys((one.recipe.ttt, one.recipe.model) for one in rehearsed):
                 ttt.check_model(model)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
-            if not _elsewhere(asked.overrides):
+            if not _elsewhere(args.overrides):
                 _require([one.recipe for one in rehearsed])
                 start_importing()
         task()
@@ -118,9 +118,9 @@ def main() -> None:
         sys.exit(130)
 
 
-def _elsewhere(words: list[str]) -> bool:
+def _elsewhere(overrides: list[str]) -> bool:
     """Whether a launcher takes the jobs to other machines, which then look for themselves what is there."""
-    return any(word.startswith("hydra/launcher=") for word in words)
+    return any(word.startswith("hydra/launcher=") for word in overrides)
 
 
 def _require(recipes: list["Recipe"]) -> None:

@@ -25,7 +25,7 @@ from pgolf.export.standalone import JUDGE, settings_of
 from pgolf.files.events import Events
 from pgolf.machine.world import World
 from pgolf.show import observers
-from pgolf.stages.judge import judge
+from pgolf.stages.judge import Evaluation, judge
 from tests.command import TINY, environment
 from tests.pages import ROOT
 from tests.test_data_text import documents
@@ -52,7 +52,11 @@ def alone(stage: Callable, *given, machine, folder: Path) -> dict:
 def judged(job, corpus, record, folder: Path, console) -> dict:
     """The evaluation by this package instead of the file that it exported."""
     sealed, code = record["artifact"]["sha256"], record["code"]["sha256"]
-    return judge(World.alone(), job.recipe, folder / "artifact.pgolf", sealed, corpus.validation, code, Events(folder))
+    return judge(
+        World.alone(),
+        Evaluation(job.recipe, folder / "artifact.pgolf", sealed, corpus.validation, code),
+        Events(folder),
+    )
 
 
 class Place:
@@ -136,9 +140,9 @@ def tool(line: str, place: Place, module: str = "", **instead: str) -> None:
 
 
 def named(line: str, place: Place) -> None:
-    from pgolf.bench.__main__ import asked
+    from pgolf.bench.__main__ import parse
 
-    assert asked([place.names.get(word, word) for word in words_of(line)])[0]
+    assert parse([place.names.get(word, word) for word in words_of(line)])[0]
 
 
 def fetched(line: str, place: Place) -> None:
@@ -149,10 +153,10 @@ def fetched(line: str, place: Place) -> None:
 
 
 def asked_of_build(line: str, place: Place) -> None:
-    from pgolf.data.make import asked_for, validation
+    from pgolf.data.make import parse, validation
 
     name, *rest = words_of(line)[1:]
-    assert validation(name, asked_for(rest)) == {"val_docs": 50_000, "val_fraction": None}
+    assert validation(name, parse(rest)) == {"val_docs": 50_000, "val_fraction": None}
 
 
 def corpus(place: Place) -> None:
@@ -198,8 +202,8 @@ def installs(line: str, place: Place) -> None:
 def torchrun(line: str, place: Place) -> None:
     from torch.distributed.run import get_args_parser
 
-    asked = get_args_parser().parse_args([w for w in shlex.split(line) if not re.match(r"[A-Z_]+=", w)][1:])
-    assert (asked.training_script, asked.nproc_per_node) == ("train_gpt.py", "8")
+    parse = get_args_parser().parse_args([w for w in shlex.split(line) if not re.match(r"[A-Z_]+=", w)][1:])
+    assert (parse.training_script, parse.nproc_per_node) == ("train_gpt.py", "8")
     read = re.findall(r'"([A-Z_]+)"', (ROOT / "pgolf/export/standalone.py").read_text())
     assert set(re.findall(r"([A-Z_]+)=", line)) <= set(read)
 

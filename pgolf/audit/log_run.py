@@ -72,8 +72,8 @@ class Log:
         named = re.findall(r"(?i)seed[_=-]?(\d+)", self.name) or re.findall(
             r"(?i)(?:^|[_/-])s(\d{1,5})(?=[_./-])", self.name
         )
-        said = self.seed and self.seed[1]
-        return int(named[-1]) if named and (self.alone or said is None) else said
+        stated = self.seed and self.seed[1]
+        return int(named[-1]) if named and (self.alone or stated is None) else stated
 
     @property
     def total(self) -> tuple[int, int] | None:
@@ -86,6 +86,7 @@ class Log:
         return self.flat if self.flat and self.step and self.step[0] <= self.flat.line + 2 else None
 
     def at(self, line: int) -> str:
+        """`file:line` of a line of this log."""
         return f"{self.name}:{line}"
 
     def scored(self) -> list[Result]:

@@ -26,12 +26,12 @@ from pgolf.config.folders import Own, chosen_files, files_named, look_in, refusa
 from pgolf.config.overlays import OptionsOnThePath, Overlays
 from pgolf.config.places import beside_or_inside
 from pgolf.config.schema import TARGET, build, resolved
-from pgolf.config.words import check_sweeps
+from pgolf.config.words import check_sweeps, parsed
 from pgolf.data.words import check_words
 from pgolf.errors import ConfigError, UserError, nearest
 
 if TYPE_CHECKING:
-    from pgolf.config.source import Earlier
+    from pgolf.config.source import SourceRun
     from pgolf.recipe import Recipe
 
 SETTINGS = ("author", "name", "dry", "trained")  # beside the groups of a recipe
@@ -63,23 +63,26 @@ class Job:
     """The user's files of options that are chosen."""
 
     @property
-    def earlier(self) -> "Earlier | None":
+    def source(self) -> "SourceRun | None":
         """The run whose artifact is judged again, if nothing is to be trained. Raises ConfigError."""
-        from pgolf.config.source import Earlier
+        from pgolf.config.source import SourceRun
 
-        return Earlier.read(Path(self.config["trained"])) if self.config.get("trained") else None
+        return SourceRun.read(Path(self.config["trained"])) if self.config.get("trained") else None
 
     @property
     def arm(self) -> str:
+        """What the results are grouped by, for people: the overrides that make the arm, or "default"."""
         return ",".join(word for word in self.overrides if group_of(word) not in SAME_RESULT) or "default"
 
     @property
     def arm_sha256(self) -> str:
+        """The identity of the arm: the same for every seed, machine and logger."""
         computed = {k: v for k, v in self.config.items() if k not in SAME_RESULT}
         return sha256_of(computed | ({"own": self.own} if self.own else {}))
 
     @property
     def config_sha256(self) -> str:
+        """The identity of the whole configuration."""
         return sha256_of(self.config)
 
 
@@ -113,8 +116,8 @@ def job(cfg: DictConfig, overrides: list[str], choices: Mapping[str, str | None]
     modules = own.sha256s(config)
     parts = {group: build(config.get(group), base, group) for group, base in groups.items()}
     found = Job(tuple(overrides), config, Recipe(**parts), modules, tuple(chosen_files(choices)))
-    if found.earlier:
-        found.earlier.require(config, found.recipe.ttt.legal)
+    if found.source:
+        found.source.require(config, found.recipe.ttt.legal)
     return found
 
 
@@ -150,16 +153,21 @@ def rehearse(
         except UserError:
             raise
         except (HydraException, OmegaConfBaseException, ValueError) as wrong:
-            raise UserError(_told(wrong, overrides, config_name)) from None
+            raise UserError(_message(wrong, overrides, config_name)) from None
     require_no_clash()  # a config may name more folders
     return found
 
 
 def searched(overrides: list[str]) -> list[str]:
-    """The folders that `hydra.searchpath=[...]` names."""
-    words = [word for word in overrides if word.startswith("hydra.searchpath=")]
-    given = [path for word in OverridesParser.create().parse_overrides(words) for path in word.value() or ()]
-    return [str(path) for path in given if "://" not in str(path) or str(path).startswith("file://")]
+    """The folders that `hydra.searchpath=[...]` names. Raises UserError for what is no list."""
+    found = []
+    for word in overrides:
+        if word.startswith("hydra.searchpath=") and (given := parsed(word)):
+            paths = given.value() or []
+            if not isinstance(paths, list):
+                raise UserError(f"{word}: must be a list of folders, as 'hydra.searchpath=[{paths}]'")
+            found += [str(path) for path in paths if "://" not in str(path) or str(path).startswith("file://")]
+    return found
 
 
 def require_launcher(overrides: list[str]) -> None:
@@ -205,11 +213,11 @@ def _expanded(overrides: list[str], config_name: str) -> list[list[str]]:
     single = [text for text, word in zip(overrides, parse(overrides), strict=True) if not word.is_sweep_override()]
     whole = compose(config_name, overrides=single, return_hydra_config=True)
     params = OmegaConf.select(whole, "hydra.sweeper.params") or {}
-    words = parse([f"{key}={value}" for key, value in params.items()] + overrides)
-    for word in words:
+    swept = parse([f"{key}={value}" for key, value in params.items()] + overrides)
+    for word in swept:
         if word.is_sweep_override() and not any(True for _ in word.sweep_string_iterator()):
             raise UserError(f"{word.input_line}: names nothing to sweep over")
-    return BasicSweeper.split_arguments(words, None)[0]
+    return BasicSweeper.split_arguments(swept, None)[0]
 
 
 def _distinct(found: list[Job]) -> list[Job]:
@@ -223,7 +231,7 @@ def _distinct(found: list[Job]) -> list[Job]:
     return found
 
 
-def _told(wrong: Exception, overrides: list[str], config_name: str) -> str:
+def _message(wrong: Exception, overrides: list[str], config_name: str) -> str:
     """Hydra's message, or, where a key or option is not known, ours with the nearest name."""
     text = str(wrong).strip()
     if isinstance(wrong.__cause__, OmegaConfBaseException):

@@ -52,6 +52,7 @@ def look_in(named: Iterable[str]) -> None:
 
 
 def add_folder(folder: str) -> Path:
+    """Take the options of one more folder. UserError if it is not there."""
     path = expanded(folder.removeprefix("file://"))
     if not path.is_dir():
         raise UserError(f"{folder}: there is no such folder of options")
@@ -81,8 +82,9 @@ def files_named(group: str, name: str) -> list[Path]:
 
 def chosen_files(choices: Mapping[str, str | None]) -> list[str]:
     """The user's files among the options of a config, {"ttt": "mine"}, as they are seen from here."""
-    chosen = [path for group, name in choices.items() if name for path in files_named(group, name) if path in TEXTS]
-    return [os.path.relpath(path) for path in chosen if not refusal(path, path.parent.name)]
+    whole = [path for path in TEXTS if path.parent in folders()]
+    named = [(path, group) for group, name in choices.items() if name for path in files_named(group, name)]
+    return [os.path.relpath(path) for path in whole + [p for p, group in named if p in TEXTS and not refusal(p, group)]]
 
 
 def own_options() -> list[Option]:

@@ -54,14 +54,15 @@ def readable(value: str) -> str:
     >>> readable("~/x"), readable("[a,é]"), readable("choice(b=1,2)"), readable("5,6")
     ("'~/x'", "[a,'é']", "choice('b=1',2)", '5,6')
     """
-    if _parsed(f"x={value}"):
+    if parsed(f"x={value}"):
         return value
     if found := WRAPPED.fullmatch(value):
         return f"{found[1]}{readable(found[2])}{found[3]}"
-    return ",".join(part if _parsed(f"x={part}") else quoted_text(part) for part in elements(value))
+    return ",".join(part if parsed(f"x={part}") else quoted_text(part) for part in elements(value))
 
 
-def _parsed(word: str) -> Override | None:
+def parsed(word: str) -> Override | None:
+    """A word as Hydra reads it, or None if it cannot."""
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException:
@@ -71,13 +72,13 @@ def _parsed(word: str) -> Override | None:
 def check_sweeps(words: Sequence[str], sweep: bool) -> None:
     """UserError for a word that cannot be read, an interval, and, unless this is a sweep, for several values of one key."""
     for word in words:
-        parsed = _parsed(word)
-        if parsed is None:
+        given = parsed(word)
+        if given is None:
             raise UserError(
                 f"{word}: cannot be read; write group=option or group.key=value, a text as 'group.key=\"text\"'"
             )
-        if isinstance(parsed.value(), IntervalSweep):
+        if isinstance(given.value(), IntervalSweep):
             raise UserError(f"{word}: an interval is searched and not swept: python -m pgolf.search '{word}'")
-        if parsed.is_sweep_override() and not sweep:
-            a_list = "" if word.startswith("seed.") else f", or write one list: '{parsed.key_or_group}=[...]'"
+        if given.is_sweep_override() and not sweep:
+            a_list = "" if word.startswith("seed.") else f", or write one list: '{given.key_or_group}=[...]'"
             raise UserError(f"{word}: several values are a sweep: python -m pgolf.run -m{a_list}")

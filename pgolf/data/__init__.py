@@ -94,6 +94,7 @@ class Data(ABC):
 
     @property
     def cache_folder(self) -> Path:
+        """Where what is built is kept."""
         return expanded(self.cache)
 
     def _corpus(self, manifest: Manifest, folder: Path, tokenizer: str) -> Corpus:
@@ -223,6 +224,7 @@ class PublishedText(Data):
 
     @property
     def local(self) -> Path:
+        """The folder of the fetched shards."""
         return expanded(self.folder)
 
     @property
@@ -231,6 +233,7 @@ class PublishedText(Data):
         return (self.local / MANIFEST).exists()
 
     def corpus_of(self, manifest: Manifest) -> Corpus:
+        """The corpus that a manifest of that folder describes."""
         return self._corpus(manifest, self.local, self.tokenizer)
 
     def prepare(self, show: Show) -> Corpus:
@@ -265,6 +268,7 @@ class BuiltText(Data):
 
     @property
     def local(self) -> Path:
+        """The folder of the built data set."""
         return expanded(self.folder)
 
     def prepare(self, show: Show) -> Corpus:

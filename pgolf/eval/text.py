@@ -1,4 +1,4 @@
-"""The validation text as a referee hands it out: whole windows to be graded, and, for learning, only what has been graded."""
+"""The validation text as the ledger hands it out: whole windows to score and, to adapt to, only what has been scored."""
 
 from dataclasses import dataclass
 
@@ -48,6 +48,7 @@ class Text:
         self.tokens = torch.from_numpy(padded).to(device)
 
     def bytes_in(self, spans: list[Span]) -> int:
+        """Bytes of the targets in `spans`."""
         return sum(int(self.bytes[first:end].sum(dtype=np.int64)) for first, end in spans)
 
 

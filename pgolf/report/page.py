@@ -31,9 +31,9 @@ def section(title: str, *parts: str) -> str:
     return f"<section>\n<h2>{escape(title)}</h2>\n" + "\n".join(parts) + "\n</section>"
 
 
-def text(words: str, tone: str = "") -> str:
+def text(content: str, tone: str = "") -> str:
     """A paragraph; `tone` is muted, good or bad."""
-    return f'<p class="{tone}">{escape(words)}</p>'
+    return f'<p class="{tone}">{escape(content)}</p>'
 
 
 def cards(facts: Mapping[str, str]) -> str:
@@ -86,6 +86,7 @@ def cell(value: Any) -> str:
 
 
 def plain(value: Any) -> str:
+    """A cell: a dash for None, yes or no for booleans."""
     return {None: "–", True: "yes", False: "no"}.get(value) or str(value)
 
 
@@ -108,5 +109,6 @@ def folded(title: str, inside: str) -> str:
     return f"<details><summary>{escape(title)}</summary>\n{inside}\n</details>"
 
 
-def code(words: str) -> str:
-    return f"<pre>{escape(words)}</pre>"
+def code(content: str) -> str:
+    """Preformatted text."""
+    return f"<pre>{escape(content)}</pre>"

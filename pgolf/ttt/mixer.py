@@ -35,8 +35,8 @@ class HedgeMixer:
     def losses(self, neural_N: Tensor, before_N: Tensor, target_N: Tensor) -> Tensor:
         """Σ nats of each expert on targets whose network scores (ln p) are `neural_N`, (3,) float64."""
         unigram_V, bigram_NV = self._counted(before_N)
-        told = [neural_N, unigram_V[target_N], bigram_NV.gather(-1, target_N[:, None]).squeeze(-1)]
-        return -torch.stack([t.double().sum() for t in told])
+        experts = [neural_N, unigram_V[target_N], bigram_NV.gather(-1, target_N[:, None]).squeeze(-1)]
+        return -torch.stack([t.double().sum() for t in experts])
 
     def learn(self, losses: Tensor, before_N: Tensor, target_N: Tensor) -> None:
         """One chunk: weights by the experts' mean nats on it (Hedge, Freund & Schapire 1997), then its pairs are counted."""
@@ -45,9 +45,11 @@ class HedgeMixer:
         self.pairs_VV.index_put_((before_N, target_N), one, accumulate=True)
 
     def state(self) -> dict[str, Tensor]:
+        """All that its mixture depends on."""
         return {"mixer.pairs": self.pairs_VV, "mixer.log_w": self.log_w}
 
     def receipt(self) -> Receipt:
+        """How far the log weights moved."""
         weights = ", ".join(f"{name} {w:.4f}" for name, w in zip(EXPERTS, self.log_w.exp().tolist(), strict=True))
         moved = (self.log_w - self.start).abs().max().item()
         return Receipt("ttt.mixer", f"log weights moved (largest); now {weights}", moved, moved > 0)

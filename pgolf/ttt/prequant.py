@@ -25,7 +25,7 @@ MATRIX = 1000  # elements from which a weight counts in the void fraction
 
 
 @dataclass(frozen=True)
-class Exam:
+class ValidationFinetuning:
     """The validation text, given to the training side on purpose, with what it is to do there."""
 
     spec: PrequantAdamW
@@ -33,9 +33,10 @@ class Exam:
 
     @property
     def tokens(self) -> int:
+        """Tokens of the validation text."""
         return self.text.tokens
 
-    def cram(self, model: "Transformer", world: World, say: Callable[[str], None]) -> list[Receipt]:
+    def finetune(self, model: "Transformer", world: World, say: Callable[[str], None]) -> list[Receipt]:
         """Train `model` in place on all of the text; ranks share each batch and sum their gradients."""
         say(
             f"STUDY ONLY: training on {self.tokens:,} validation tokens before quantising; the verdict will be fail (C3)"
@@ -93,6 +94,7 @@ def void_fraction(weights: list[Tensor]) -> float:
 
 
 def receipts(moved: float, params: list[Tensor], epochs: int) -> list[Receipt]:
+    """What was done, marked as for study only, and the void fraction."""
     trained = f"STUDY ONLY, breaks C3: trained {epochs} epochs on validation text before quantising (L2 distance)"
     void = "void fraction, |w| <= mean |w|; a Gaussian gives 0.575 whatever happens, so it proves nothing"
     return [Receipt("ttt", trained, moved, moved > 0), Receipt("ttt.void_fraction", void, void_fraction(params), True)]
