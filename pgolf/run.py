@@ -105,6 +105,7 @@ def main() -> None:
             CHECKED.update((one.arm_sha256, one.config_sha256) for one in rehearsed)
             for ttt, model in dict.fromkeys((one.recipe.ttt, one.recipe.model) for one in rehearsed):
                 ttt.check_model(model)
+            _require_exports(rehearsed)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
             if not _elsewhere(args.overrides):
@@ -131,6 +132,14 @@ def _require(recipes: list["Recipe"]) -> None:
     for recipe in recipes:
         if corpus := corpora[recipe.data]:
             recipe.require_text(corpus)
+
+
+def _require_exports(jobs: list[Job]) -> None:
+    """The user's modules can be taken into train_gpt.py. Making the program of pgolf's own would tell nothing."""
+    for config in {tuple(job.own): job.config for job in jobs if job.own}.values():
+        from pgolf.export.program import program
+
+        program({key: part for key, part in config.items() if key not in ("seed", "logger")})
 
 
 def _show_plans(rehearsed: list) -> None:

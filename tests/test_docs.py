@@ -33,6 +33,8 @@ OTHERS = {  # words of other commands, of the worked example, and with placehold
         "group.key=value",
         "data.folder=...",
         "ttt=bias",
+        "ttt=mine",
+        "hydra.searchpath=[DIR]",
     ),
     *("machine.ranks=N", "limits.train_steps=N", "-m seed=three experiment=FULL,WITHOUT_EMA,WITHOUT_TTT"),
     *("hydra.run.dir=FOLDER", "hydra.sweep.dir=FOLDER", "<group>=<name>", "experiment=<name>", "experiment="),

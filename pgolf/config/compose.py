@@ -113,7 +113,7 @@ def job(cfg: DictConfig, overrides: list[str], choices: Mapping[str, str | None]
             near = nearest(key, [*groups, *SETTINGS, "experiment"])
             raise ConfigError(key, config[key], f"is not a group or setting.{near}")
     _check_settings(config)
-    modules = own.sha256s(config)
+    modules = own.sha256s({key: value for key, value in config.items() if key not in ("seed", "logger")})
     parts = {group: build(config.get(group), base, group) for group, base in groups.items()}
     found = Job(tuple(overrides), config, Recipe(**parts), modules, tuple(chosen_files(choices)))
     if found.source:

@@ -26,7 +26,7 @@ from pgolf.files.home import expanded
 
 GROUP, OVERLAY = "experiment", "overlay.yaml"
 PACKAGE = re.compile(r"\A\s*#\s*@package +(\S+)")
-NAMED: list[Path] = []  # folders that the command line names
+FOLDERS: list[Path] = []  # where options of the user's lie, besides ./experiments
 TEXTS: dict[Path, str] = {}  # what was read of them
 
 
@@ -40,15 +40,19 @@ class Option:
 
     @property
     def word(self) -> str:
+        """What chooses it on a command line."""
         return f"{self.group}={self.name}"
 
 
 def look_in(named: Iterable[str]) -> None:
-    """Begin anew, with what lies here and in these folders. UserError for one that is not there."""
-    NAMED.clear()
+    """Begin anew, with these folders and then ./conf, unless that is pgolf's. UserError for one that is not there."""
+    FOLDERS.clear()
     TEXTS.clear()
     for folder in named:
         add_folder(folder)
+    here = Path("conf").absolute()
+    if here.is_dir() and not _pgolfs(here):
+        add_folder(str(here))
 
 
 def add_folder(folder: str) -> Path:
@@ -56,15 +60,9 @@ def add_folder(folder: str) -> Path:
     path = expanded(folder.removeprefix("file://"))
     if not path.is_dir():
         raise UserError(f"{folder}: there is no such folder of options")
-    if path not in NAMED:
-        NAMED.append(path)
+    if path not in FOLDERS:
+        FOLDERS.append(path)
     return path
-
-
-def folders() -> list[Path]:
-    """Where options of the user's lie, besides ./experiments: the folders that were named, then ./conf unless it is pgolf's."""
-    here = Path("conf").absolute()
-    return [*NAMED, *([here] if here.is_dir() and here not in NAMED and not _pgolfs(here) else [])]
 
 
 def _pgolfs(folder: Path) -> bool:
@@ -73,7 +71,7 @@ def _pgolfs(folder: Path) -> bool:
 
 def files_named(group: str, name: str) -> list[Path]:
     """The user's files for an option, meant for pgolf or not."""
-    found = [folder / group / f"{name}.yaml" for folder in folders()]
+    found = [folder / group / f"{name}.yaml" for folder in FOLDERS]
     here = Path("experiments").absolute()
     if group == GROUP and not _pgolfs(here):
         found.append(here / name / OVERLAY)
@@ -81,17 +79,24 @@ def files_named(group: str, name: str) -> list[Path]:
 
 
 def chosen_files(choices: Mapping[str, str | None]) -> list[str]:
-    """The user's files among the options of a config, {"ttt": "mine"}, as they are seen from here."""
-    whole = [path for path in TEXTS if path.parent in folders()]
-    named = [(path, group) for group, name in choices.items() if name for path in files_named(group, name)]
-    return [os.path.relpath(path) for path in whole + [p for p, group in named if p in TEXTS and not refusal(p, group)]]
+    """The user's files among the options of a config, {"ttt": "mine"}, as they are seen from here; whole configs come first."""
+    found = [path for path in TEXTS if path.parent in FOLDERS]
+    for group, name in choices.items():
+        if name and not pgolfs(group, name):
+            found += [path for path in files_named(group, name) if path in TEXTS and not refusal(path, group)]
+    return [os.path.relpath(path) for path in found]
+
+
+def pgolfs(group: str, name: str) -> bool:
+    """Whether pgolf has an option of this name."""
+    return (beside_or_inside("conf") / group / f"{name}.yaml").is_file() or (group == GROUP and name in overlays())
 
 
 def own_options() -> list[Option]:
     """Every option of the user's that is meant for pgolf, in folders named like pgolf's groups."""
     here = Path("experiments").absolute()
     found = [Option(GROUP, p.parent.name, p) for p in sorted(here.glob(f"*/{OVERLAY}")) if not _pgolfs(here)]
-    for folder in folders():
+    for folder in FOLDERS:
         for top in [*sorted({group.partition("/")[0] for group in groups()}), GROUP]:
             files = sorted((folder / top).rglob("*.yaml"))
             found += [Option(file.parent.relative_to(folder).as_posix(), file.stem, file) for file in files]
@@ -192,6 +197,7 @@ class Own(ConfigSource):
 
     @property
     def folder(self) -> Path:
+        """Where its files lie."""
         return Path(self.path)
 
     def load_config(self, config_path: str) -> ConfigResult:

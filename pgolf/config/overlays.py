@@ -11,7 +11,7 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from pgolf.config.folders import GROUP, OVERLAY, Own, files_named, folders, own_options, refusal, result
+from pgolf.config.folders import FOLDERS, GROUP, OVERLAY, Own, files_named, own_options, refusal, result
 from pgolf.config.places import overlays
 
 SCHEME = "experiments"
@@ -56,5 +56,5 @@ class OptionsOnThePath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.append("pgolf", f"{SCHEME}://")
-        for folder in folders():
+        for folder in FOLDERS:
             search_path.append("yours", f"{Own.scheme()}://{folder}")

@@ -43,6 +43,7 @@ class Module:
 
     @property
     def sha256(self) -> str:
+        """Of its bytes."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     @property

@@ -54,6 +54,8 @@ def completed(node: Any) -> Any:
 
 def component_class(target: object, base: type, key: str) -> type:
     """The class that a `_target_` names, if it is a concrete component of the kind `base`."""
+    if target is None:
+        raise ConfigError(f"{key}.{TARGET}", "???", "is missing: the option that is chosen names no class")
     module, _, name = str(target).rpartition(".")
     cls = getattr(_imported(module, target, f"{key}.{TARGET}"), name, None)
     if not (isinstance(cls, type) and is_dataclass(cls) and issubclass(cls, base)) or ABC in cls.__bases__:
