@@ -136,7 +136,7 @@ def _require(recipes: list["Recipe"]) -> None:
 
 def _require_exports(jobs: list[Job]) -> None:
     """The user's modules can be taken into train_gpt.py. Making the program of pgolf's own would tell nothing."""
-    for config in {tuple(job.own): job.config for job in jobs if job.own}.values():
+    for config in {tuple(one.own): one.config for one in jobs if one.own}.values():
         from pgolf.export.program import program
 
         program({key: part for key, part in config.items() if key not in ("seed", "logger")})

@@ -20,6 +20,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pgolf.config.own import targets
 from pgolf.errors import ConfigError, UserError, nearest
 from pgolf.files.frozen import EARLIER, TARGET, family
 from pgolf.files.names import CONFIG
@@ -65,7 +66,7 @@ def component_class(target: object, base: type, key: str) -> type:
         what = "has no such class" if cls is None else f"is no concrete dataclass below {dotted(base)}"
         raise ConfigError(f"{key}.{TARGET}", target, f"{what}; must name one of: {', '.join(kinds.values())}.{hint}")
     for other in family(base):
-        if other.__name__ == cls.__name__ and dotted(other) != dotted(cls):
+        if other.__name__ == cls.__name__ and dotted(other) != dotted(cls) and other.__module__.startswith("pgolf."):
             allowed = f"is named like {dotted(other)}, and a file names a component by its last word; rename the class"
             raise ConfigError(f"{key}.{TARGET}", target, allowed)
     return cls
@@ -85,6 +86,15 @@ def _imported(module: str, target: object, key: str) -> Any:
         said = (str(wrong).splitlines() or [""])[0]
         allowed = f"{module} cannot be imported: {type(wrong).__name__}: {said} ({where})"
         raise ConfigError(key, target, allowed) from None
+
+
+def import_components(config: dict) -> None:
+    """Make the user's components known, for files that name them by a word. ConfigError for one that cannot be imported."""
+    for key, target in targets(config).items():
+        if _imported(target.rpartition(".")[0], target, key) is None:
+            raise ConfigError(
+                key, target, f"there is no module {target.rpartition('.')[0]!r} here; start where its file is"
+            )
 
 
 def dotted(cls: type) -> str:

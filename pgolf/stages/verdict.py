@@ -1,4 +1,4 @@
-"""Whether a run's own record lets its score stand: `fail (rule)` or `consistent`. What needs an argument is the audit's to say."""
+"""Whether a run's own record lets its score stand: `fail (rule)` or `consistent`. What needs argument, an audit says."""
 
 
 def verdict(record: dict) -> str:
