@@ -1,4 +1,4 @@
-"""Whether a run's own record lets its score stand: `fail (rule)` or `consistent`. What needs argument, an audit says."""
+"""The verdict of a run, from its own record: `fail (rule)` or `consistent`. What needs argument, an audit says."""
 
 
 def verdict(record: dict) -> str:
