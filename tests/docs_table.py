@@ -19,7 +19,8 @@ import pytest
 
 from pgolf import pipeline, search
 from pgolf import run as entry
-from pgolf.config.compose import register_experiments, rehearse, short_words
+from pgolf.config.compose import register_experiments, rehearse
+from pgolf.config.words import short_words
 from pgolf.export.standalone import JUDGE, settings_of
 from pgolf.files.events import Events
 from pgolf.machine.world import World

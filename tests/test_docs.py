@@ -12,7 +12,8 @@ import torch
 from omegaconf import OmegaConf
 
 from pgolf import run as entry
-from pgolf.config.compose import register_experiments, rehearse, short_words
+from pgolf.config.compose import register_experiments, rehearse
+from pgolf.config.words import short_words
 from pgolf.machine.outlet import outlet
 from tests.command import environment, only
 from tests.docs_table import ALL_PARTS, REAL, SMALL, TABLE, Place, words_of
@@ -30,6 +31,8 @@ OTHERS = {  # words of other commands, of the worked example, and with placehold
         "group.key=value",
         "data.folder=...",
         "ttt=bias",
+        "ttt=mine",
+        "hydra.searchpath=[DIR]",
     ),
     *("machine.ranks=N", "limits.train_steps=N", "-m seed=three experiment=FULL,WITHOUT_EMA,WITHOUT_TTT"),
     *("hydra.run.dir=FOLDER", "hydra.sweep.dir=FOLDER", "<group>=<name>", "experiment=<name>", "experiment="),
