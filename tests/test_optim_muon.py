@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgolf.optim import Coefficients, pr1344
+from pgolf.optim import Coefficients, MuonPr1344, pr1344
 from pgolf.optim.muon import orthogonalize, polynomials, row_normalized, shape_factor
 
 BOTH = list(Coefficients)
@@ -93,6 +93,13 @@ def test_the_polynomials_of_pr1344_end_near_one_and_elsewhere_than_the_papers():
     for a, b, c in pr1344.POLYNOMIALS:
         s = a * s + b * s**3 + c * s**5
     torch.testing.assert_close(s.sort().values, singular.sort().values, rtol=1e-3, atol=1e-3)
+
+
+def test_an_optimiser_takes_the_polynomials_by_name():
+    step = MuonPr1344(lr=0.02, weight_decay=0.0, ns_steps=3, row_normalize=True)
+    G = random(2, 16, 24)
+    assert torch.equal(step.orthogonal(G, torch.float32), pr1344.polar(G, 3, torch.float32))
+    assert torch.equal(step.orthogonal(G, torch.float32), step.orthogonal(G, torch.float32))
 
 
 def test_polar_express_bounds_and_small_parts():

@@ -19,7 +19,7 @@ from pgolf.quant.forms import FineColumns, GroupedFactors
 from pgolf.quant.gptq import factor, gptq
 from pgolf.quant.hessian import collect_hessians
 from pgolf.quant.protect import mixed
-from pgolf.quant.sections import Protect
+from pgolf.quant.sections import Protect, Step
 from pgolf.quant.tensors import QTensor, dequantize
 from pgolf.run import _check_model
 from pgolf.stages.artifact import pack, unpack
@@ -61,6 +61,7 @@ def test_examples_in_docstrings(module):
 
 def test_every_section_has_its_bits_and_steps(trained):
     model, hessians = trained
+    assert sections().attention == Step(bits=6, k=13.0)
     out = sections().quantize(model, hessians)
     bits = {name: t.bits for name, t in out.tensors.items() if isinstance(t, QTensor)}
     assert {bits[f"blocks.0.attn.{name}.weight"] for name in ("q", "k", "v", "out")} == {6}
