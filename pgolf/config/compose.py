@@ -3,10 +3,9 @@
 A sweep is expanded and every arm is built before the first job starts, so that one bad arm refuses the whole sweep.
 """
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
@@ -19,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pgolf.config.identity import arm_sha256, config_sha256
 from pgolf.config.overlays import Overlays, OverlaysOnThePath
 from pgolf.config.places import beside_or_inside
 from pgolf.config.schema import TARGET, build, resolved
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from pgolf.config.source import Earlier
     from pgolf.recipe import Recipe
 
-SETTINGS = ("author", "name", "dry", "trained")  # beside the groups of a recipe
-SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")  # what does not tell one arm of a sweep from another
+SETTINGS = ("author", "name", "dry", "trained", "stop_after")  # beside the groups of a recipe
+# What does not tell one arm of a sweep from another.
+SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "checkpoint", "hydra")
 LAUNCHERS = {
     "slurm": ("slurm", "hydra_submitit_launcher"),
     "submitit": ("slurm", "hydra_submitit_launcher"),
@@ -67,25 +68,30 @@ class Job:
 
     @property
     def arm(self) -> str:
-        return ",".join(word for word in self.overrides if group_of(word) not in SAME_RESULT) or "default"
+        return ",".join(word for word in self.overrides if tells(word)) or "default"
 
-    @property
+    @cached_property
+    def text(self) -> str | None:
+        """A hash of the text, where the settings alone do not say what it is."""
+        return self.recipe.data.content_sha256()
+
+    @cached_property
     def arm_sha256(self) -> str:
-        return sha256_of({k: v for k, v in self.config.items() if k not in SAME_RESULT})
+        return arm_sha256(self.config, self.text)
 
     @property
     def config_sha256(self) -> str:
-        return sha256_of(self.config)
+        return config_sha256(self.config, self.text)
+
+
+def tells(override: str) -> bool:
+    """Whether a word says what is computed: not `seed.value=1`, and not `data.cache=/tmp`."""
+    return group_of(override) not in SAME_RESULT and not override.startswith("data.cache=")
 
 
 def group_of(override: str) -> str:
     """`+quant.bits=5` is about quant, `hydra/launcher=ray` about hydra."""
     return re.split(r"[./=@]", override.lstrip("+~"), maxsplit=1)[0]
-
-
-def sha256_of(plain: dict) -> str:
-    """Of the canonical JSON of plain values."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def job(cfg: DictConfig, overrides: list[str]) -> Job:
@@ -130,6 +136,8 @@ def _check_settings(config: dict) -> None:
         raise ConfigError("name", config["name"], "must be letters, digits, '.', '_' and '-': it names a folder")
     if not isinstance(config.get("trained"), str | None):
         raise ConfigError("trained", config["trained"], "must be a run's folder, or null")
+    if not (config["stop_after"] is None or (type(config["stop_after"]) is int and config["stop_after"] >= 1)):
+        raise ConfigError("stop_after", config["stop_after"], "must be a number of failed jobs, at least 1, or null")
     for key, value in (config.get("author") or {}).items():
         kind, allowed = (int, "a number") if key == "base_pr" else (str, "one line of text")
         if value is not None and (type(value) is not kind or not str(value).isprintable()):
@@ -166,15 +174,6 @@ def jobs(overrides: list[str], sweep: bool) -> list[Job]:
     """The jobs of these words, built with the Hydra that is initialised."""
     arms = _expanded(overrides) if sweep else [overrides]
     return _distinct([job(compose("config", overrides=arm), arm) for arm in arms])
-
-
-def arms_of(found: list[Job]) -> list[dict]:
-    """The jobs of a sweep by arm, in order, with the seeds of each: what plan.json holds."""
-    arms: dict[str, dict] = {}
-    for one in found:
-        arm = arms.setdefault(one.arm_sha256, {"arm": one.arm, "arm_sha256": one.arm_sha256, "seeds": []})
-        arm["seeds"].append(one.recipe.seed.value)
-    return list(arms.values())
 
 
 def _expanded(overrides: list[str]) -> list[list[str]]:

@@ -8,12 +8,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from pgolf.config.identity import OF_ONE_RUN, PLACES
 from pgolf.config.schema import completed, read_config
 from pgolf.errors import ConfigError, UserError
 from pgolf.files import lookup, read_json
 from pgolf.files.names import ARTIFACT, RECORD
 
-JUDGING = ("machine", "eval", "ttt", "logger", "author", "name", "dry", "trained", "limits.eval_seconds")
+JUDGING = ("machine", "eval", "ttt", "limits.eval_seconds", *(key for key in OF_ONE_RUN if key != "seed"))
 CHECKS = (
     "data.scored_tokens",
     "data.scored_bytes",
@@ -43,7 +44,7 @@ class Earlier:
 
         What learns from validation text before sealing (not `legal`) belongs to training.
         """
-        free = [*CHECKS, *(key for key in JUDGING if legal or key != "ttt")]
+        free = [*CHECKS, *(f"data.{place}" for place in PLACES), *(key for key in JUDGING if legal or key != "ttt")]
         theirs, ours = words(self.config, free), words(config, free)
         for key in sorted(theirs.keys() | ours.keys()):
             if theirs.get(key) != ours.get(key):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import pgolf
@@ -40,6 +41,7 @@ class Record:
 
     def __init__(self, path: Path, fields: dict, observers: "Observers"):
         self.path, self.fields, self.observers = path, fields, observers
+        self._writing = Lock()
 
     def __getitem__(self, key: str):
         return self.fields[key]
@@ -50,8 +52,9 @@ class Record:
             self.update(notices=[*self["notices"], *kept])
 
     def update(self, **fields: object) -> None:
-        self.fields.update(fields)
-        write_json(self.path, self.fields)
+        with self._writing:
+            self.fields.update(fields)
+            write_json(self.path, self.fields)
 
 
 @contextmanager
