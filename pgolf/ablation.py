@@ -45,18 +45,18 @@ class Cell:
 
 
 @command()
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pgolf.ablation", description="What the words of a sweep do.")
     parser.add_argument(
         "sweeps", metavar="SWEEP", nargs="+", type=Path, help="a sweep's folder; the first arm is the first"
     )
     parser.add_argument("--by", metavar="WORD", help="effects within each value of this word, as quant.bits")
     parser.add_argument("--curves", metavar="FILE", type=Path, help="draw running bpb, an .svg or .png")
-    asked = parser.parse_args(words)
-    cells = cells_of([run for sweep in asked.sweeps for run in runs_of(sweep)])
-    print("\n\n".join([arms_table(cells), *effects(cells, asked.by)]))
-    if asked.curves:
-        draw(by_arm(cells), asked.curves)
+    options = parser.parse_args(args)
+    cells = cells_of([run for sweep in options.sweeps for run in runs_of(sweep)])
+    print("\n\n".join([arms_table(cells), *effects(cells, options.by)]))
+    if options.curves:
+        draw(by_arm(cells), options.curves)
     return 0
 
 
@@ -76,12 +76,12 @@ def runs_of(sweep: Path) -> list[Run]:
 
 def cells_of(runs: Sequence[Run]) -> list[Cell]:
     """Runs by the words in which they differ, in the order in which they were asked for."""
-    said = [dict(word.split("=", 1) for word in arm_words(run)) for run in runs]
-    keys = list(dict.fromkeys(key for words in said for key in words))
-    telling = [key for key in keys if len({words.get(key) for words in said}) > 1]
+    by_run = [dict(word.split("=", 1) for word in arm_words(run)) for run in runs]
+    keys = list(dict.fromkeys(key for words in by_run for key in words))
+    telling = [key for key in keys if len({words.get(key) for words in by_run}) > 1]
     return [
         Cell(tuple((k, words[k]) for k in telling if k in words), run.seed, run)
-        for words, run in zip(said, runs, strict=True)
+        for words, run in zip(by_run, runs, strict=True)
     ]
 
 
@@ -99,21 +99,21 @@ def by_arm(cells: Iterable[Cell]) -> dict[tuple, list[Cell]]:
 def arms_table(cells: Sequence[Cell]) -> str:
     """Every arm: score, quantisation gap on held-out training text, size, and the difference from the first arm."""
     arms = by_arm(cells)
-    words = list(dict.fromkeys(key for arm in arms for key, _ in arm))
+    keys = list(dict.fromkeys(key for arm in arms for key, _ in arm))
     first = next(iter(arms.values()))
-    head = (*words, "n", "val_bpb", "std", "gap", "artifact bytes", "bits/weight", "from the first", "p")
-    return table(head, [_arm_row(words, dict(arm), found, first) for arm, found in arms.items()])
+    head = (*keys, "n", "val_bpb", "std", "gap", "artifact bytes", "bits/weight", "from the first", "p")
+    return table(head, [_arm_row(keys, dict(arm), found, first) for arm, found in arms.items()])
 
 
-def _arm_row(words: Sequence[str], arm: Words, cells: Sequence[Cell], first: Sequence[Cell]) -> list[str]:
+def _arm_row(keys: Sequence[str], arm: Words, cells: Sequence[Cell], first: Sequence[Cell]) -> list[str]:
     bpb = stats.sample([cell.bpb for cell in cells])
     gap = stats.mean([c.number("train.dev_bpb.quantized") - c.number("train.dev_bpb.averaged") for c in cells])
     size = stats.mean([cell.number("artifact.bytes") for cell in cells])
     weight = stats.mean([8 * cell.number("artifact.bytes") / cell.number("train.parameters") for cell in cells])
-    told = ["–", "–"] if cells is first else list(_told(_paired({c.seed: [c.bpb] for c in cells}, first)))
+    test = ["–", "–"] if cells is first else list(_test_columns(_paired({c.seed: [c.bpb] for c in cells}, first)))
     spread = "–" if bpb.std is None else f"{bpb.std:.4f}"
-    names = [arm.get(word, "–") for word in words]
-    return [*names, str(bpb.n), f"{bpb.mean:.4f}", spread, f"{gap:+.4f}", count(round(size)), f"{weight:.2f}", *told]
+    names = [arm.get(word, "–") for word in keys]
+    return [*names, str(bpb.n), f"{bpb.mean:.4f}", spread, f"{gap:+.4f}", count(round(size)), f"{weight:.2f}", *test]
 
 
 def _paired(ours: Mapping[int, Sequence[float]], first: Sequence[Cell]) -> stats.Sample | None:
@@ -123,7 +123,7 @@ def _paired(ours: Mapping[int, Sequence[float]], first: Sequence[Cell]) -> stats
     return stats.sample(shared) if shared else None
 
 
-def _told(differences: stats.Sample | None) -> tuple[str, str]:
+def _test_columns(differences: stats.Sample | None) -> tuple[str, str]:
     if differences is None:
         return "–", "–"
     test = stats.one_sample(differences, 0.0) if differences.spread else None
@@ -132,18 +132,18 @@ def _told(differences: stats.Sample | None) -> tuple[str, str]:
 
 def effects(cells: Sequence[Cell], by: str | None) -> list[str]:
     """One table of all words, or one for each value of `by`."""
-    words = list(dict.fromkeys(key for cell in cells for key, _ in cell.words))
+    keys = list(dict.fromkeys(key for cell in cells for key, _ in cell.words))
     if by is None:
-        return [_effects("All arms", cells, words)]
-    if by not in words:
-        raise UserError(f"--by {by}: no arm is told by it.{nearest(by, words)} There are: {', '.join(words) or 'none'}")
+        return [_effects("All arms", cells, keys)]
+    if by not in keys:
+        raise UserError(f"--by {by}: no arm is told by it.{nearest(by, keys)} There are: {', '.join(keys) or 'none'}")
     values = dict.fromkeys(dict(cell.words).get(by) for cell in cells)
     inside = {value: [cell for cell in cells if dict(cell.words).get(by) == value] for value in values if value}
-    return [_effects(f"{by}={value}", found, [w for w in words if w != by]) for value, found in inside.items()]
+    return [_effects(f"{by}={value}", found, [w for w in keys if w != by]) for value, found in inside.items()]
 
 
-def _effects(title: str, cells: Sequence[Cell], words: Sequence[str]) -> str:
-    rows = [row for word in words for row in _word_rows(word, cells)]
+def _effects(title: str, cells: Sequence[Cell], keys: Sequence[str]) -> str:
+    rows = [row for word in keys for row in _word_rows(word, cells)]
     head = ("word", "against", "seeds", "pairs", "difference", "std", "p")
     return f"{title}:\n\n{table(head, rows)}" if rows else f"{title}: no two arms differ in one word only"
 
@@ -168,7 +168,7 @@ def _is(cell: Cell, word: str, value: str) -> bool:
 def _effect(pairs: Sequence[tuple[int, float]]) -> list[str]:
     seeds = dict.fromkeys(seed for seed, _ in pairs)
     found = stats.sample([stats.mean([d for s, d in pairs if s == seed]) for seed in seeds])
-    difference, p = _told(found)
+    difference, p = _test_columns(found)
     return [str(found.n), str(len(pairs)), difference, "–" if found.std is None else f"{found.std:.4f}", p]
 
 

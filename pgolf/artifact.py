@@ -85,14 +85,14 @@ def _line(row: Stream, stored, size: int) -> Line:
 
 
 @command(f"{USAGE}: what is inside an artifact, tensor by tensor.")
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     """Print the table of one file."""
-    if len(words) != 1 or words[0].startswith("-"):
+    if len(args) != 1 or args[0].startswith("-"):
         raise UserError(f"usage: {USAGE}")
     try:
-        found = inventory(Path(words[0]).read_bytes())
+        found = inventory(Path(args[0]).read_bytes())
     except ArtifactError as wrong:
-        raise UserError(f"{words[0]}: {wrong}") from None
+        raise UserError(f"{args[0]}: {wrong}") from None
     print("\n".join(rendered(found)))
     return 0
 

@@ -31,15 +31,15 @@ SAME_STREAM = 0.01  # nats per bpb is a constant of the token stream; further ap
 
 
 @command()
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pgolf.compare", description="Compare two results; A is the baseline."
     )
     parser.add_argument("a", metavar="A", help=f"the baseline: {WHERE}")
     parser.add_argument("b", metavar="B", help="ours, named in the same ways")
     parser.add_argument("--baselines", action=_List, nargs=0, help="list the shipped baselines and stop")
-    asked = parser.parse_args(words)
-    print(report(scores(asked.a), scores(asked.b)))
+    options = parser.parse_args(args)
+    print(report(scores(options.a), scores(options.b)))
     return 0
 
 

@@ -41,9 +41,9 @@ def sections() -> dict[str, list[Panel]]:
             Panel("evaluation seconds by arm", "final/eval_seconds"),
         ],
         "Training": [
-            Panel(f"{what} over {said}", y, x)
+            Panel(f"{what} over {text}", y, x)
             for what, y in (("loss", "train/loss"), ("dev_bpb", "dev/bpb"))
-            for x, said in (STEPS, SECONDS)
+            for x, text in (STEPS, SECONDS)
         ],
         "Evaluation": [
             Panel("val_bpb so far", "eval/val_bpb", "seconds"),
@@ -81,9 +81,9 @@ def workspace(entity: str, project: str) -> "Workspace":
     return workspaces.Workspace(entity=entity, project=project, name=NAME, sections=made)
 
 
-def settings(words: Sequence[str]) -> dict[str, str]:
+def settings(args: Sequence[str]) -> dict[str, str]:
     ours = dict(OURS)
-    for word in words:
+    for word in args:
         key, _, value = word.partition("=")
         if key not in OURS or not value:
             raise UserError(f"{word!r}: must be entity=NAME, project=NAME, or the one word spec")
@@ -94,11 +94,11 @@ def settings(words: Sequence[str]) -> dict[str, str]:
 
 
 @command(__doc__)
-def main(words: Sequence[str]) -> int:
-    if words == ["spec"]:
+def main(args: Sequence[str]) -> int:
+    if args == ["spec"]:
         print(json.dumps(spec(), indent=2))
         return 0
-    ours = settings(words)
+    ours = settings(args)
     if not has_key():
         raise UserError("there is no key for W&B; wandb login")
     print(workspace(**ours).save().url)

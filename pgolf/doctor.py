@@ -43,10 +43,10 @@ class Finding:
         return line if not self.do else f"{line}\n{' ' * 18}→ {self.do}"
 
 
-def findings(words: list[str]) -> Iterator[Finding]:
+def findings(overrides: list[str]) -> Iterator[Finding]:
     """Everything, the quick things first; `words` are those of a run."""
-    recipe = rehearse([*words, "machine.ranks=1"], sweep=False)[0].recipe
-    machine = rehearse(words, sweep=False)[0].recipe.machine
+    recipe = rehearse([*overrides, "machine.ranks=1"], sweep=False)[0].recipe
+    machine = rehearse(overrides, sweep=False)[0].recipe.machine
     yield python()
     yield torch_itself()
     yield gpus(machine)
@@ -206,13 +206,13 @@ def _stepped(trainer, progress, clock: Callable[[], float]) -> float:
 
 
 @command(__doc__)
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     register_experiments()
     good = True
-    for finding in findings([short_words(word) for word in words]):
+    for finding in findings([short_words(word) for word in args]):
         print(finding, flush=True)
         good &= finding.ok
-    print("ready: python -m pgolf.run" + "".join(f" {word}" for word in words) if good else "not ready: see BAD above")
+    print("ready: python -m pgolf.run" + "".join(f" {word}" for word in args) if good else "not ready: see BAD above")
     return 0 if good else 1
 
 

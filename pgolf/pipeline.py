@@ -16,7 +16,7 @@ from pgolf.machine.launch import launch, launch_program
 from pgolf.results.record import Record, opened
 from pgolf.show.console import Console
 from pgolf.show.observers import Observers
-from pgolf.stages.train import train
+from pgolf.stages.train import Training, train
 from pgolf.stages.verdict import verdict
 from pgolf.stages.views import card, final_line
 
@@ -58,15 +58,15 @@ def run(job: "Job", folder: Path, console: Console) -> float:
 
 def trained(job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console) -> dict[str, Any]:
     """The record's account of training, and the artifact in `folder`: by the ranks, or from the run to be judged again."""
-    recipe, source = job.recipe, job.earlier
+    recipe, source = job.recipe, job.source
     if source:
         return source.taken(folder, corpus.manifest.text_sha256(), recipe.ttt.legal)
     console.progress("start", 0.0, f"{recipe.machine.world_size} rank(s) to train")
-    exam = recipe.ttt.exam(corpus.validation)  # None, or for study: validation text on the training side
-    about = (recipe, corpus.training, exam, record["code"]["bytes"], folder)
-    told = launch(train, *about, machine=recipe.machine, folder=folder)
-    record.note(told["fault"])
-    return told["result"]
+    finetuning = recipe.ttt.finetuning(corpus.validation)  # None, or for study: validation text on the training side
+    training = Training(recipe, corpus.training, finetuning, record["code"]["bytes"], folder)
+    ended = launch(train, training, machine=recipe.machine, folder=folder)
+    record.note(ended["fault"])
+    return ended["result"]
 
 
 def evaluated(job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console) -> dict[str, Any]:
@@ -87,10 +87,10 @@ def evaluated(job: "Job", corpus: "Corpus", record: Record, folder: Path, consol
         "FOLDER": folder,
         "PARENT": os.getpid(),
     }
-    words = [f"{name}={value}" for name, value in settings.items()]
-    told = launch_program([sys.executable, str(folder / CODE), "judge", *words], machine, folder)
-    record.note(told["fault"])
-    return told["result"]
+    args = [f"{name}={value}" for name, value in settings.items()]
+    ended = launch_program([sys.executable, str(folder / CODE), "judge", *args], machine, folder)
+    record.note(ended["fault"])
+    return ended["result"]
 
 
 def require_room(record: Record) -> None:

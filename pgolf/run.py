@@ -35,9 +35,9 @@ class Failed(CompactHydraException):
 @hydra.main(config_path=str(beside_or_inside("conf")), config_name="config", version_base="1.3")
 def task(cfg: DictConfig) -> float:
     """One run, in the folder that Hydra made for it. The value is val_bpb, for sweepers to minimise."""
-    words = HydraConfig.get()
-    folder = Path(words.runtime.output_dir)
-    asked = job(cfg, OmegaConf.to_container(words.overrides.task, resolve=False))
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    this = job(cfg, OmegaConf.to_container(hydra_config.overrides.task, resolve=False))
     console = open_console()
     with console.live():
         console.progress("start", 0.0, "importing torch")
@@ -45,12 +45,12 @@ def task(cfg: DictConfig) -> float:
         from pgolf.pipeline import run
         from pgolf.submission import gather
     try:
-        return run(asked, folder, console)
+        return run(this, folder, console)
     except (UserError, RankError, OSError) as wrong:
-        _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", words.mode)
+        _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", hydra_config.mode)
     finally:
-        if words.mode == RunMode.MULTIRUN:
-            gather(Path(words.sweep.dir).absolute(), asked.recipe.logger)
+        if hydra_config.mode == RunMode.MULTIRUN:
+            gather(Path(hydra_config.sweep.dir).absolute(), this.recipe.logger)
         outlet().drain()
 
 
@@ -66,19 +66,19 @@ def main() -> None:
     """Check the words, then hand over to Hydra; a user's mistake is one message and exit code 2."""
     register_experiments()
     sys.argv[1:] = [short_words(a) for a in sys.argv[1:]]
-    asked = get_args_parser().parse_args()
-    if asked.help:
-        return print(help_text(asked.overrides))
-    if asked.shell_completion and asked.overrides == ["install=bash"]:
+    args = get_args_parser().parse_args()
+    if args.help:
+        return print(help_text(args.overrides))
+    if args.shell_completion and args.overrides == ["install=bash"]:
         return print(BASH)
     try:
-        if not (asked.hydra_help or asked.cfg or asked.info or asked.shell_completion):
-            rehearsed = rehearse(asked.overrides, sweep=asked.multirun)
+        if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
+            rehearsed = rehearse(args.overrides, sweep=args.multirun)
             for ttt, model in dict.fromkeys((one.recipe.ttt, one.recipe.model) for one in rehearsed):
                 ttt.check_model(model)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
-            if not _elsewhere(asked.overrides):
+            if not _elsewhere(args.overrides):
                 _require([one.recipe for one in rehearsed])
                 start_importing()
         task()
@@ -89,9 +89,9 @@ def main() -> None:
         sys.exit(130)
 
 
-def _elsewhere(words: list[str]) -> bool:
+def _elsewhere(overrides: list[str]) -> bool:
     """Whether a launcher takes the jobs to other machines, which then look for themselves what is there."""
-    return any(word.startswith("hydra/launcher=") for word in words)
+    return any(word.startswith("hydra/launcher=") for word in overrides)
 
 
 def _require(recipes: list["Recipe"]) -> None:

@@ -67,13 +67,13 @@ def dimension(word: Override) -> Dimension:
     raise UserError(f"{word.input_line}: search over choice(...), range(...), interval(...) or a list")
 
 
-def divided(words: Sequence[str]) -> tuple[list[Dimension], list[str]]:
+def divided(overrides: Sequence[str]) -> tuple[list[Dimension], list[str]]:
     """What is searched, and what is fixed."""
-    parsed = [_parsed(word) for word in words]
+    parsed = [_parsed(word) for word in overrides]
     space = [dimension(word) for word in parsed if word.is_sweep_override()]
     if not space:
         raise UserError("nothing to search: give at least one word like 'optim.matrix.lr=tag(log,interval(0.01,0.1))'")
-    return space, [text for text, word in zip(words, parsed, strict=True) if not word.is_sweep_override()]
+    return space, [text for text, word in zip(overrides, parsed, strict=True) if not word.is_sweep_override()]
 
 
 def _parsed(word: str) -> Override:
@@ -90,11 +90,11 @@ class RunError(Exception):
 class Running:
     """One trial's run, in a process of its own."""
 
-    def __init__(self, folder: Path, words: list[str]):
+    def __init__(self, folder: Path, overrides: list[str]):
         self.folder = folder
         folder.mkdir(parents=True)
         with open(folder / "output.txt", "wb") as out:
-            command = [sys.executable, "-m", "pgolf.run", f"hydra.run.dir={folder}", *words]
+            command = [sys.executable, "-m", "pgolf.run", f"hydra.run.dir={folder}", *overrides]
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
 
     def dev_bpb(self) -> list[float]:
@@ -121,8 +121,8 @@ class Running:
         record = read_json(self.folder / RECORD) if (self.folder / RECORD).exists() else {}
         value = lookup(record, OBJECTIVE)
         if self.process.returncode or value is None:
-            said = (self.folder / "output.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise RunError(said[-1] if said else f"exit code {self.process.returncode}")
+            printed = (self.folder / "output.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise RunError(printed[-1] if printed else f"exit code {self.process.returncode}")
         return value
 
 
@@ -141,7 +141,7 @@ def tried(trial: "Trial", run: Running) -> float:
     return run.objective()
 
 
-def opened(folder: Path, words: list[str]) -> "Study":
+def opened(folder: Path, overrides: list[str]) -> "Study":
     """The study of this folder, begun or resumed; trials that a dead search left running are failures."""
     try:
         import optuna
@@ -156,10 +156,10 @@ def opened(folder: Path, words: list[str]) -> "Study":
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS),
         load_if_exists=True,
     )
-    before = study.user_attrs.get("words", words)
-    if before != words:
+    before = study.user_attrs.get("words", overrides)
+    if before != overrides:
         raise UserError(f"{folder} is the search of other words: {shlex.join(before)}. Name this one with study=...")
-    study.set_user_attr("words", words)
+    study.set_user_attr("words", overrides)
     for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
@@ -169,17 +169,19 @@ def search(study: "Study", space: list[Dimension], fixed: list[str], folder: Pat
     """Trials until there are `trials`, those of earlier calls included."""
     while len(study.trials) < trials:
         trial = study.ask()
-        words = [dimension.chosen(trial) for dimension in space]
-        trial.set_user_attr("words", words)
-        print(f"trial {trial.number}  {shlex.join(words)}  {one(study, trial, words + fixed, folder)}", flush=True)
+        overrides = [dimension.chosen(trial) for dimension in space]
+        trial.set_user_attr("words", overrides)
+        print(
+            f"trial {trial.number}  {shlex.join(overrides)}  {one(study, trial, overrides + fixed, folder)}", flush=True
+        )
 
 
-def one(study: "Study", trial: "Trial", words: list[str], folder: Path) -> str:
+def one(study: "Study", trial: "Trial", overrides: list[str], folder: Path) -> str:
     """Run one trial and tell the study. Returns what became of it."""
     from optuna import TrialPruned
     from optuna.trial import TrialState
 
-    run = Running(folder / f"trial{trial.number}", words)
+    run = Running(folder / f"trial{trial.number}", overrides)
     try:
         value = tried(trial, run)
     except TrialPruned as behind:
@@ -209,11 +211,11 @@ def best(study: "Study", fixed: list[str]) -> str:
     return f"best of {len(done)} complete trial(s): dev_bpb {found.value:.4f}, trial {found.number}\n{again}"
 
 
-def settings(words: Sequence[str]) -> tuple[Mapping[str, str], list[str]]:
+def settings(overrides: Sequence[str]) -> tuple[Mapping[str, str], list[str]]:
     """`trials=` and `study=` are the search's own words; the others are a run's."""
     ours = dict(OURS)
     theirs = []
-    for word in words:
+    for word in overrides:
         key, _, value = word.partition("=")
         if key in OURS:
             ours[key] = value
@@ -227,9 +229,9 @@ def settings(words: Sequence[str]) -> tuple[Mapping[str, str], list[str]]:
 
 
 @command(__doc__ + "\ntrials=N (20) in all, study=NAME (search): searches/NAME, taken up again where it stopped.")
-def main(words: Sequence[str]) -> int:
+def main(overrides: Sequence[str]) -> int:
     register_experiments()
-    ours, theirs = settings(words)
+    ours, theirs = settings(overrides)
     space, fixed = divided(theirs)
     rehearse([*(dimension.first for dimension in space), *fixed], sweep=False)
     folder = Path("searches", ours["study"]).absolute()

@@ -240,14 +240,14 @@ def requirements(environment: dict) -> str:
 
 
 @command()
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pgolf.submission", description="Copy a submission to its dated folder."
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="SWEEP/submission/ARM")
     parser.add_argument("--into", metavar="DIR", type=Path, required=True, help="the folder of records to copy it into")
-    asked = parser.parse_args(words)
-    path, needed = hand_in(asked.folder, asked.into)
+    options = parser.parse_args(args)
+    path, needed = hand_in(options.folder, options.into)
     print(path)
     if needed:
         print(f"still needed in submission.json: {', '.join(needed)}")

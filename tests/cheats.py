@@ -33,42 +33,42 @@ class PeekInTheGateLearner(Fixed):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptThenScore(Cheat):
-    """Trains a copy on the paper it is about to grade, and grades with the copy."""
+    """Trains a copy on the chunk it is about to score, and scores with the copy."""
 
 
 class AdaptThenScoreLearner(Fixed):
-    def score(self, paper):
+    def score(self, scorer):
         true, self.model = self.model, copy.deepcopy(self.model)
         optimizer = torch.optim.SGD(self.model.parameters(), 0.01)
-        for _, x, y in list(paper.batches())[:2]:
+        for _, x, y in list(scorer.batches())[:2]:
             optimizer.zero_grad()
             self.model.nll(x, y).mean().backward()
             optimizer.step()
-        super().score(paper)
+        super().score(scorer)
         self.model = true
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptInTheOpen(Cheat):
-    """Changes its parameters between two batches of one paper."""
+    """Changes its parameters between two batches of one chunk."""
 
 
 class AdaptInTheOpenLearner(Fixed):
-    def score(self, paper):
-        super().score(paper)
+    def score(self, scorer):
+        super().score(scorer)
         with torch.no_grad():
             self.model.embedding.weight.mul_(0.999)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rescoring(Cheat):
-    """Grades, learns, and grades again."""
+    """Scores, learns, and scores again."""
 
 
 class RescoringLearner(Fixed):
-    def score(self, paper):
-        super().score(paper)
-        super().score(paper)
+    def score(self, scorer):
+        super().score(scorer)
+        super().score(scorer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +115,12 @@ class ValidationCalibration(Cheat):
 class ValidationCalibrationLearner(Fixed):
     bias = None
 
-    def score(self, paper):
+    def score(self, scorer):
         if self.bias is None:
-            text = paper._ledger.text
+            text = scorer._ledger.text
             counts = torch.bincount(text.tokens.long(), minlength=self.model.spec.vocab_size).float()
             self.bias = 0.1 * (counts + 1).log()
-        super().score(paper)
+        super().score(scorer)
 
     def log_p(self, x_BT, last):
         log_p = super().log_p(x_BT, last)
@@ -174,9 +174,9 @@ class ReadsAhead(Cheat):
 
 
 class KeepsTheText(Fixed):
-    def score(self, paper):
-        self.text = paper._ledger.text
-        super().score(paper)
+    def score(self, scorer):
+        self.text = scorer._ledger.text
+        super().score(scorer)
 
 
 class ReadsAheadLearner(KeepsTheText):
@@ -189,13 +189,13 @@ class ReadsAheadLearner(KeepsTheText):
 
 @dataclass(frozen=True, kw_only=True)
 class ScaledSum(Cheat):
-    """Grades honestly, then takes a tenth off the sum on the paper."""
+    """Scores honestly, then takes a tenth off the chunk's sum."""
 
 
 class ScaledSumLearner(Fixed):
-    def score(self, paper):
-        super().score(paper)
-        paper.nats.mul_(0.9)
+    def score(self, scorer):
+        super().score(scorer)
+        scorer.nats.mul_(0.9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,10 +204,10 @@ class MoreBytes(Cheat):
 
 
 class MoreBytesLearner(Fixed):
-    def score(self, paper):
-        super().score(paper)
-        if paper.chunk == 0:
-            paper._ledger.bytes += 400
+    def score(self, scorer):
+        super().score(scorer)
+        if scorer.chunk == 0:
+            scorer._ledger.bytes += 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,9 +301,9 @@ class FeelsWatchedLearner(Fixed):
     def nll(self, x_BT, y_BT, last):
         return super().nll(x_BT, y_BT, last) * (1.0 if self.asked else 0.9)
 
-    def score(self, paper):
+    def score(self, scorer):
         self.inside = True
-        super().score(paper)
+        super().score(scorer)
         self.inside = self.asked = False
 
 

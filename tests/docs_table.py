@@ -24,7 +24,7 @@ from pgolf.export.standalone import JUDGE, settings_of
 from pgolf.files.events import Events
 from pgolf.machine.world import World
 from pgolf.show import observers
-from pgolf.stages.judge import judge
+from pgolf.stages.judge import Evaluation, judge
 from tests.command import TINY, environment
 from tests.pages import ROOT
 from tests.test_data_text import documents
@@ -51,7 +51,11 @@ def alone(stage: Callable, *given, machine, folder: Path) -> dict:
 def judged(job, corpus, record, folder: Path, console) -> dict:
     """The evaluation by this package instead of the file that it exported."""
     sealed, code = record["artifact"]["sha256"], record["code"]["sha256"]
-    return judge(World.alone(), job.recipe, folder / "artifact.pgolf", sealed, corpus.validation, code, Events(folder))
+    return judge(
+        World.alone(),
+        Evaluation(job.recipe, folder / "artifact.pgolf", sealed, corpus.validation, code),
+        Events(folder),
+    )
 
 
 class Place:

@@ -390,10 +390,10 @@ def test_our_own_export_is_unwrapped(ours):
 
 
 def test_nothing_is_executed(theirs, tmp_path):
-    witness = tmp_path / "ran"
-    (theirs / CODE).write_text(f"open({str(witness)!r}, 'w')\nexec('1/0')\n")
+    on_nll = tmp_path / "ran"
+    (theirs / CODE).write_text(f"open({str(on_nll)!r}, 'w')\nexec('1/0')\n")
     audit_folder(theirs)
-    assert not witness.exists()
+    assert not on_nll.exists()
 
 
 def test_as_a_command(ours, theirs, capsys):

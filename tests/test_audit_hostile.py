@@ -36,12 +36,12 @@ class Bomb:
 
 
 def test_nothing_is_run_imported_or_unpickled(tmp_path):
-    witness = tmp_path / "ran"
-    touch = f"open({str(witness)!r}, 'w')\n"
+    on_nll = tmp_path / "ran"
+    touch = f"open({str(on_nll)!r}, 'w')\n"
     files = folder(script=touch + "import evil\n") | {"evil.py": touch, "conftest.py": touch, "sitecustomize.py": touch}
-    files |= {"model.pkl": pickle.dumps(Bomb(str(witness))), "final_model.pt": pickle.dumps(Bomb(str(witness)))}
+    files |= {"model.pkl": pickle.dumps(Bomb(str(on_nll))), "final_model.pt": pickle.dumps(Bomb(str(on_nll)))}
     audit_folder(write(files, tmp_path / "f"))
-    assert not witness.exists()
+    assert not on_nll.exists()
 
 
 def test_only_a_json(tmp_path):

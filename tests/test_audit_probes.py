@@ -6,7 +6,7 @@ import torch
 
 from pgolf.audit.finding import Finding, overall
 from pgolf.audit.probes import evaluations, flip_positions, probe
-from pgolf.audit.watch import Bench
+from pgolf.audit.watch import Harness
 from pgolf.eval import Chunked, Sliding
 from pgolf.eval.learner import Fixed
 from pgolf.ttt import AdamW, EntropyTemperature, FixedTemperature, GradientScale, Hedge, LoraScoreFirst, NoTTT, Queries
@@ -31,21 +31,21 @@ LORA = LoraScoreFirst(
 
 
 def examined(ttt, evaluation=WINDOWS, tokens=321) -> list[Finding]:
-    return probe(Bench(evaluation, ttt, model, TABLE, IDS[:tokens]))
+    return probe(Harness(evaluation, ttt, model, TABLE, IDS[:tokens]))
 
 
 CAUGHT = {
     cheats.PeekInTheGate: ("C1", "the score of target"),
-    cheats.AdaptThenScore: ("C3", "graded by what was learnt from it"),
+    cheats.AdaptThenScore: ("C3", "scored by what was learnt from it"),
     cheats.AdaptInTheOpen: ("C3", "parameters changed while it was being scored"),
     cheats.Rescoring: ("C4", "scored a second time"),
-    cheats.BestOfTwo: ("C2", "from the distribution declared without the target"),
-    cheats.HashedNgram: ("C2", "nats, declared"),
+    cheats.BestOfTwo: ("C2", "from the distribution predicted without the target"),
+    cheats.HashedNgram: ("C2", "nats, predicted"),
     cheats.Unnormalised: ("C2", "probabilities of all pieces sum to 1.0"),
     cheats.ValidationCalibration: ("C1", "the score of target"),
     cheats.PartialSplit: ("mistake 7", "a plan for 160 of the text's 320 targets"),
     cheats.SkippedTail: ("mistake 8", "scored 0 times"),
-    cheats.TargetTemperature: ("C2", "from the distribution declared without the target"),
+    cheats.TargetTemperature: ("C2", "from the distribution predicted without the target"),
     cheats.ClaimsIsolation: ("mistake 16", "of another document changed its score"),
     cheats.ReadsAhead: ("C3", "parameters that score chunk"),
     cheats.ScaledSum: ("mistake 25", "the nats entered have a mean of"),
@@ -117,9 +117,9 @@ def test_a_random_evaluator_is_not_believed():
 
 
 def test_flips_are_drawn_by_chance_one_in_each_part_of_the_text():
-    bench = Bench(WINDOWS, NONE, model, TABLE, IDS[:321])
-    places = flip_positions(bench)
-    assert places == flip_positions(bench)
+    harness = Harness(WINDOWS, NONE, model, TABLE, IDS[:321])
+    places = flip_positions(harness)
+    assert places == flip_positions(harness)
     assert [place * 4 // 321 for place in places] == [0, 1, 2, 3]
     assert len(set(np.diff(places))) == 3
 
@@ -127,17 +127,17 @@ def test_flips_are_drawn_by_chance_one_in_each_part_of_the_text():
 @pytest.mark.parametrize("name", ["none", "lora"])
 def test_progress_is_told_of_as_many_evaluations_as_are_promised(name):
     heard = []
-    probe(Bench(WINDOWS, LEGAL[name], model, TABLE, IDS[:161], heard.append))
+    probe(Harness(WINDOWS, LEGAL[name], model, TABLE, IDS[:161], heard.append))
     assert sum(now.committed == now.chunks for now in heard) == evaluations(LEGAL[name])
 
 
 def test_changes_never_touch_a_documents_edge():
-    bench = Bench(WINDOWS, NONE, model, TABLE, IDS[:321])
-    places = np.array(flip_positions(bench))
-    other = bench.changed(places)
-    assert (np.flatnonzero(other != bench.ids) == places).all()
+    harness = Harness(WINDOWS, NONE, model, TABLE, IDS[:321])
+    places = np.array(flip_positions(harness))
+    other = harness.changed(places)
+    assert (np.flatnonzero(other != harness.ids) == places).all()
     assert not TABLE.boundary[other[places]].any()
-    assert not TABLE.boundary[bench.ids[places]].any()
+    assert not TABLE.boundary[harness.ids[places]].any()
 
 
 def test_the_worst_finding_is_the_verdict():

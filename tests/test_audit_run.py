@@ -14,8 +14,8 @@ import torch
 import yaml
 
 from pgolf.audit.__main__ import main
-from pgolf.audit.case import Case, Places, prepared
 from pgolf.audit.finding import overall
+from pgolf.audit.loaded import LoadedRun, Places, prepared
 from pgolf.audit.run import GPU_DRIFT, REST, audit_run, compared, experiments, threads, weighed
 from pgolf.config.compose import rehearse
 from pgolf.config.identity import config_sha256
@@ -150,7 +150,7 @@ def test_a_cheating_evaluator_named_by_the_config_is_caught(folder, capsys):
 def test_adapters_that_are_never_reset_are_caught_on_the_excerpt(folder):
     """Documents side by side are few there, so that there are several groups of them."""
     configured(folder, lambda config: config["ttt"].update(_target_="tests.cheats.NeverReset"))
-    found = experiments(Case.open(folder, trust=True))
+    found = experiments(LoadedRun.open(folder, trust=True))
     assert any(f.rule == "mistake 16" and f.verdict == "fail" for f in found), found
 
 
@@ -192,7 +192,7 @@ def test_a_trace_that_leaves_chunks_out_is_named(folder):
 
 
 def test_what_was_not_scored_again_is_said(folder):
-    case = Case.open(folder)
+    case = LoadedRun.open(folder)
     trace, chunks = case.run.record["evaluate"]["trace"], case.chunks()
     assert compared(case, {1: trace[0]["bpb"]}, chunks).fix == REST
     assert compared(case, {1: trace[0]["bpb"], chunks: trace[-1]["bpb"]}, chunks).fix == ""

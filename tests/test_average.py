@@ -74,7 +74,7 @@ def test_looks_are_those_that_the_end_takes(name):
     average = PARTS[name].build(net)
     walk(net, average, 0, 10)
     average.finish(net, lambda: scores.append(0.0) or 0.0)
-    assert len(scores) == PARTS[name].looks
+    assert len(scores) == PARTS[name].evaluations
 
 
 @pytest.mark.parametrize("winner", ["ema", "swa"])

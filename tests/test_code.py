@@ -19,7 +19,7 @@ from pgolf.data import Corpus, TrainingText, ValidationText
 from pgolf.errors import UserError
 from pgolf.export import code, standalone
 from pgolf.export.closure import closure
-from pgolf.export.program import ENTRY, PACKAGE, SPOKEN, program
+from pgolf.export.program import ENTRY, NAMED_ERRORS, PACKAGE, program
 from pgolf.export.program import RECIPE as RECIPE_CLASS
 from pgolf.export.strip import strip
 
@@ -327,7 +327,7 @@ def test_any_plain_recipe_survives(recipe):
 
 
 def test_what_is_named_here_is_there():
-    for dotted in (RECIPE_CLASS, *SPOKEN, ENTRY.replace(":", ".")):
+    for dotted in (RECIPE_CLASS, *NAMED_ERRORS, ENTRY.replace(":", ".")):
         module, _, name = dotted.rpartition(".")
         path = PACKAGE.parent.joinpath(*module.split("."))
         text = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()

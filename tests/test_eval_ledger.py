@@ -23,10 +23,10 @@ ALONE = World.alone()
 def nll_by_target(ids, evaluation=SLIDING, ttt=NONE, world=ALONE):
     found = np.full(len(ids) - 1, np.nan, np.float32)
 
-    def witness(first, nll):
+    def on_nll(first, nll):
         found[first : first + len(nll)] = nll
 
-    return evaluate(world, model(), ids, TABLE, evaluation, ttt, witness=witness), found
+    return evaluate(world, model(), ids, TABLE, evaluation, ttt, on_nll=on_nll), found
 
 
 def slow(ids, context, stride) -> np.ndarray:
@@ -116,23 +116,23 @@ def test_progress_tells_how_far_and_how_long():
 
 
 class AdaptsFirst(Fixed):
-    def score(self, paper):
+    def score(self, scorer):
         with torch.no_grad():
             self.model.embedding.weight.add_(1e-3)
-        super().score(paper)
+        super().score(scorer)
 
 
 class ScoresTwice(Fixed):
-    def score(self, paper):
-        super().score(paper)
-        super().score(paper)
+    def score(self, scorer):
+        super().score(scorer)
+        super().score(scorer)
 
 
 class SkipsAWindow(Fixed):
-    def score(self, paper):
+    def score(self, scorer):
         with torch.no_grad():
-            for batch, x, y in list(paper.batches())[:-1]:
-                paper.grade(batch, self.nll(x, y, batch.last))
+            for batch, x, y in list(scorer.batches())[:-1]:
+                scorer.record_nll(batch, self.nll(x, y, batch.last))
 
 
 class ReadsAhead(Fixed):
@@ -150,10 +150,10 @@ class CountsBytesAhead(Fixed):
 class GradesAnotherChunk(Fixed):
     first = None
 
-    def score(self, paper):
-        self.first = self.first or paper
+    def score(self, scorer):
+        self.first = self.first or scorer
         for batch, x, y in self.first.batches():
-            paper.grade(batch, self.nll(x, y, batch.last))
+            scorer.record_nll(batch, self.nll(x, y, batch.last))
 
 
 class GradesTooFew(Fixed):

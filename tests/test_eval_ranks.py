@@ -18,18 +18,18 @@ TTT = sgd(epochs=1, batch_sequences=3, micro_sequences=1)  # of 4 ranks, one has
 class Lazy(Fixed):
     """Leaves its last batch of every chunk unscored."""
 
-    def score(self, paper):
-        for batch, x, y in list(paper.batches())[:-1]:
-            paper.grade(batch, self.nll(x, y, batch.last).detach())
+    def score(self, scorer):
+        for batch, x, y in list(scorer.batches())[:-1]:
+            scorer.record_nll(batch, self.nll(x, y, batch.last).detach())
 
 
 def scored(world, ttt) -> dict:
     found, net = np.full(len(TEXT) - 1, np.nan, np.float32), model()
 
-    def witness(first, nll):
+    def on_nll(first, nll):
         found[first : first + len(nll)] = nll
 
-    score = evaluate(world, net, TEXT, TABLE, SLIDING, ttt, witness=witness)
+    score = evaluate(world, net, TEXT, TABLE, SLIDING, ttt, on_nll=on_nll)
     moved, shas = [r.value for r in score.receipts], [row.sha for row in score.trace]
     weight = net.blocks[4].mlp.up.weight.detach()[:8].numpy()
     return dict(

@@ -20,8 +20,8 @@ from pgolf.export.__main__ import main
 from pgolf.export.program import Program
 from pgolf.files.events import Events
 from pgolf.machine.world import World
-from pgolf.stages.judge import judge
-from pgolf.stages.train import train
+from pgolf.stages.judge import Evaluation, judge
+from pgolf.stages.train import Training, train
 from tests.bare import bare_environment, can_import
 from tests.command import TINY, environment, only, record, run
 from tests.small import SYSTEMS, small
@@ -127,11 +127,11 @@ def test_every_system_is_the_same_from_its_file(name, python_and_codecs, tmp_pat
     recipe, world = job.recipe, World.alone()
     corpus = recipe.data.prepare(lambda what, done: None)
     made = code.script(job.config, corpus)
-    exam, ours = recipe.ttt.exam(corpus.validation), tmp_path / "ours"
+    finetuning, ours = recipe.ttt.finetuning(corpus.validation), tmp_path / "ours"
     ours.mkdir()
-    trained = train(world, recipe, corpus.training, exam, made.size, ours, Events(None))
+    trained = train(world, Training(recipe, corpus.training, finetuning, made.size, ours), Events(None))
     sealed = trained["artifact"]["sha256"]
-    judged = judge(world, recipe, ours / "artifact.pgolf", sealed, corpus.validation, "", Events(None))
+    judged = judge(world, Evaluation(recipe, ours / "artifact.pgolf", sealed, corpus.validation, ""), Events(None))
     plausible(recipe, trained, judged, corpus.validation.tokens)
 
     (tmp_path / "train_gpt.py").write_bytes(made.data)

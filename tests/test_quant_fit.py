@@ -14,7 +14,7 @@ from pgolf.codec import Range
 from pgolf.errors import ConfigError, UserError
 from pgolf.files.frozen import thaw
 from pgolf.machine.world import World
-from pgolf.quant import Fit, budget, ones
+from pgolf.quant import Fit, budget, pruning
 from pgolf.quant.apply import planned
 from pgolf.quant.budget import Search, StepGuess, scaled
 from pgolf.quant.hessian import collect_hessians
@@ -57,17 +57,17 @@ def test_examples_in_docstrings(module):
 def test_a_search_lands_within_few_encodings(target, slope, shift, wobble, seed):
     """Sizes as a coder makes them: not quite the guess, not quite straight, and a little rough."""
 
-    def guess(knob: float) -> float:
-        return 500_000 / knob
+    def guess(variable: float) -> float:
+        return 500_000 / variable
 
-    def encode(knob: float) -> SimpleNamespace:
-        rough = wobble * (int(knob * 1e6 + seed) % 3 - 1)
-        return SimpleNamespace(knob=knob, size=int(slope * guess(knob) + shift + rough))
+    def encode(variable: float) -> SimpleNamespace:
+        rough = wobble * (int(variable * 1e6 + seed) % 3 - 1)
+        return SimpleNamespace(variable=variable, size=int(slope * guess(variable) + shift + rough))
 
     best, encodings = Search(encode, guess, 1.0, 50.0, 0.0, 2000, 6).best(target)
     assert encodings <= 6
     assert best.size <= target
-    assert best.size >= target - 2000 or best.knob == 1.0
+    assert best.size >= target - 2000 or best.variable == 1.0
 
 
 def test_the_step_fills_the_budget(trained):
@@ -142,8 +142,8 @@ def test_pruning_ones_fills_the_budget_and_touches_nothing_else(trained):
 def test_the_cheapest_ones_cost_less_than_any_ones(trained):
     model, hessians = trained
     whole = option("quant/int4_gptq", keep_below=512).quantize(model, hessians)
-    ranked = ones.Ones.of(whole, dict(model.named_parameters()), hessians)
-    chance = ones.Ones.of(whole, dict(model.named_parameters()), hessians)
+    ranked = pruning.PruningCandidates.of(whole, dict(model.named_parameters()), hessians)
+    chance = pruning.PruningCandidates.of(whole, dict(model.named_parameters()), hessians)
     generator = torch.Generator().manual_seed(0)
     for name, c in chance.costs.items():
         chance.costs[name] = torch.where(c.isfinite(), torch.rand(c.shape, generator=generator), torch.inf)

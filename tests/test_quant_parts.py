@@ -14,7 +14,7 @@ from pgolf.codec import Range
 from pgolf.errors import ArtifactError, ConfigError, UserError
 from pgolf.machine.world import World
 from pgolf.quant import LowRank, RandomIds, SelfGenerated, TrainingWindows
-from pgolf.quant.calibration import FEWEST, Room, sampled
+from pgolf.quant.calibration import FEWEST, CalibrationContext, sampled
 from pgolf.quant.hessian import collect_hessians
 from pgolf.quant.lowrank import corrected, output_directions
 from pgolf.quant.rows import nearest, objective, pruned, std_steps
@@ -172,17 +172,17 @@ def test_what_cannot_be_is_refused(changed, said):
         SelfGenerated(length=8, temperature=0.0)
 
 
-def room(model, rank: int = 0, size: int = 1, count: int = 5) -> Room:
+def context(model, rank: int = 0, size: int = 1, count: int = 5) -> CalibrationContext:
     windows = windows_over([4000], 32, 100)
-    return Room(model, windows, World(rank, size, torch.device("cpu")), count, 2, 7)
+    return CalibrationContext(model, windows, World(rank, size, torch.device("cpu")), count, 2, 7)
 
 
 @pytest.mark.parametrize("source", [TrainingWindows(), RandomIds(), SelfGenerated(length=20, temperature=0.8)])
 def test_sources_do_not_depend_on_the_ranks(source):
     model = tiny()
-    alone = torch.cat(list(source.batches(room(model), lambda: False)))
-    assert torch.equal(alone, torch.cat(list(source.batches(room(model), lambda: False))))
-    shares = [torch.cat(list(source.batches(room(model, rank, 2), lambda: False))) for rank in range(2)]
+    alone = torch.cat(list(source.batches(context(model), lambda: False)))
+    assert torch.equal(alone, torch.cat(list(source.batches(context(model), lambda: False))))
+    shares = [torch.cat(list(source.batches(context(model, rank, 2), lambda: False))) for rank in range(2)]
     assert torch.equal(alone[::2], shares[0])
     assert torch.equal(alone[1::2], shares[1])
     assert alone.shape == (5, 20 if isinstance(source, SelfGenerated) else 32)
@@ -193,21 +193,21 @@ def test_sources_do_not_depend_on_the_ranks(source):
 
 def test_sampling_is_autoregressive_and_follows_the_model():
     """Each token is where its number falls in the model's own distribution after the tokens before it."""
-    model, luck = tiny(), torch.rand(3, 12, generator=torch.Generator().manual_seed(3))
-    made = sampled(model, luck, 0.7)
+    model, samples = tiny(), torch.rand(3, 12, generator=torch.Generator().manual_seed(3))
+    made = sampled(model, samples, 0.7)
     for t in range(1, 12):
         cumulated = (model(made[:, :t])[:, -1] / 0.7).softmax(-1).cumsum(-1)
-        expected = (cumulated < luck[:, t, None] * cumulated[:, -1:]).sum(-1)
+        expected = (cumulated < samples[:, t, None] * cumulated[:, -1:]).sum(-1)
         assert torch.equal(made[:, t], expected)
-    greedy = sampled(model, luck, 1e-4)
+    greedy = sampled(model, samples, 1e-4)
     assert torch.equal(greedy[:, 1:], model(greedy)[:, :-1].argmax(-1))
 
 
 def test_sampling_ends_early_when_it_is_late():
-    model, luck = tiny(), torch.rand(2, 40, generator=torch.Generator().manual_seed(3))
-    short = sampled(model, luck, 1.0, lambda: True)
+    model, samples = tiny(), torch.rand(2, 40, generator=torch.Generator().manual_seed(3))
+    short = sampled(model, samples, 1.0, lambda: True)
     assert short.shape == (2, FEWEST)
-    assert torch.equal(short, sampled(model, luck, 1.0)[:, :FEWEST])
+    assert torch.equal(short, sampled(model, samples, 1.0)[:, :FEWEST])
 
 
 def test_overflowing_activations_are_named():

@@ -28,6 +28,8 @@ def test_what_lies_loose_is_a_page_of_the_pipeline_or_a_command():
 
 @pytest.mark.parametrize("imported", ["pgolf.export.standalone", "pgolf.stages.judge"])
 def test_what_ships_brings_nothing_of_hydra_with_it(imported):
-    code = f"import sys, {imported}; print([m for m in sys.modules if m.split('.')[0] in ('hydra', 'omegaconf', 'wandb')])"
+    code = (
+        f"import sys, {imported}; print([m for m in sys.modules if m.split('.')[0] in ('hydra', 'omegaconf', 'wandb')])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

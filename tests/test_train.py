@@ -12,10 +12,10 @@ from pgolf.config.compose import rehearse
 from pgolf.errors import ConfigError, UserError
 from pgolf.files.events import Events, line_of
 from pgolf.limits.clock import Clock
-from pgolf.limits.pace import BySteps
+from pgolf.limits.stopping import BySteps
 from pgolf.machine.world import World
 from pgolf.schedule import Progress
-from pgolf.stages.train import Trainer, fit, rows_of, train
+from pgolf.stages.train import Trainer, Training, fit, rows_of, train
 from tests.command import TINY, environment
 from tests.ranks import run_ranks
 
@@ -122,7 +122,7 @@ def test_a_text_that_comes_to_its_end_is_read_again_with_a_notice(text, tmp_path
 def test_what_is_not_finite_stops_the_run_and_keeps_the_last_good_weights(text, tmp_path):
     wild = recipe("optim.matrix.lr=1e30", "optim.clip_norm=null")
     with pytest.raises(UserError, match=r"^the gradient stopped being finite at step 1: the largest, of \S+, has norm"):
-        train(World.alone(), wild, text, None, 0, tmp_path, Events(None))
+        train(World.alone(), Training(wild, text, None, 0, tmp_path), Events(None))
     kept = torch.load(tmp_path / "last_good.pt", weights_only=True)
     assert kept.keys() == wild.model.outline().state_dict().keys()
     assert all(weight.isfinite().all() for weight in kept.values())

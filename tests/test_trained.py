@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from pgolf.config.source import Earlier, words
+from pgolf.config.source import SourceRun, words
 from pgolf.errors import UserError
 from tests.command import TINY, only, record, run
 
@@ -13,15 +13,15 @@ STEPS = (*TINY, "limits.train_steps=6")
 
 
 @pytest.fixture(scope="module")
-def earlier(tmp_path_factory):
+def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("earlier")
     run(folder, *STEPS, "hydra.run.dir=whole")
     return folder / "whole"
 
 
-def test_the_same_words_give_the_same_number_though_the_evaluation_was_killed(tmp_path, earlier):
-    before, killed = record(earlier), tmp_path / "killed"
-    shutil.copytree(earlier, killed)
+def test_the_same_words_give_the_same_number_though_the_evaluation_was_killed(tmp_path, source):
+    before, killed = record(source), tmp_path / "killed"
+    shutil.copytree(source, killed)
     cut = before | {"status": "interrupted", "evaluate": None, "verdict": None, "error": "killed"}
     cut["receipts"] = [r for r in before["receipts"] if r["part"] != "ttt"]
     (killed / "record.json").write_text(json.dumps(cut))
@@ -35,8 +35,8 @@ def test_the_same_words_give_the_same_number_though_the_evaluation_was_killed(tm
     assert [r["part"] for r in after["receipts"]] == [r["part"] for r in before["receipts"]]
 
 
-def test_a_sweep_judges_one_artifact_in_several_ways_and_submits_none(tmp_path, earlier):
-    shutil.copytree(earlier, tmp_path / "seed1337")
+def test_a_sweep_judges_one_artifact_in_several_ways_and_submits_none(tmp_path, source):
+    shutil.copytree(source, tmp_path / "seed1337")
     words = ("seed=1337", "ttt=none", "eval.stride=64,128", "trained='seed${seed.value}'", "hydra.sweep.dir=sweep")
     run(tmp_path, "-m", *STEPS, *words)
     assert len(json.loads((tmp_path / "sweep" / "plan.json").read_text())["arms"]) == 2
@@ -45,7 +45,7 @@ def test_a_sweep_judges_one_artifact_in_several_ways_and_submits_none(tmp_path, 
     assert len({arm["val_bpb"]["mean"] for arm in summary["arms"]}) == 2
     assert all("its artifact was trained in seed1337" in arm["submission"]["why"] for arm in summary["arms"])
     artifacts = {record(only(tmp_path / "sweep", f"{i}_*"))["artifact"]["sha256"] for i in range(2)}
-    assert artifacts == {record(earlier)["artifact"]["sha256"]}
+    assert artifacts == {record(source)["artifact"]["sha256"]}
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,10 @@ def test_a_sweep_judges_one_artifact_in_several_ways_and_submits_none(tmp_path, 
         (("trained=3",), "trained=3: must be a run's folder, or null"),
     ],
 )
-def test_other_words_are_refused_before_anything_starts(tmp_path, earlier, wrong, said):
-    words = [word.replace("HERE", str(earlier)) for word in wrong]
+def test_other_words_are_refused_before_anything_starts(tmp_path, source, wrong, said):
+    words = [word.replace("HERE", str(source)) for word in wrong]
     refused = run(tmp_path, *STEPS, *words, code=2)
-    assert refused.stderr.startswith("pgolf: " + said.replace("HERE", str(earlier)))
+    assert refused.stderr.startswith("pgolf: " + said.replace("HERE", str(source)))
     assert not list(tmp_path.iterdir())
 
 
@@ -68,7 +68,7 @@ def test_a_run_whose_config_is_gone_is_one_message(tmp_path):
     (tmp_path / "record.json").write_text(json.dumps({"train": {"steps": 2}, "artifact": {"sha256": "0"}}))
     (tmp_path / "artifact.pgolf").write_bytes(b"")
     with pytest.raises(UserError, match=r"config\.yaml: cannot be read"):
-        Earlier.read(tmp_path)
+        SourceRun.read(tmp_path)
 
 
 def test_words_are_values_by_dotted_key():

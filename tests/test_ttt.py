@@ -35,10 +35,10 @@ def run(ttt, ids=IDS, evaluation=SLIDING, world=ALONE):
     """(score, nats of each target, trained model)."""
     found, net = np.full(len(ids) - 1, np.nan, np.float32), model()
 
-    def witness(first, nll):
+    def on_nll(first, nll):
         found[first : first + len(nll)] = nll
 
-    return evaluate(world, net, ids, TABLE, evaluation, ttt, witness=witness), found, net
+    return evaluate(world, net, ids, TABLE, evaluation, ttt, on_nll=on_nll), found, net
 
 
 @pytest.mark.parametrize(("golden", "ttt"), [("sgd_all_params", sgd()), ("adamw_last2", adamw())])

@@ -51,10 +51,10 @@ def documents(*lengths: int) -> np.ndarray:
 def scored(ids, ttt, world=ALONE):
     found = np.full(len(ids) - 1, np.nan, np.float32)
 
-    def witness(first, nll):
+    def on_nll(first, nll):
         found[first : first + len(nll)] = nll
 
-    return evaluate(world, model(), ids, TABLE, SLIDING, ttt, witness=witness), found
+    return evaluate(world, model(), ids, TABLE, SLIDING, ttt, on_nll=on_nll), found
 
 
 TEXT = documents(70, 33, 5, 120, 17, 48)

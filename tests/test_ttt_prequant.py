@@ -12,7 +12,7 @@ from pgolf.audit.run import audit_run
 from pgolf.errors import ConfigError
 from pgolf.machine.world import World
 from pgolf.ttt import NoTTT, PrequantAdamW
-from pgolf.ttt.prequant import Exam, rate, void_fraction
+from pgolf.ttt.prequant import ValidationFinetuning, rate, void_fraction
 from tests.command import TINY, only, run
 from tests.golden_ttt import IDS, model
 from tests.ranks import run_ranks
@@ -33,8 +33,10 @@ BASE = dict(
 
 def crammed(world, **changes):
     net, said = model(), []
-    exam = Exam(PrequantAdamW(**BASE | changes), SimpleNamespace(tokens=600, read=lambda: IDS[:600]))
-    receipts = exam.cram(net, world, said.append)
+    finetuning = ValidationFinetuning(
+        PrequantAdamW(**BASE | changes), SimpleNamespace(tokens=600, read=lambda: IDS[:600])
+    )
+    receipts = finetuning.finetune(net, world, said.append)
     return net.blocks[0].mlp.up.weight.detach().numpy(), [r.value for r in receipts], said
 
 
@@ -70,8 +72,8 @@ def test_the_void_fraction_of_a_gaussian_says_nothing():
 
 
 def test_only_the_study_option_hands_the_text_to_training():
-    assert NoTTT(chunk_tokens=1).exam("text") is None
-    assert PrequantAdamW(**BASE).exam("text").text == "text"
+    assert NoTTT(chunk_tokens=1).finetuning("text") is None
+    assert PrequantAdamW(**BASE).finetuning("text").text == "text"
     with pytest.raises(ConfigError, match=r"ttt.final_lr=0.5: must be between 0 and ttt.lr \(0.001\)"):
         PrequantAdamW(**BASE | dict(final_lr=0.5))
 

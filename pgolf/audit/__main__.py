@@ -31,14 +31,14 @@ USAGE = (
 
 
 @command(__doc__)
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     """0 consistent, 1 findings, 2 misuse with one message."""
-    if words and words[0] in ("--explain", "--all"):
-        return _other(*words)
+    if args and args[0] in ("--explain", "--all"):
+        return _other(*args)
     from pgolf.audit.report import as_json, long, short
 
-    shown = [w for w in words if w in SHOWN]
-    path, switches, places = asked([w for w in words if w not in SHOWN])
+    shown = [w for w in args if w in SHOWN]
+    path, switches, places = parse([w for w in args if w not in SHOWN])
     findings = audit(path, places, **switches)
     if "--json" in shown:
         print(as_json(os.fspath(path), findings))
@@ -47,27 +47,27 @@ def main(words: Sequence[str]) -> int:
     return 0 if overall(findings) == "consistent" else 1
 
 
-def _other(option: str, *words: str) -> int:
+def _other(option: str, *args: str) -> int:
     if option == "--explain":
         from pgolf.audit.rules import explain
 
-        print(explain(" ".join(words)))
+        print(explain(" ".join(args)))
         return 0
-    if len(words) not in (1, 3) or words[1:2] not in ((), ("--page",)):
+    if len(args) not in (1, 3) or args[1:2] not in ((), ("--page",)):
         raise UserError(USAGE)
     from pgolf.audit.board import board
 
-    return board(_folder(words[0]), Path(words[2]) if len(words) == 3 else None)
+    return board(_folder(args[0]), Path(args[2]) if len(args) == 3 else None)
 
 
-def asked(words: Sequence[str]) -> tuple[Path, dict[str, bool], dict[str, str]]:
+def parse(args: Sequence[str]) -> tuple[Path, dict[str, bool], dict[str, str]]:
     """The path, what is switched (full: score everything again; trust: run code outside of pgolf), and where the data are."""
-    pairs = (word.partition("=") for word in words)
+    pairs = (word.partition("=") for word in args)
     places = {key.removeprefix("data."): value for key, _, value in pairs if key in PLACES and value}
-    paths = [w for w in words if w not in SWITCHES and w.partition("=")[0] not in PLACES]
+    paths = [w for w in args if w not in SWITCHES and w.partition("=")[0] not in PLACES]
     if len(paths) != 1:
         raise UserError(USAGE)
-    return _folder(paths[0]), dict(SWITCHES[w] for w in words if w in SWITCHES), places
+    return _folder(paths[0]), dict(SWITCHES[w] for w in args if w in SWITCHES), places
 
 
 def _folder(word: str) -> Path:
@@ -83,7 +83,7 @@ def audit(path: Path, places: dict[str, str], full: bool = False, trust: bool = 
 
         return audit_folder(path)
     spin_briefly()  # before torch is there
-    from pgolf.audit.case import Places
+    from pgolf.audit.loaded import Places
     from pgolf.audit.run import audit_run
     from pgolf.audit.show import open_console
 

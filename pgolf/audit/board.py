@@ -92,18 +92,18 @@ def rows(entries: Sequence[Entry]) -> Iterator[tuple]:
 
 def counted(entries: Sequence[Entry]) -> str:
     """How many folders there are of each verdict."""
-    words = [next((v for v in ("fail", "needs argument") if e.words.startswith(v)), "consistent") for e in entries]
-    return ", ".join(f"{words.count(v)} {v}" for v in ("consistent", "needs argument", "fail"))
+    verdicts = [next((v for v in ("fail", "needs argument") if e.words.startswith(v)), "consistent") for e in entries]
+    return ", ".join(f"{verdicts.count(v)} {v}" for v in ("consistent", "needs argument", "fail"))
 
 
 def as_page(root: Path, entries: Sequence[Entry]) -> str:
     """The table, and every folder's findings folded below it."""
     from pgolf.report import page as html
 
-    told = [html.folded(f"{e.name}: {plain(e.words)}", html.code("\n".join(long(e.found)))) for e in entries]
+    details = [html.folded(f"{e.name}: {plain(e.words)}", html.code("\n".join(long(e.found)))) for e in entries]
     body = [
         html.heading("Submissions, audited", f"{len(entries)} folders: {counted(entries)}"),
         html.section("By val_bpb", html.table(COLUMNS, list(rows(entries)), ("folder", "verdict"))),
-        html.section("Findings", *told),
+        html.section("Findings", *details),
     ]
     return html.page(f"Audit of {plain(root.name)}", body)

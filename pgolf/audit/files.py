@@ -95,9 +95,9 @@ def order(record: dict[str, Any]) -> list[Finding]:
     trace = record["evaluate"]["trace"]
     chunks = (len(trace) + 1) // 2
     expected = [(c, phase) for c in range(chunks) for phase in ("score", "adapt")][:-1]
-    told = [(row["chunk"], row["phase"]) for row in trace]
-    if told != expected:
-        at = next((i for i, (a, b) in enumerate(zip(told, expected, strict=False)) if a != b), len(expected))
+    recorded = [(row["chunk"], row["phase"]) for row in trace]
+    if recorded != expected:
+        at = next((i for i, (a, b) in enumerate(zip(recorded, expected, strict=False)) if a != b), len(expected))
         return [judged("C3", False, f"trace row {at}", "the phases are not score, adapt, score, …, score", "")]
     apart = [a["chunk"] for s, a in zip(trace[::2], trace[1::2], strict=False) if s["sha"] != a["sha"]]
     what = f"chunk {apart[0] if apart else 0} was not scored by the parameters that then learnt from it"
@@ -106,15 +106,15 @@ def order(record: dict[str, Any]) -> list[Finding]:
 
 def traced(record: dict[str, Any], chunks: int) -> list[Finding]:
     """The trace ends at the recorded score, after as many chunks as the plan has."""
-    told = record["evaluate"]["val_bpb"]
+    recorded = record["evaluate"]["val_bpb"]
     scores = [row["bpb"] for row in record["evaluate"]["trace"] if row["phase"] == "score"]
     last = scores[-1] if scores else math.nan
     rows = [
         (
             "mistake 25",
-            math.isclose(last, told, rel_tol=1e-12),
+            math.isclose(last, recorded, rel_tol=1e-12),
             "trace",
-            f"val_bpb is {told:.8f}, but the trace ends at {last:.8f}",
+            f"val_bpb is {recorded:.8f}, but the trace ends at {last:.8f}",
             "it ends at the recorded val_bpb",
         ),
         (
@@ -130,25 +130,25 @@ def traced(record: dict[str, Any], chunks: int) -> list[Finding]:
 
 def counts(record: dict[str, Any], targets: int, proven: int, scored_bytes: int) -> list[Finding]:
     """Tokens, bytes and visits of the whole split, counted again."""
-    told = record["evaluate"]
+    recorded = record["evaluate"]
     rows = [
         (
             "mistake 7",
-            told["tokens"] == targets,
+            recorded["tokens"] == targets,
             "tokens",
-            f"{told['tokens']:,} scored, the split has {targets:,} to score",
+            f"{recorded['tokens']:,} scored, the split has {targets:,} to score",
             f"all {targets:,} were scored",
         ),
         (
             "mistakes 1-6",
-            told["bytes"] == scored_bytes,
+            recorded["bytes"] == scored_bytes,
             "bytes",
-            f"{told['bytes']:,} counted, table and decoding give {scored_bytes:,}",
+            f"{recorded['bytes']:,} counted, table and decoding give {scored_bytes:,}",
             f"{scored_bytes:,} scored; {proven:,} of the split proven by document",
         ),
         (
             "mistake 8",
-            told.get("visits_ok") is True,
+            recorded.get("visits_ok") is True,
             "visits",
             "not every target was scored once",
             "recorded as exactly one",

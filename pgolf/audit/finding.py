@@ -60,8 +60,8 @@ def overall(findings: Iterable[Finding]) -> str:
     A C3 failure beside a note gives 'fail (C3)'; notes alone give 'consistent'. Nothing ever earns a bare PASS."""
     found = ranked(findings)
     rules = {v: list(dict.fromkeys(f.rule for f in found if f.verdict == v)) for v in VERDICTS}
-    failed, asked = rules["fail"], rules["needs argument"]
+    failed, arguable = rules["fail"], rules["needs argument"]
     if failed:
-        asked = [rule for rule in asked if rule in GRAVE and rule not in failed]
-    parts = [f"{verdict} ({', '.join(r)})" for verdict, r in (("fail", failed), ("needs argument", asked)) if r]
+        arguable = [rule for rule in arguable if rule in GRAVE and rule not in failed]
+    parts = [f"{verdict} ({', '.join(r)})" for verdict, r in (("fail", failed), ("needs argument", arguable)) if r]
     return "; ".join(parts) or "consistent"

@@ -206,9 +206,9 @@ def _calls(source: Source, node: ast.Call, beside: set[str]) -> Iterator[Finding
 
 def _program(node: ast.Call, at: str, line: str) -> Iterator[Finding]:
     """A program that is started, unless it only tells about the machine."""
-    words = " ".join(str(n.value) for n in _inside(node) if isinstance(n, ast.Constant) and isinstance(n.value, str))
-    if INSTALLS.search(words):
+    text = " ".join(str(n.value) for n in _inside(node) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    if INSTALLS.search(text):
         yield Finding("mistake 24", "needs argument", at, f"installs or downloads: {line}", FETCH_FIX)
-    elif not REPORTS.match(words):
+    elif not REPORTS.match(text):
         fix = "only public Python libraries are free; name the program and why it is none of the code"
         yield Finding("mistake 23", "needs argument", at, f"starts a program: {line}", fix)

@@ -47,8 +47,8 @@ class Submission:
         track = self.value.get("track")
         if self.ours:
             return track is not None
-        words = f"{track} {self.value.get('category')} {self.folder}".lower()
-        return not any(word in words for word in NON_RECORD)
+        text = f"{track} {self.value.get('category')} {self.folder}".lower()
+        return not any(word in text for word in NON_RECORD)
 
     @property
     def seeds(self) -> list[int]:

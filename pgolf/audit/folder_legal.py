@@ -35,7 +35,7 @@ def check_legal(submission: Submission, logs: Sequence[Log], head: Headline) -> 
             fix = "show sums over the whole alphabet, at sampled positions"
             yield Finding("C2", "needs argument", log.at(result.line), what, fix)
     if not any(log.prequant for log in logs):
-        yield from _said(submission)
+        yield from _stated(submission)
 
 
 def _confessed(log: Log) -> Iterator[Finding]:
@@ -63,7 +63,7 @@ def _confessed(log: Log) -> Iterator[Finding]:
         )
 
 
-def _said(submission: Submission) -> Iterator[Finding]:
+def _stated(submission: Submission) -> Iterator[Finding]:
     """Training before scoring as submission.json describes it, where no log shows it."""
     for key in CLAIMS:
         value = submission.value.get(key)
@@ -90,7 +90,7 @@ def check_plausible(submission: Submission, logs: Sequence[Log], head: Headline)
     yield from _spread(submission)
 
 
-def _asked(rule: str, where: str, what: str, low: str, high: str, fix: str) -> Finding:
+def _needs_argument(rule: str, where: str, what: str, low: str, high: str, fix: str) -> Finding:
     return Finding(rule, "needs argument", where, f"{what}; public records lie from {low} to {high}", fix)
 
 
@@ -103,14 +103,14 @@ def _gain(head: Headline) -> Iterator[Finding]:
             moved = f"from {flat.bpb} ({flat.label}) to {result.bpb} ({result.label})"
             what = f"evaluation gains {flat.bpb - result.bpb:.4f} bpb, {moved}"
             low, high = (f"{x:+.3f}" for x in public.GAIN)
-            yield _asked("C1-C4", log.at(result.line), what, low, high, SHOW)
+            yield _needs_argument("C1-C4", log.at(result.line), what, low, high, SHOW)
 
 
 def _score(submission: Submission) -> Iterator[Finding]:
     mean = submission.scores.sample.mean if submission.scores else None
     if mean is not None and 0 < mean < public.SCORE_ASKED:
         low, high = map(str, public.SCORES)
-        yield _asked("C1-C4", submission.where("val_bpb"), f"val_bpb is {mean:.4f}", low, high, SHOW)
+        yield _needs_argument("C1-C4", submission.where("val_bpb"), f"val_bpb is {mean:.4f}", low, high, SHOW)
 
 
 def _speed(log: Log) -> Iterator[Finding]:
@@ -122,7 +122,7 @@ def _speed(log: Log) -> Iterator[Finding]:
     if speed > public.SPEED_ASKED:
         low, high = (f"{x / 1e6:.1f}" for x in public.SPEED)
         what = f"{speed / 1e6:.2f} million tokens a second on each of {ranks} {log.gpu or 'GPU(s)'}"
-        yield _asked(
+        yield _needs_argument(
             "plausibility", log.at(log.step[0]), what, low, high, "say what hardware it was, and how long it trained"
         )
 
@@ -134,7 +134,7 @@ def _passes(log: Log) -> Iterator[Finding]:
     passes = log.step[1] * log.batch[1] / (log.shards[1] * public.SHARD_TOKENS)
     if passes > public.PASSES_ASKED:
         what = f"{log.step[1]:,} steps of {log.batch[1]:,} tokens are {passes:.1f} passes over {log.shards[1]} shard(s)"
-        yield _asked(
+        yield _needs_argument(
             "plausibility", log.at(log.step[0]), what, *map(str, public.PASSES), "say what the steps and the batch were"
         )
 
@@ -154,7 +154,7 @@ def _gap(log: Log) -> Iterator[Finding]:
     gap = after.bpb - before[-1].bpb if before else 0.0
     if gap > public.GAP_ASKED:
         what = f"quantising loses {gap:.4f} bpb, from {before[-1].bpb} to {after.bpb}"
-        yield _asked(
+        yield _needs_argument(
             "plausibility",
             log.at(after.line),
             what,
@@ -170,7 +170,7 @@ def _bytes_per_token(log: Log, result: Result | None) -> Iterator[Finding]:
     low, high = public.BYTES_PER_TOKEN_ASKED
     if not low <= per <= high:
         what = f"val_loss and val_bpb give {per:.2f} bytes a token"
-        yield _asked(
+        yield _needs_argument(
             "mistakes 1-6", log.at(result.line), what, *map(str, public.BYTES_PER_TOKEN), "show the byte table"
         )
 
@@ -184,6 +184,6 @@ def _spread(submission: Submission) -> Iterator[Finding]:
     low, high = public.STD_ASKED
     if not low <= deviation <= high:
         what = f"the seeds deviate by {deviation:.6f} bpb"
-        yield _asked(
+        yield _needs_argument(
             "plausibility", submission.where("seed_results"), what, *map(str, public.STD), "show each seed's own log"
         )

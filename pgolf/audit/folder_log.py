@@ -65,20 +65,20 @@ def read_log(path: Path, name: str | None = None, text: Text | None = None) -> l
     recent: deque[str] = deque(maxlen=WINDOW)
     counted: set[str] = set()
     for at, line in enumerate(text.lines, 1):
-        said = grammar.bare(line[:LINE_LIMIT])
-        if not said or at - 1 in source:
+        content = grammar.bare(line[:LINE_LIMIT])
+        if not content or at - 1 in source:
             continue
-        if runs[-1].results and _begins(runs[-1], said):
+        if runs[-1].results and _begins(runs[-1], content):
             runs.append(Log(path, name or path.name))
-        notice(runs[-1], at, said)
+        notice(runs[-1], at, content)
         copies(runs[-1], at, line[:LINE_LIMIT], recent, counted)
-    spoken = [line for line in text.lines if line.strip()]
+    nonblank = [line for line in text.lines if line.strip()]
     head = "\n".join(text.lines[: source.stop])[:HEAD_LIMIT] + "\n" if source.start < PREAMBLE else ""
     for log in runs:
         log.lines, log.encoding = len(text.lines), text.encoding
         log.undecodable, log.skipped = text.undecodable, text.skipped
         log.head, log.alone = head, len(runs) == 1
-        log.first, log.last = (spoken[0], spoken[-1]) if spoken else ("", "")
+        log.first, log.last = (nonblank[0], nonblank[-1]) if nonblank else ("", "")
         log.prequant = _before_scoring(log)
         log.world, log.gpu = log.world or runs[0].world, log.gpu or runs[0].gpu
         log.tokens, log.stream = log.tokens or runs[0].tokens, log.stream or runs[0].stream
@@ -105,45 +105,45 @@ def _source(lines: tuple[str, ...]) -> range:
     return range(python[0], next(outside, len(lines)))
 
 
-def _begins(log: Log, said: str) -> bool:
-    seed = grammar.INTEGERS["seed"].search(said)
-    return bool(BEGINS.match(said)) or bool(seed and (log.seed is None or log.seed[1] != int(seed[1])))
+def _begins(log: Log, content: str) -> bool:
+    seed = grammar.INTEGERS["seed"].search(content)
+    return bool(BEGINS.match(content)) or bool(seed and (log.seed is None or log.seed[1] != int(seed[1])))
 
 
-def notice(log: Log, at: int, said: str) -> None:
+def notice(log: Log, at: int, content: str) -> None:
     """Take from a line what it says."""
     for name, pattern in grammar.INTEGERS.items():
-        if getattr(log, name) is None and (found := pattern.search(said)):
+        if getattr(log, name) is None and (found := pattern.search(content)):
             setattr(log, name, (at, int(grammar.number(next(g for g in found.groups() if g is not None)))))
-    _clocks(log, at, said)
-    _sizes(log, at, said)
-    _scores(log, at, said)
-    _marks(log, at, said)
+    _clocks(log, at, content)
+    _sizes(log, at, content)
+    _scores(log, at, content)
+    _marks(log, at, content)
 
 
-def _clocks(log: Log, at: int, said: str) -> None:
-    if found := grammar.TRAINED.search(said):
+def _clocks(log: Log, at: int, content: str) -> None:
+    if found := grammar.TRAINED.search(content):
         log.trained = (at, grammar.seconds(found))
-    if found := grammar.EVALUATED.search(said):
+    if found := grammar.EVALUATED.search(content):
         log.evaluated = (at, grammar.seconds(found))
-    elif log.trained and grammar.CALIBRATES.search(said) and not grammar.KEYED.search(said):
-        took = grammar.duration(said, r"(?i)elapsed|took|^in$|time")
-        if took is not None and not re.search(r"(?i)reserv|budget", said):
+    elif log.trained and grammar.CALIBRATES.search(content) and not grammar.KEYED.search(content):
+        took = grammar.duration(content, r"(?i)elapsed|took|^in$|time")
+        if took is not None and not re.search(r"(?i)reserv|budget", content):
             log.calibrated.append((at, took))
-    if grammar.ADAPTS.search(said) and grammar.ADAPTED.search(said) and not grammar.KEYED.search(said):
-        took = None if grammar.UNTIMED.search(said) else grammar.duration(said)
+    if grammar.ADAPTS.search(content) and grammar.ADAPTED.search(content) and not grammar.KEYED.search(content):
+        took = None if grammar.UNTIMED.search(content) else grammar.duration(content)
         log.adapted += [(at, took)] if took is not None else []
 
 
-def _sizes(log: Log, at: int, said: str) -> None:
-    pairs = SIZES.findall(said)
+def _sizes(log: Log, at: int, content: str) -> None:
+    pairs = SIZES.findall(content)
     for kind, n in pairs:
         {"code": log.codes, "artifact": log.models, "total": log.totals}[kind].append(
             (at, int(n), "") if kind == "code" else (at, int(n))
         )
-    if grammar.CODE_CHAIN.match(said):
-        log.codes += [(at, int(grammar.number(n)), "packed") for n in re.findall(r"\d[\d,]+", said)]
-    elif not pairs and (found := grammar.size(said)):
+    if grammar.CODE_CHAIN.match(content):
+        log.codes += [(at, int(grammar.number(n)), "packed") for n in re.findall(r"\d[\d,]+", content)]
+    elif not pairs and (found := grammar.size(content)):
         kind, how, n = found
         if kind == "code":
             log.codes.append((at, n, how))
@@ -151,18 +151,18 @@ def _sizes(log: Log, at: int, said: str) -> None:
             (log.models if kind == "model" else log.totals).append((at, n))
 
 
-def _scores(log: Log, at: int, said: str) -> None:
-    step = grammar.STEP.match(said)
+def _scores(log: Log, at: int, content: str) -> None:
+    step = grammar.STEP.match(content)
     if step:
         log.step = (at, int(step[1] or step[2]))
-    way = grammar.RUNNING.search(said)
-    if way and re.search(r"(?i)chunk|\bttp\w?:", said) and re.search(r"(?i)bpb|\brb:|\bbb:", said):
+    way = grammar.RUNNING.search(content)
+    if way and re.search(r"(?i)chunk|\bttp\w?:", content) and re.search(r"(?i)bpb|\brb:|\bbb:", content):
         log.chunks = log.chunks or at
-    if (found := grammar.epoch(said)) and not re.search(r"(?i)chunk\W{0,3}\d+/", said):
+    if (found := grammar.epoch(content)) and not re.search(r"(?i)chunk\W{0,3}\d+/", content):
         log.epochs.append((at, *found))
     if (way and not step) or log.traceback == at:
         return
-    for s in grammar.scores(said):
+    for s in grammar.scores(content):
         result = Result(s.label, s.loss, s.bpb, s.decimals, at, s.seconds, s.loss_decimals, s.tokens, s.bytes)
         if step:
             log.flat = replace(result, label="the last step", seconds=None, tokens=None, bytes=None)
@@ -170,25 +170,28 @@ def _scores(log: Log, at: int, said: str) -> None:
             log.results.append(result)
 
 
-def _marks(log: Log, at: int, said: str) -> None:
+def _marks(log: Log, at: int, content: str) -> None:
     marks = {
-        "traceback": grammar.TRACEBACK.search(said),
-        "odd_text": grammar.ODD_TEXT.search(said),
-        "passes": grammar.TWO_PASS.search(said) and grammar.SCORES.search(said) and not grammar.OTHER_PASS.search(said),
-        "chosen": grammar.CHOSEN.search(said),
-        "validation_calibration": grammar.CALIBRATES_ON_VALIDATION.search(said) and not grammar.NEGATED.search(said),
+        "traceback": grammar.TRACEBACK.search(content),
+        "odd_text": grammar.ODD_TEXT.search(content),
+        "passes": grammar.TWO_PASS.search(content)
+        and grammar.SCORES.search(content)
+        and not grammar.OTHER_PASS.search(content),
+        "chosen": grammar.CHOSEN.search(content),
+        "validation_calibration": grammar.CALIBRATES_ON_VALIDATION.search(content)
+        and not grammar.NEGATED.search(content),
     }
     for name, seen in marks.items():
         if seen and getattr(log, name) is None:
             setattr(log, name, at)
-    if log.subset is None and (found := grammar.SUBSET.search(said)) and not re.search(r"(?i)train", said):
+    if log.subset is None and (found := grammar.SUBSET.search(content)) and not re.search(r"(?i)train", content):
         log.subset = (at, int(grammar.number(next(g for g in found.groups() if g))))
-    if "val" in said and log.stream is None:
-        log.stream = grammar.stream(said)
-    if log.gpu is None and (found := grammar.GPU.search(said)):
+    if "val" in content and log.stream is None:
+        log.stream = grammar.stream(content)
+    if log.gpu is None and (found := grammar.GPU.search(content)):
         log.gpu = found[1].upper()
-    log.generated |= bool(grammar.CALIBRATES.search(said) and grammar.READS_NOTHING.search(said))
-    log.environment |= bool(grammar.VERSION.search(said))
+    log.generated |= bool(grammar.CALIBRATES.search(content) and grammar.READS_NOTHING.search(content))
+    log.environment |= bool(grammar.VERSION.search(content))
 
 
 def _before_scoring(log: Log) -> tuple[int, int] | None:

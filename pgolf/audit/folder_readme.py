@@ -94,8 +94,8 @@ def check_hardware(submission: Submission, logs: Sequence[Log], lines: Sequence[
     """The number of GPUs in prose and in the runs."""
     worlds: Mapping[int, Log] = {log.world[1]: log for log in logs if log.world}
     hardware = submission.value.get("hardware")
-    said = [(submission.where("hardware"), hardware)] if isinstance(hardware, str) else []
-    for where, text in [*said, (README, "\n".join((lines or ())[:LINES]))]:
+    stated = [(submission.where("hardware"), hardware)] if isinstance(hardware, str) else []
+    for where, text in [*stated, (README, "\n".join((lines or ())[:LINES]))]:
         counts = {int(n) for n in GPUS.findall(text)}
         if counts and worlds and not counts & worlds.keys():
             ranks, log = next(iter(worlds.items()))

@@ -134,9 +134,9 @@ def check_proofs(submission: Submission, logs: Sequence[Log], code: Code | None)
             if isinstance(r, dict) and r.get("alive") is False:
                 what = f"seed {seed}: {r.get('part')} was on and did nothing ({r.get('what')} = {r.get('value')})"
                 yield Finding("mistake 33", "fail", submission.where("receipts"), what, "switch it off, or make it act")
-    for seed, said in _table(proofs, "verdict").items():
-        if found := re.fullmatch(r"(fail|needs argument) \((.*)\)", str(said)):
-            what = f"seed {seed}: the run's own verdict is {said}"
+    for seed, claim in _table(proofs, "verdict").items():
+        if found := re.fullmatch(r"(fail|needs argument) \((.*)\)", str(claim)):
+            what = f"seed {seed}: the run's own verdict is {claim}"
             yield Finding(
                 found[2], found[1], submission.where("verdict"), what, "mend the run, or argue for it in README"
             )

@@ -94,13 +94,13 @@ def _stated_code(submission: Submission, logs: Sequence[Log], code: Code | None)
             continue
         if code and stated not in code.counts:
             what = f"{key} is {stated:,}, {CODE} has {len(code.data):,} bytes"
-            asked = stated in counted and any(_packed(log) for log in logs)
+            arguable = stated in counted and any(_packed(log) for log in logs)
             yield Finding(
                 "mistake 21",
-                "needs argument" if asked else "fail",
+                "needs argument" if arguable else "fail",
                 submission.where(key),
                 what,
-                PACKED_FIX if asked else COUNT,
+                PACKED_FIX if arguable else COUNT,
             )
         elif code is None and counted and stated not in counted:
             yield Finding(

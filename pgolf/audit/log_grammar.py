@@ -108,8 +108,8 @@ class Score:
 
 def bare(line: str) -> str:
     """The line without colours, time and rank in front. bare("[12:00:01] rank0: step:1") == "step:1" """
-    said = COLOUR.sub("", line) if "\x1b" in line else line
-    return said[STAMP.match(said).end() :].rstrip()
+    content = COLOUR.sub("", line) if "\x1b" in line else line
+    return content[STAMP.match(content).end() :].rstrip()
 
 
 def number(text: str) -> float | int:

@@ -72,8 +72,8 @@ class Log:
         named = re.findall(r"(?i)seed[_=-]?(\d+)", self.name) or re.findall(
             r"(?i)(?:^|[_/-])s(\d{1,5})(?=[_./-])", self.name
         )
-        said = self.seed and self.seed[1]
-        return int(named[-1]) if named and (self.alone or said is None) else said
+        stated = self.seed and self.seed[1]
+        return int(named[-1]) if named and (self.alone or stated is None) else stated
 
     @property
     def total(self) -> tuple[int, int] | None:

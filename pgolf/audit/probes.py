@@ -9,29 +9,29 @@ from collections.abc import Iterator
 import numpy as np
 
 from pgolf.audit.finding import Finding
-from pgolf.audit.watch import Bench, Observed
+from pgolf.audit.watch import Harness, Observed
 from pgolf.data.bytes import token_bytes
 from pgolf.eval.ledger import LedgerError
 from pgolf.ttt import TTT
 
 FLIPS = 4  # tokens that are changed one at a time
 SUM = 1e-4  # by which a sum of probabilities may miss one
-NATS = 1e-5  # by which a score may miss the declared distribution
+NATS = 1e-5  # by which a score may miss the predicted distribution
 MEAN = 1e-6  # by which val_loss may miss the mean of what was entered, relative: both are float64 sums
 
 
-def probe(bench: Bench) -> list[Finding]:
+def probe(harness: Harness) -> list[Finding]:
     """Every experiment, or the one finding of a referee who stopped the first of them."""
-    flips = flip_positions(bench)
+    flips = flip_positions(harness)
     try:
-        base, plain = bench.observe(bench.ids, {t - 1 for t in flips}), bench.unwatched()
-        found = [*distributions(base), *single_pass(base), *unmoved(bench, base, plain)]
-        found += [*totals(bench, base, "score"), *totals(bench, plain, "unwatched")]
+        base, plain = harness.observe(harness.ids, {t - 1 for t in flips}), harness.unwatched()
+        found = [*distributions(base), *single_pass(base), *unmoved(harness, base, plain)]
+        found += [*totals(harness, base, "score"), *totals(harness, plain, "unwatched")]
         for t in flips:
-            found += flipped(base, bench.observe(bench.changed(np.array([t])), {t - 1}), t)
-        found += list(chunk_text(bench, base))
-        if bench.ttt.isolated:
-            found += isolation(bench, base)
+            found += flipped(base, harness.observe(harness.changed(np.array([t])), {t - 1}), t)
+        found += list(chunk_text(harness, base))
+        if harness.ttt.isolated:
+            found += isolation(harness, base)
     except LedgerError as stopped:
         return [_fail(stopped.rule, "the referee", str(stopped))]
     return merged(found)
@@ -42,16 +42,16 @@ def evaluations(ttt: TTT) -> int:
     return FLIPS + (4 if ttt.isolated else 3)
 
 
-def flip_positions(bench: Bench) -> list[int]:
+def flip_positions(harness: Harness) -> list[int]:
     """Tokens to be changed, one by chance in each part of the text; never a document's edge."""
-    places, chance = bench.text_tokens(), np.random.default_rng(0).random(FLIPS)
+    places, chance = harness.text_tokens(), np.random.default_rng(0).random(FLIPS)
     places = places[places > 1]
     return sorted({int(places[int(len(places) * (i + part) / FLIPS)]) for i, part in enumerate(chance)})
 
 
 def distributions(seen: Observed) -> list[Finding]:
     """C2: probabilities sum to one, and the scores entered are what the distributions say of the targets."""
-    off, apart = (np.nan_to_num(np.abs(d), nan=np.inf) for d in (seen.total - 1, seen.nll - seen.declared))
+    off, apart = (np.nan_to_num(np.abs(d), nan=np.inf) for d in (seen.total - 1, seen.nll - seen.predicted))
     worst, differs = int(off.argmax()), int(apart.argmax())
     rows = [
         (
@@ -63,14 +63,14 @@ def distributions(seen: Observed) -> list[Finding]:
         (
             apart[differs] <= NATS,
             f"target {differs}",
-            f"scored {seen.nll[differs]:.5f} nats, declared {seen.declared[differs]:.5f} before the target was known",
-            "every score entered is the declared one",
+            f"scored {seen.nll[differs]:.5f} nats, predicted {seen.predicted[differs]:.5f} before the target was known",
+            "every score entered is the predicted one",
         ),
         (
             seen.shifted <= NATS,
             "made-up targets",
-            f"a score differs by up to {seen.shifted:.5f} nats from the distribution declared without the target",
-            "random targets get the declared nats",
+            f"a score differs by up to {seen.shifted:.5f} nats from the distribution predicted without the target",
+            "random targets get the predicted nats",
         ),
     ]
     return [_held("C2", where, good) if ok else _fail("C2", where, bad) for ok, where, bad, good in rows]
@@ -83,9 +83,9 @@ def single_pass(seen: Observed) -> list[Finding]:
     return [_held("C4", "visits", f"each of {len(seen.visits):,} targets was scored exactly once")]
 
 
-def totals(bench: Bench, seen: Observed, where: str) -> list[Finding]:
+def totals(harness: Harness, seen: Observed, where: str) -> list[Finding]:
     """The score is what was entered: the mean of its nats, over the bytes of the text."""
-    entered, size = float(np.nansum(seen.nll, dtype=np.float64)), int(token_bytes(seen.ids, bench.table)[1:].sum())
+    entered, size = float(np.nansum(seen.nll, dtype=np.float64)), int(token_bytes(seen.ids, harness.table)[1:].sum())
     mean, what = entered / len(seen.nll), "val_loss is the mean of the nats entered, over the text's own bytes"
     if not math.isclose(mean, seen.loss, rel_tol=MEAN):
         return [
@@ -96,11 +96,11 @@ def totals(bench: Bench, seen: Observed, where: str) -> list[Finding]:
     return [_held("mistake 25", where, what)]
 
 
-def unmoved(bench: Bench, base: Observed, plain: Observed) -> list[Finding]:
+def unmoved(harness: Harness, base: Observed, plain: Observed) -> list[Finding]:
     """C2: asking for distributions changes no score; what differs between two equal runs is neither here nor there."""
     if base.same(plain):
         return [_held("repeat", "two runs", "equal to the bit, asked for distributions or not")]
-    if base.same(bench.observe(bench.ids)):
+    if base.same(harness.observe(harness.ids)):
         where = first(np.flatnonzero(base.nll != plain.nll))
         return [_fail("C2", f"target {where}", "its score is another when nobody asks for the distributions before")]
     what = "two equal runs differ, so experiments that compare runs say nothing"
@@ -110,11 +110,11 @@ def unmoved(bench: Bench, base: Observed, plain: Observed) -> list[Finding]:
 def flipped(base: Observed, other: Observed, t: int) -> list[Finding]:
     """Token `t` was changed: earlier scores (C1), its own distribution (C2) and the parameters it met (C3) were not.
 
-    Where the entered scores moved and the ones declared before the paper was seen did not, the paper was learnt from."""
+    Where the entered scores moved and the ones predicted before the chunk was scored did not, the chunk was learnt from."""
     target = t - 1
-    seen = np.flatnonzero(base.declared[:target] != other.declared[:target])
+    seen = np.flatnonzero(base.predicted[:target] != other.predicted[:target])
     learnt = np.flatnonzero(
-        (base.nll[:target] != other.nll[:target]) & (base.declared[:target] == other.declared[:target])
+        (base.nll[:target] != other.nll[:target]) & (base.predicted[:target] == other.predicted[:target])
     )
     yet = [c for c in range(base.chunk[target] + 1) if base.shas[c] != other.shas[c]]
     own = np.array_equal(base.rows[target], other.rows[target])
@@ -124,7 +124,7 @@ def flipped(base: Observed, other: Observed, t: int) -> list[Finding]:
         (
             "C3",
             not len(learnt),
-            f"target {first(learnt)} was graded by what was learnt from it",
+            f"target {first(learnt)} was scored by what was learnt from it",
             "scores entered before it",
         ),
         ("C3", not yet, f"parameters that score chunk {first(yet)} depend on it", "parameters up to its chunk"),
@@ -139,12 +139,12 @@ def first(found) -> int:
     return int(found[0]) if len(found) else 0
 
 
-def chunk_text(bench: Bench, base: Observed) -> Iterator[Finding]:
+def chunk_text(harness: Harness, base: Observed) -> Iterator[Finding]:
     """C3: with the whole text of a chunk changed, the parameters that score it, and all before it, are the same."""
     chunk = int(base.chunk.max()) // 3
-    places = bench.text_tokens()
+    places = harness.text_tokens()
     mine = places[np.isin(places - 1, np.flatnonzero(base.chunk == chunk))]
-    other = bench.observe(bench.changed(mine))
+    other = harness.observe(harness.changed(mine))
     where = f"chunk {chunk} rewritten"
     if base.shas[chunk] != other.shas[chunk]:
         yield _fail("C3", where, "it is scored by parameters that depend on its own text")
@@ -155,15 +155,15 @@ def chunk_text(bench: Bench, base: Observed) -> Iterator[Finding]:
     yield _held("C3", where, f"its own parameters and all scores before are the same; {learnt} later ones are not")
 
 
-def isolation(bench: Bench, base: Observed) -> list[Finding]:
+def isolation(harness: Harness, base: Observed) -> list[Finding]:
     """Mistake 16: with one document (the longest) rewritten, every score of every other document is the same to the bit."""
-    starts = np.unique([0, *np.flatnonzero(bench.table.boundary[bench.ids]), len(bench.ids)])
+    starts = np.unique([0, *np.flatnonzero(harness.table.boundary[harness.ids]), len(harness.ids)])
     if len(starts) < 3:
         return [Finding("mistake 16", "note", "isolation", "only one document in the excerpt: not tested", "")]
     number = int(np.diff(starts).argmax())
     start, end = starts[number], starts[number + 1]
-    inside = bench.text_tokens()
-    other = bench.observe(bench.changed(inside[(inside > start) & (inside < end)]))
+    inside = harness.text_tokens()
+    other = harness.observe(harness.changed(inside[(inside > start) & (inside < end)]))
     outside = (np.arange(len(base.nll)) < start) | (np.arange(len(base.nll)) >= end)
     moved, where = np.flatnonzero(outside & (base.nll != other.nll)), f"document {number} rewritten"
     if len(moved):

@@ -133,10 +133,10 @@ def line_by_line(text: str) -> ast.Module:
     """The statements of a text that no grammar reads whole: each line that is one, at its place."""
     found: list[ast.stmt] = []
     for at, line in enumerate(text.split("\n"), 1):
-        said = line.strip()
-        if not re.search(r"\bimport\b|\(", said) or len(said) > TEXT:
+        stripped = line.strip()
+        if not re.search(r"\bimport\b|\(", stripped) or len(stripped) > TEXT:
             continue
-        for attempt in (said, f"{said} pass", said.partition(":")[2].strip()):
+        for attempt in (stripped, f"{stripped} pass", stripped.partition(":")[2].strip()):
             try:
                 body = _old(attempt).body
             except WRONG:

@@ -20,16 +20,18 @@ def verdict(findings: Sequence[Finding]) -> str:
 
 def short(findings: Sequence[Finding]) -> list[str]:
     """The verdict, the three findings that decide it, and how many more there are of which rules."""
-    told = sorted((f for f in findings if f.verdict != "note"), key=lambda f: (_formal(f), VERDICTS.index(f.verdict)))
-    rest = [*told[DECIDING:], *(f for f in findings if f.verdict == "note")]
+    decided = sorted(
+        (f for f in findings if f.verdict != "note"), key=lambda f: (_formal(f), VERDICTS.index(f.verdict))
+    )
+    rest = [*decided[DECIDING:], *(f for f in findings if f.verdict == "note")]
     lines = [verdict(findings)]
-    for finding in told[:DECIDING]:
-        lines += _told(finding)
+    for finding in decided[:DECIDING]:
+        lines += _entry(finding)
     if rest:
         rules = dict.fromkeys(f.rule for f in rest)
         lines.append(plain(f"and {len(rest)} more ({', '.join(rules)}): --long shows all"))
-    if told:
-        lines.append(f"the rules: {anchor(told[0].rule)}, or --explain {told[0].rule!r}")
+    if decided:
+        lines.append(f"the rules: {anchor(decided[0].rule)}, or --explain {decided[0].rule!r}")
     return lines
 
 
@@ -40,10 +42,10 @@ def _formal(finding: Finding) -> bool:
 
 def long(findings: Sequence[Finding]) -> list[str]:
     """The verdict, then every finding, with its remedy."""
-    return [verdict(findings), *(line for finding in findings for line in _told(finding))]
+    return [verdict(findings), *(line for finding in findings for line in _entry(finding))]
 
 
-def _told(finding: Finding) -> list[str]:
+def _entry(finding: Finding) -> list[str]:
     times = f" (x{finding.times})" if finding.times > 1 else ""
     place = "" if finding.what.startswith(finding.where) else f"{finding.where}: "
     lines = [f"{finding.verdict:<14}  {finding.rule:<12}  {place}{finding.what}{times}"]
@@ -55,6 +57,6 @@ def _told(finding: Finding) -> list[str]:
 def as_json(path: str, findings: Sequence[Finding]) -> str:
     """One object: the folder, its verdict, its worst word, and every finding with the section that explains its rule."""
     rows = [asdict(f) | {"explained": anchor(f.rule)} for f in findings]
-    words = overall(findings)
-    worst = next((v for v in VERDICTS[:2] if words.startswith(v)), "consistent")
-    return json.dumps({"path": path, "verdict": worst, "words": words, "findings": rows}, indent=2)
+    verdict = overall(findings)
+    worst = next((v for v in VERDICTS[:2] if verdict.startswith(v)), "consistent")
+    return json.dumps({"path": path, "verdict": worst, "words": verdict, "findings": rows}, indent=2)

@@ -1,4 +1,4 @@
-"""An evaluation watched: the learner is asked for its whole distributions before it is shown the paper to grade."""
+"""An evaluation watched: the learner is asked for its whole distributions before it is given the chunk to score."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import TTT
 
 if TYPE_CHECKING:
-    from pgolf.eval.ledger import Paper
+    from pgolf.eval.ledger import ChunkScorer
     from pgolf.model.transformer import Transformer
 
 ALONE = World.alone()
@@ -31,7 +31,7 @@ class Observed:
 
     ids: np.ndarray
     nll: np.ndarray
-    declared: np.ndarray
+    predicted: np.ndarray
     total: np.ndarray
     visits: np.ndarray
     chunk: np.ndarray
@@ -73,22 +73,22 @@ class Watched:
 
 
 class WatchedLearner:
-    """Passes everything on to `inner`, but hears its distributions before it sees a paper."""
+    """Passes everything on to `inner`, but takes its distributions before it scores a chunk."""
 
     def __init__(self, inner: Learner, seen: Observed, watch: set[int]):
         self.inner, self.seen, self.watch = inner, seen, watch
         self.adapt, self.state, self.receipts = inner.adapt, inner.state, inner.receipts
 
-    def score(self, paper: "Paper") -> None:
+    def score(self, scorer: "ChunkScorer") -> None:
         with torch.no_grad():
-            for number, (batch, x_BT, y_BT) in enumerate(paper.batches()):
+            for number, (batch, x_BT, y_BT) in enumerate(scorer.batches()):
                 check_handed_out(batch, y_BT, self.seen.ids)
                 log_p_BSV = self.inner.log_p(x_BT, batch.last).double()
                 if number == 0:
                     self._made_up_targets(log_p_BSV, x_BT, y_BT, batch.last)
-                spoken = -log_p_BSV.gather(-1, y_BT[:, -batch.last :, None]).squeeze(-1)
-                self._note(paper.chunk, batch, spoken, log_p_BSV)
-        self.inner.score(paper)
+                nll = -log_p_BSV.gather(-1, y_BT[:, -batch.last :, None]).squeeze(-1)
+                self._note(scorer.chunk, batch, nll, log_p_BSV)
+        self.inner.score(scorer)
 
     def _made_up_targets(self, log_p_BSV: torch.Tensor, x_BT: torch.Tensor, y_BT: torch.Tensor, last: int) -> None:
         """Other targets, drawn by chance: each must get the nats that were declared for it."""
@@ -98,13 +98,13 @@ class WatchedLearner:
         apart = (entered + log_p_BSV.gather(-1, other[:, -last:, None]).squeeze(-1)).abs().max().item()
         self.seen.shifted = max(self.seen.shifted, apart)
 
-    def _note(self, chunk: int, batch: Batch, spoken_BS: torch.Tensor, log_p_BSV: torch.Tensor) -> None:
+    def _note(self, chunk: int, batch: Batch, nll_BS: torch.Tensor, log_p_BSV: torch.Tensor) -> None:
         """What was declared, taken from where the plan says that each target's score stands."""
-        targets, places = targets_of(batch), places_of(batch, spoken_BS.shape)
-        spoken, rows = spoken_BS.flatten()[places], log_p_BSV.flatten(0, 1)
-        if not torch.allclose(batch.scored(spoken_BS), spoken, rtol=0.0, atol=0.0, equal_nan=True):
+        targets, places = targets_of(batch), places_of(batch, nll_BS.shape)
+        nll, rows = nll_BS.flatten()[places], log_p_BSV.flatten(0, 1)
+        if not torch.allclose(batch.scored(nll_BS), nll, rtol=0.0, atol=0.0, equal_nan=True):
             raise LedgerError("mistake 8", f"chunk {chunk}: the plan changes the scores that it hands on")
-        self.seen.declared[targets] = spoken
+        self.seen.predicted[targets] = nll
         self.seen.total[targets] = rows.exp().sum(-1)[places]
         self.seen.chunk[targets] = chunk
         at = zip(targets.tolist(), places.tolist(), strict=True)
@@ -132,8 +132,8 @@ def check_handed_out(batch: Batch, y_BT: torch.Tensor, ids: np.ndarray) -> None:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What is examined: an evaluator with its learner, fresh copies of the model, and a text. `heard` is told how far each
+class Harness:
+    """What the probes run: an evaluator with its learner, fresh copies of the model, and a text. `heard` is told how far each
     evaluation is."""
 
     evaluation: Eval

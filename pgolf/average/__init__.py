@@ -21,7 +21,7 @@ class Average(ABC):
 
     @property
     @abstractmethod
-    def looks(self) -> int:
+    def evaluations(self) -> int:
         """How often the end needs dev_bpb, which costs time on the clock."""
 
     @abstractmethod
@@ -33,7 +33,7 @@ class Average(ABC):
 class NoAverage(Average):
     """The weights of the last step."""
 
-    looks = 0
+    evaluations = 0
 
     def build(self, model: "nn.Module") -> "Averager":
         from pgolf.average.averager import Last
@@ -47,7 +47,7 @@ class EMA(Average):
 
     decay: float
 
-    looks = 0
+    evaluations = 0
 
     def __post_init__(self) -> None:
         need(0 < self.decay < 1, "average.decay", self.decay, "between 0 and 1, both excluded")
@@ -65,7 +65,7 @@ class SWA(Average):
     every: int
     below: float
 
-    looks = 0
+    evaluations = 0
 
     def __post_init__(self) -> None:
         need(self.every >= 1, "average.every", self.every, "at least 1")
@@ -85,7 +85,7 @@ class Blend(Average):
     swa: SWA
     weight: float
 
-    looks = 0
+    evaluations = 0
 
     def __post_init__(self) -> None:
         need(0 < self.weight < 1, "average.weight", self.weight, "between 0 and 1, both excluded")
@@ -104,8 +104,8 @@ class Best(Average):
     second: Average
 
     @property
-    def looks(self) -> int:
-        return 2 + self.first.looks + self.second.looks
+    def evaluations(self) -> int:
+        return 2 + self.first.evaluations + self.second.evaluations
 
     def build(self, model: "nn.Module") -> "Averager":
         from pgolf.average.averager import Chosen

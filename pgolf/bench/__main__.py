@@ -24,9 +24,9 @@ def names() -> list[str]:
 
 
 @command(__doc__)
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     """0 done, 1 the ways disagree, 2 misuse with one message."""
-    chosen, options = asked(words)
+    chosen, options = parse(args)
     if chosen is None:
         print("\n".join(listed()))
         return 0
@@ -48,10 +48,10 @@ def listed() -> list[str]:
     return [f"{name:<{width}}  {line}" for name, line in about.items()]
 
 
-def asked(words: Sequence[str]) -> tuple[str | None, dict[str, str]]:
+def parse(args: Sequence[str]) -> tuple[str | None, dict[str, str]]:
     """The benchmark's name and the options, all checked."""
-    chosen = [w for w in words if "=" not in w]
-    options = dict(w.split("=", 1) for w in words if "=" in w)
+    chosen = [w for w in args if "=" not in w]
+    options = dict(w.split("=", 1) for w in args if "=" in w)
     for key in options:
         if key not in OPTIONS:
             raise UserError(f"{key}=: no such option.{nearest(key, OPTIONS)} There are: {', '.join(OPTIONS)}")

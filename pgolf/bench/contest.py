@@ -50,7 +50,7 @@ class Contest:
         """One warm-up of every way, the check, then `repeats` turns. A row per way."""
         made = {way: work() for way, work in self.ways.items()}
         agreed = self.check(made)
-        said = {way: self.figures(way, result) for way, result in made.items()}
+        figures = {way: self.figures(way, result) for way, result in made.items()}
         spent: dict[str, list[float]] = {way: [] for way in self.ways}
         for _ in range(setting.repeats):
             for way, work in self.ways.items():
@@ -64,7 +64,7 @@ class Contest:
                 "median_s": statistics.median(times),
                 "times_faster": least / min(times),
                 "floor_s": self.floor,
-                "figures": said[way],
+                "figures": figures[way],
                 "check": agreed,
             }
             for way, times in spent.items()

@@ -20,16 +20,16 @@ WAYS = {
 
 
 def contests(setting: Setting) -> Iterator[Contest]:
-    yield Contest("from the prompt to the answer", {way: command(words) for way, (words, _, _) in WAYS.items()}, check)
+    yield Contest("from the prompt to the answer", {way: command(args) for way, (args, _, _) in WAYS.items()}, check)
 
 
-def command(words: tuple[str, ...]) -> Callable[[], subprocess.CompletedProcess]:
-    return lambda: subprocess.run(words, capture_output=True, text=True)
+def command(args: tuple[str, ...]) -> Callable[[], subprocess.CompletedProcess]:
+    return lambda: subprocess.run(args, capture_output=True, text=True)
 
 
 def check(made: dict[str, subprocess.CompletedProcess]) -> str:
-    for way, (_, code, said) in WAYS.items():
+    for way, (_, code, printed) in WAYS.items():
         done = made[way]
-        if done.returncode != code or said not in done.stdout + done.stderr:
+        if done.returncode != code or printed not in done.stdout + done.stderr:
             raise DisagreementError(f"{way}: exit {done.returncode}, said {(done.stdout + done.stderr)[:200]!r}")
     return "every command gives its answer and its exit code"

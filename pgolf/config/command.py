@@ -15,26 +15,26 @@ def command(help: str | None = None) -> Callable[[Main], Callable[[Sequence[str]
 
     def decorated(main: Main) -> Callable[[Sequence[str] | None], int]:
         @functools.wraps(main)
-        def shown(words: Sequence[str] | None = None) -> int:
-            words = sys.argv[1:] if words is None else words
-            if help and words and words[0] in ("-h", "--help"):
+        def shown(args: Sequence[str] | None = None) -> int:
+            args = sys.argv[1:] if args is None else args
+            if help and args and args[0] in ("-h", "--help"):
                 print(help.strip())
                 return 0
             try:
-                return main(words)
+                return main(args)
             except UserError as wrong:
-                return _told(str(wrong), 2)
+                return _refuse(str(wrong), 2)
             except OSError as wrong:
-                return _told(f"{wrong.filename or 'writing'}: {wrong.strerror or wrong}", 2)
+                return _refuse(f"{wrong.filename or 'writing'}: {wrong.strerror or wrong}", 2)
             except KeyboardInterrupt as stop:
-                return _told(f"interrupted{f': {stop}' if str(stop) else ''}", 130)
+                return _refuse(f"interrupted{f': {stop}' if str(stop) else ''}", 130)
 
         return shown
 
     return decorated
 
 
-def _told(message: str, code: int) -> int:
+def _refuse(message: str, code: int) -> int:
     print(f"pgolf: {message}", file=sys.stderr)
     return code
 

@@ -26,7 +26,7 @@ from pgolf.data.words import check_words, quoted
 from pgolf.errors import ConfigError, UserError, nearest
 
 if TYPE_CHECKING:
-    from pgolf.config.source import Earlier
+    from pgolf.config.source import SourceRun
     from pgolf.recipe import Recipe
 
 SETTINGS = ("author", "name", "dry", "trained", "stop_after")  # beside the groups of a recipe
@@ -60,11 +60,11 @@ class Job:
     recipe: "Recipe"
 
     @property
-    def earlier(self) -> "Earlier | None":
+    def source(self) -> "SourceRun | None":
         """The run whose artifact is judged again, if nothing is to be trained. Raises ConfigError."""
-        from pgolf.config.source import Earlier
+        from pgolf.config.source import SourceRun
 
-        return Earlier.read(Path(self.config["trained"])) if self.config.get("trained") else None
+        return SourceRun.read(Path(self.config["trained"])) if self.config.get("trained") else None
 
     @property
     def arm(self) -> str:
@@ -114,8 +114,8 @@ def job(cfg: DictConfig, overrides: list[str]) -> Job:
     _check_targets(config)
     parts = {group: build(config.get(group), base, group) for group, base in groups.items()}
     found = Job(tuple(overrides), config, Recipe(**parts))
-    if found.earlier:
-        found.earlier.require(config, found.recipe.ttt.legal)
+    if found.source:
+        found.source.require(config, found.recipe.ttt.legal)
     return found
 
 
@@ -154,7 +154,7 @@ def rehearse(overrides: list[str], sweep: bool) -> list[Job]:
         except UserError:
             raise
         except (HydraException, OmegaConfBaseException, ValueError) as wrong:
-            raise UserError(_told(wrong, overrides)) from None
+            raise UserError(_message(wrong, overrides)) from None
 
 
 def require_launcher(overrides: list[str]) -> None:
@@ -183,8 +183,8 @@ def _expanded(overrides: list[str]) -> list[list[str]]:
     params = (
         OmegaConf.select(compose("config", overrides=single, return_hydra_config=True), "hydra.sweeper.params") or {}
     )
-    words = parse([f"{key}={value}" for key, value in params.items()] + overrides)
-    return BasicSweeper.split_arguments(words, None)[0]
+    parsed = parse([f"{key}={value}" for key, value in params.items()] + overrides)
+    return BasicSweeper.split_arguments(parsed, None)[0]
 
 
 def _distinct(found: list[Job]) -> list[Job]:
@@ -198,7 +198,7 @@ def _distinct(found: list[Job]) -> list[Job]:
     return found
 
 
-def _told(wrong: Exception, overrides: list[str]) -> str:
+def _message(wrong: Exception, overrides: list[str]) -> str:
     """Hydra's message, or, where a key or option is not known, ours with the nearest name."""
     text = str(wrong).strip()
     if isinstance(wrong.__cause__, OmegaConfBaseException):

@@ -35,7 +35,10 @@ HIDDEN = "scale/"  # chosen by scale=laptop itself
 
 def help_text(only: Iterable[str] = ()) -> str:
     """The whole page, or the groups of these names."""
-    chosen = {name: (default, said) for name, default, said in GROUP_LINE.findall(_text(_conf() / "config.yaml"))}
+    chosen = {
+        name: (default, description)
+        for name, default, description in GROUP_LINE.findall(_text(_conf() / "config.yaml"))
+    }
     groups = _groups(list(chosen))
     wanted = [name for name in groups if name in set(only)]
     sections = [_section(name, *chosen.get(name, ("", "")), groups[name]) for name in wanted or groups]
@@ -62,10 +65,10 @@ def _options(folder: Path) -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
-def _section(name: str, default: str, said: str, options: dict[str, Path]) -> str:
+def _section(name: str, default: str, description: str, options: dict[str, Path]) -> str:
     width = max(map(len, options)) + 4
     rows = [_row(f"{' *' if option == default else '  '}{option}", width, file) for option, file in options.items()]
-    return "\n".join([f"{name}: {said}" if said else name, *rows])
+    return "\n".join([f"{name}: {description}" if description else name, *rows])
 
 
 def _row(label: str, width: int, file: Path) -> str:

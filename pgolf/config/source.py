@@ -23,7 +23,7 @@ CHECKS = (
 
 
 @dataclass(frozen=True)
-class Earlier:
+class SourceRun:
     """A run that sealed an artifact; what became of it afterwards does not matter."""
 
     folder: Path
@@ -31,7 +31,7 @@ class Earlier:
     config: dict
 
     @classmethod
-    def read(cls, folder: Path) -> "Earlier":
+    def read(cls, folder: Path) -> "SourceRun":
         """UserError if there is no sealed artifact in `folder`."""
         record = read_json(folder / RECORD)
         sealed = isinstance(record, dict) and lookup(record, "train.steps") and lookup(record, "artifact.sha256")
@@ -45,13 +45,13 @@ class Earlier:
         What learns from validation text before sealing (not `legal`) belongs to training.
         """
         free = [*CHECKS, *(f"data.{place}" for place in PLACES), *(key for key in JUDGING if legal or key != "ttt")]
-        theirs, ours = words(self.config, free), words(config, free)
+        theirs, ours = flattened(self.config, free), flattened(config, free)
         for key in sorted(theirs.keys() | ours.keys()):
             if theirs.get(key) != ours.get(key):
                 there = f"{self.folder} was trained with {theirs.get(key)!r}; give the words that it was given"
                 raise ConfigError(key, ours.get(key), there)
 
-    def taken(self, folder: Path, manifest: str, legal: bool) -> dict:
+    def copied_fields(self, folder: Path, manifest: str, legal: bool) -> dict:
         """The record's `train`, `artifact`, `trained_code` and `receipts` of that run, whose artifact is now in `folder` too."""
         if lookup(self.record, "data.manifest_sha256") != manifest:
             raise UserError(f"{self.folder} was trained on another build of this data set: the manifests differ")
@@ -61,15 +61,15 @@ class Earlier:
         return parts | {"trained_code": self.record["code"], "receipts": receipts}
 
 
-def words(config: dict, without: list[str] | tuple[str, ...], above: str = "") -> dict[str, object]:
+def flattened(config: dict, without: list[str] | tuple[str, ...], above: str = "") -> dict[str, object]:
     """Every value by its dotted key, but for the groups and keys of `without`.
 
-    >>> words({"a": {"b": 1, "c": 2}, "d": 3}, ["a.c", "d"])
+    >>> flattened({"a": {"b": 1, "c": 2}, "d": 3}, ["a.c", "d"])
     {'a.b': 1}
     """
     found: dict[str, object] = {}
     for name, value in config.items():
         key = f"{above}{name}"
         if key not in without:
-            found |= words(value, without, f"{key}.") if isinstance(value, dict) else {key: value}
+            found |= flattened(value, without, f"{key}.") if isinstance(value, dict) else {key: value}
     return found

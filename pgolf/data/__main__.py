@@ -17,20 +17,20 @@ from pgolf.errors import UserError, nearest
 
 
 @command(__doc__)
-def main(words: Sequence[str]) -> int:
-    if words and words[0] == "build":
+def main(args: Sequence[str]) -> int:
+    if args and args[0] == "build":
         from pgolf.data.make import main as build_main
 
-        return build_main(words[1:])
-    if words and words[0] == "look":
+        return build_main(args[1:])
+    if args and args[0] == "look":
         from pgolf.report.look import main as look_main
 
-        return look_main(words[1:])
-    if not words or "=" in words[0] or words[0].startswith("-"):
+        return look_main(args[1:])
+    if not args or "=" in args[0] or args[0].startswith("-"):
         raise UserError(f"usage: {__doc__}To fetch, there are: {', '.join(options())}.")
     from pgolf.data.fetch import fetch, hub_download
 
-    data = overridden(option(words[0]), words[1:])
+    data = overridden(option(args[0]), args[1:])
     if data.built_here:
         raise UserError(f"{data.local} holds a data set that was built here; say out=... to fetch into another folder")
     print(f"{data.repository}: {data.dataset} -> {data.local}", flush=True)
@@ -38,7 +38,7 @@ def main(words: Sequence[str]) -> int:
     manifest = data.prepare(line).manifest
     print(
         f"{data.name}: {manifest.tokens('train'):,} training and {manifest.tokens('val'):,} validation tokens"
-        f" ({manifest.bytes('val'):,} bytes of text). Use it with data={words[0]} data.folder={data.local}"
+        f" ({manifest.bytes('val'):,} bytes of text). Use it with data={args[0]} data.folder={data.local}"
     )
     return 0
 
@@ -66,8 +66,8 @@ def option(name: str) -> PublishedText:
     return build(resolved(OmegaConf.load(beside_or_inside("conf") / "data" / f"{name}.yaml")), Data, "data")
 
 
-def overridden(data: PublishedText, words: Sequence[str]) -> PublishedText:
-    for word in words:
+def overridden(data: PublishedText, args: Sequence[str]) -> PublishedText:
+    for word in args:
         key, _, value = word.partition("=")
         if key == "out" and value:
             data = replace(data, folder=str(Path(value).expanduser().absolute()))

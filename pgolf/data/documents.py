@@ -125,13 +125,13 @@ def _without_repeats(text: str, seen: set[int], dropped: Dropped) -> str:
     """`text` less the paragraphs (between empty lines) of at least PARAGRAPH_BYTES that are in `seen`; adds the rest."""
     kept = []
     for paragraph in text.split("\n\n"):
-        words = " ".join(paragraph.split())
-        if len(words) >= PARAGRAPH_BYTES:
-            if words in seen:
+        normal = " ".join(paragraph.split())
+        if len(normal) >= PARAGRAPH_BYTES:
+            if normal in seen:
                 dropped.repeated_paragraphs += 1
                 dropped.repeated_bytes += len(paragraph)
                 continue
-            seen.add(words)
+            seen.add(normal)
         kept.append(paragraph)
     return "\n\n".join(kept)
 
@@ -153,8 +153,8 @@ def module_documents(path: str, data: bytes) -> list[Document]:
         tree = ast.parse(text)
     found = list(_docstrings(tree, Path(path).with_suffix("").as_posix().replace("/", ".")))
     code = without_docstrings(text, [node for _, node in found])
-    said = "\n\n".join(f"{name}\n{inspect.cleandoc(node.value.value)}" for name, node in found)
-    return [Document("code", path, code), Document("docstrings", path, said)]
+    docs = "\n\n".join(f"{name}\n{inspect.cleandoc(node.value.value)}" for name, node in found)
+    return [Document("code", path, code), Document("docstrings", path, docs)]
 
 
 def _decoded(data: bytes) -> str:
@@ -194,8 +194,8 @@ def builtin_documents(name: str) -> list[Document]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of modules about to be removed
         module = importlib.import_module(name)
-    said = "\n\n".join(f"{where}\n{inspect.cleandoc(doc)}" for where, doc in _members(module, name))
-    return [Document("builtin", name, said)]
+    docs = "\n\n".join(f"{where}\n{inspect.cleandoc(doc)}" for where, doc in _members(module, name))
+    return [Document("builtin", name, docs)]
 
 
 def _members(owner: ModuleType | type, name: str) -> Iterator[tuple[str, str]]:

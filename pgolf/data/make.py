@@ -47,19 +47,19 @@ CHOICES = {
 SHOWN_SECONDS = 2.0
 
 
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     """Build, or find built, and say what there is."""
-    if not words or "=" in words[0]:
+    if not args or "=" in args[0]:
         raise UserError(f"usage: {__doc__}")
-    name, asked = words[0], asked_for(words[1:])
+    name, options = args[0], parse(args[1:])
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UserError(f"{name!r}: a name is letters, digits, '.', '_' and '-'")
-    plan, cache = planned(name, asked), expanded(os.environ.get("PGOLF_CACHE", "~/.cache/pgolf"))
-    goal = expanded(asked["out"]) if asked["out"] else cache / name
-    sides = found(listed(asked["docs"]), "docs"), found(listed(asked["val_files"]), "val_files")
+    plan, cache = planned(name, options), expanded(os.environ.get("PGOLF_CACHE", "~/.cache/pgolf"))
+    goal = expanded(options["out"]) if options["out"] else cache / name
+    sides = found(listed(options["docs"]), "docs"), found(listed(options["val_files"]), "val_files")
     checked_apart(*sides, "val_files")
     inputs = inputs_of(sides, cache)
-    workers = number("workers", asked["workers"], 1) if asked["workers"] else cores()
+    workers = number("workers", options["workers"], 1) if options["workers"] else cores()
     report = Report(Files(*sides, plan.reading).total)
     if goal.exists():
         require_same(goal, {"inputs": inputs, **plan.facts()})
@@ -71,34 +71,34 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def asked_for(words: Sequence[str]) -> dict:
+def parse(args: Sequence[str]) -> dict:
     """The words as values by key; DEFAULTS for what is not among them."""
-    asked = dict(DEFAULTS)
-    for word in words:
+    options = dict(DEFAULTS)
+    for word in args:
         key, equals, value = word.partition("=")
         if not equals or key not in DEFAULTS:
             more = " (several files: docs='[a,b]')" if not equals else ""
             raise UserError(
                 f"{word!r}: must be KEY=VALUE with one of {', '.join(DEFAULTS)}{more}.{nearest(key, DEFAULTS)}"
             )
-        asked[key] = value or None
+        options[key] = value or None
     for key, known in CHOICES.items():
-        if asked[key] not in known:
-            raise ConfigError(key, asked[key], f"must be one of {', '.join(filter(None, known))}")
-    if not asked["docs"]:
+        if options[key] not in known:
+            raise ConfigError(key, options[key], f"must be one of {', '.join(filter(None, known))}")
+    if not options["docs"]:
         raise UserError("docs=... is missing: the files to build from, as docs='corpus/*.jsonl'")
-    if (asked["tokenizer"] is None) == (asked["vocab_size"] is None):
+    if (options["tokenizer"] is None) == (options["vocab_size"] is None):
         raise UserError("give either tokenizer=FILE or vocab_size=N (a tokenizer of N pieces is then learned)")
-    if sum(asked[key] is not None for key in ("val_docs", "val_files", "val_fraction")) > 1:
+    if sum(options[key] is not None for key in ("val_docs", "val_files", "val_fraction")) > 1:
         raise UserError("give one of val_docs=N, val_files=... and val_fraction=F")
-    return asked
+    return options
 
 
-def planned(name: str, asked: dict) -> Plan:
+def planned(name: str, options: dict) -> Plan:
     """What decides the bytes of the data set `name`."""
-    given = expanded(asked["tokenizer"]) if asked["tokenizer"] else None
-    transform, separator = asked["transform"], asked["document_separator"]
-    rule = asked["byte_rule"] or ("table" if transform == "none" else "sidecar")
+    given = expanded(options["tokenizer"]) if options["tokenizer"] else None
+    transform, separator = options["transform"], options["document_separator"]
+    rule = options["byte_rule"] or ("table" if transform == "none" else "sidecar")
     if transform != "none" and rule != "sidecar":
         raise ConfigError(
             "byte_rule", rule, f"must be sidecar with transform={transform}: a table counts the transformed text"
@@ -106,27 +106,27 @@ def planned(name: str, asked: dict) -> Plan:
     return Plan(
         name=name,
         prefix="fineweb" if name.startswith("fineweb") else name,
-        reading=Reading(asked["field"], asked["errors"], unescaped(separator) if separator else None),
+        reading=Reading(options["field"], options["errors"], unescaped(separator) if separator else None),
         transform=transform,
         byte_rule=rule,
         given=given,
-        vocab_size=pieces(given) if given else number("vocab_size", asked["vocab_size"], 259, 65536),
-        model_type=asked["model_type"],
-        **validation(name, asked),
-        origin={"source": asked["source"], "licence": asked["licence"]},
+        vocab_size=pieces(given) if given else number("vocab_size", options["vocab_size"], 259, 65536),
+        model_type=options["model_type"],
+        **validation(name, options),
+        origin={"source": options["source"], "licence": options["licence"]},
     )
 
 
-def validation(name: str, asked: dict) -> dict:
+def validation(name: str, options: dict) -> dict:
     """How validation documents are chosen. A FineWeb set has at least the challenge's, or the rest would be trained on."""
-    if asked["val_files"]:
+    if options["val_files"]:
         return {"val_docs": None, "val_fraction": None}
-    if asked["val_fraction"]:
-        fraction = float(asked["val_fraction"]) if re.fullmatch(r"0?\.\d+", asked["val_fraction"]) else 0.0
+    if options["val_fraction"]:
+        fraction = float(options["val_fraction"]) if re.fullmatch(r"0?\.\d+", options["val_fraction"]) else 0.0
         if not 0 < fraction <= 0.5:
-            raise ConfigError("val_fraction", asked["val_fraction"], "must be above 0 and at most 0.5")
+            raise ConfigError("val_fraction", options["val_fraction"], "must be above 0 and at most 0.5")
         return {"val_docs": None, "val_fraction": fraction}
-    docs = number("val_docs", asked["val_docs"] or str(CHALLENGE_DOCS), 1)
+    docs = number("val_docs", options["val_docs"] or str(CHALLENGE_DOCS), 1)
     if name.startswith("fineweb") and docs < CHALLENGE_DOCS:
         allowed = f"a set called fineweb has the challenge's {CHALLENGE_DOCS:,} validation documents; use another name for fewer"
         raise ConfigError("val_docs", docs, allowed)

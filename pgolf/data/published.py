@@ -34,7 +34,7 @@ def prepare(data: "PublishedText", show: Show) -> Manifest:
     """The manifest of the shards in `data.folder`, after every check that can be made here."""
     paths = require(data)
     known = _remembered(data)
-    files = _looked_at(paths, _uncounted(known) if known else {}, show)
+    files = _inspected(paths, _uncounted(known) if known else {}, show)
     found = _manifest(data, sha256_of(data.local / data.tokenizer), files)
     if known and found == replace(known, files=_uncounted(known), dropped={}):
         return known
@@ -116,17 +116,17 @@ def _remembered(data: "PublishedText") -> Manifest | None:
         return None
 
 
-def _looked_at(paths: dict[Path, str], known: dict[str, Shard], show: Show) -> dict[str, Shard]:
+def _inspected(paths: dict[Path, str], known: dict[str, Shard], show: Show) -> dict[str, Shard]:
     files: dict[str, Shard] = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        looks = {path.name: pool.submit(_look, path, split, known.get(path.name)) for path, split in paths.items()}
-        for i, (name, look) in enumerate(looks.items()):
-            files[name] = look.result()
-            show("checking shards", (i + 1) / len(looks))
+        checks = {path.name: pool.submit(_inspect, path, split, known.get(path.name)) for path, split in paths.items()}
+        for i, (name, check) in enumerate(checks.items()):
+            files[name] = check.result()
+            show("checking shards", (i + 1) / len(checks))
     return files
 
 
-def _look(path: Path, split: str, known: Shard | None) -> Shard:
+def _inspect(path: Path, split: str, known: Shard | None) -> Shard:
     checked_count(path)
     stat = path.stat()
     if known and known.split == split and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):

@@ -1,4 +1,4 @@
-"""Which documents judge and which teach, and which of the latter a tokenizer is learned from. All by content, in one pass."""
+"""Which documents validate and which train, and which of the latter a tokenizer is learned from. All by content, in one pass."""
 
 import hashlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the ledger asks of whoever it examines: score a paper, learn from committed text, and show all that can change."""
+"""What the ledger asks of a learner: score chunks, adapt to committed text, and show all state that can change."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor
 from pgolf.files.receipts import Receipt
 
 if TYPE_CHECKING:
-    from pgolf.eval.ledger import Paper
+    from pgolf.eval.ledger import ChunkScorer
     from pgolf.eval.text import CommittedText
     from pgolf.model.transformer import Transformer
 
@@ -20,11 +20,11 @@ class Learner(ABC):
 
     model: "Transformer"
 
-    def score(self, paper: "Paper") -> None:
-        """Grade every batch of the paper, each once."""
+    def score(self, scorer: "ChunkScorer") -> None:
+        """Score every batch of the chunk, each once."""
         with torch.no_grad():
-            for batch, x_BT, y_BT in paper.batches():
-                paper.grade(batch, self.nll(x_BT, y_BT, batch.last))
+            for batch, x_BT, y_BT in scorer.batches():
+                scorer.record_nll(batch, self.nll(x_BT, y_BT, batch.last))
 
     def nll(self, x_BT: Tensor, y_BT: Tensor, last: int) -> Tensor:
         """Nats of the last positions' targets, (B, last) float32: looked up in distributions made without them."""

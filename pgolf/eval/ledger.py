@@ -1,7 +1,7 @@
-"""The referee: it owns the loop, hands each chunk out once, commits its score, and only then lets anybody learn from it.
+"""The ledger: it owns the evaluation loop, hands each chunk out once, commits its score, and only then lets a learner adapt.
 
-A learner sees windows to grade and, afterwards, a `CommittedText` that ends where the commitments end. Whoever scores a target
-twice, leaves one out, learns before the grade or reads ahead is stopped by a `LedgerError` that says which chunk and target."""
+A learner sees windows to score and, afterwards, a `CommittedText` that ends at the last committed target. A `LedgerError`, with
+chunk and target, stops a target scored twice or not at all, adaptation before scoring, and reading ahead."""
 
 import hashlib
 import math
@@ -21,7 +21,7 @@ from pgolf.machine.world import World
 if TYPE_CHECKING:
     from pgolf.eval.learner import Learner
 
-Witness = Callable[[int, torch.Tensor], None]
+OnNll = Callable[[int, torch.Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ class Score:
     seconds: float
 
 
-class Paper:
-    """One chunk's windows (this rank's share), to be graded once each. Sums stay on the device until the commit."""
+class ChunkScorer:
+    """One chunk's windows (this rank's share), each to be scored once. Sums stay on the device until the commit."""
 
     def __init__(self, ledger: "Ledger", chunk: int):
         self.chunk, self.spans = chunk, ledger.plan.spans(chunk)
         self.nats = torch.zeros((), dtype=torch.float64, device=ledger.world.device)
-        self.graded = 0
+        self.scored = 0
         self._ledger = ledger
 
     def batches(self) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:
@@ -84,8 +84,8 @@ class Paper:
             both_BT = ledger.plan.windows(ledger.text.tokens, batch)
             yield batch, both_BT[:, :-1], both_BT[:, 1:]
 
-    def grade(self, batch: Batch, nll_BS: torch.Tensor) -> None:
-        """Enter the nats of a batch's scored positions, (B, batch.last)."""
+    def record_nll(self, batch: Batch, nll_BS: torch.Tensor) -> None:
+        """Enter `nll_BS`, the nats of a batch's scored positions, (B, batch.last). Raises LedgerError."""
         expected = (batch.rows, batch.last)
         if tuple(nll_BS.shape) != expected:
             raise LedgerError(
@@ -96,12 +96,12 @@ class Paper:
         self.nats += nll.double().sum()
         at = 0
         for first, end in batch.spans():
-            self._ledger.witness(first, nll[at : at + end - first])
+            self._ledger.on_nll(first, nll[at : at + end - first])
             at += end - first
 
 
 class Ledger:
-    """Scores `text` by `plan`, once. `progress` hears of every batch and chunk; `witness` sees (first target, nats) of each."""
+    """Scores `text` by `plan`, once. `progress` is called for every batch and chunk, `on_nll` with (first target, nats) of each."""
 
     def __init__(
         self,
@@ -110,79 +110,79 @@ class Ledger:
         plan: Plan,
         batch_windows: int,
         progress: Callable[[Progress], None] = lambda _: None,
-        witness: Witness = lambda first, nll: None,
+        on_nll: OnNll = lambda first, nll: None,
     ):
         if plan.targets != text.targets:
             raise LedgerError("mistake 7", f"a plan for {plan.targets} of the text's {text.targets} targets")
         self.world, self.text, self.plan, self.batch_windows = world, text, plan, batch_windows
-        self.progress, self.witness = progress, witness
+        self.progress, self.on_nll = progress, on_nll
         self.committed = CommittedText(text)
         self.visits = np.zeros(text.targets, np.uint8)
         self.open = np.zeros(text.targets, bool)  # the targets of the chunk that is being scored
-        self.nats, self.bytes, self.done, self.graded = 0.0, 0, 0, 0  # of the committed chunks, and how many they are
+        self.nats, self.bytes, self.done, self.scored = 0.0, 0, 0, 0  # of the committed chunks, and how many they are
         self.trace: list[TraceRow] = []
         self._began = time.monotonic()
 
     def run(self, learner: "Learner") -> Score:
         for chunk in range(self.plan.chunks):
-            self._grade(learner, chunk)  # first the grade …
+            self._score(learner, chunk)  # first the score …
             if chunk + 1 < self.plan.chunks:
-                self._teach(learner, chunk)  # … then, and only then, the lesson
+                self._adapt(learner, chunk)  # … then, and only then, the adaptation step
         return self._result(learner)
 
-    def _grade(self, learner: "Learner", chunk: int) -> None:
+    def _score(self, learner: "Learner", chunk: int) -> None:
         began, sha = time.monotonic(), fingerprint(learner.state(), self.world)
-        paper = Paper(self, chunk)
-        self._mark(self.open, paper, True)
-        learner.score(paper)
-        self._mark(self.open, paper, False)
+        scorer = ChunkScorer(self, chunk)
+        self._mark(self.open, scorer, True)
+        learner.score(scorer)
+        self._mark(self.open, scorer, False)
         if fingerprint(learner.state(), self.world) != sha:
             raise LedgerError("C3", f"chunk {chunk}: parameters changed while it was being scored")
-        self._commit(paper)
+        self._commit(scorer)
         self.trace.append(TraceRow(chunk, "score", sha, self.bpb, time.monotonic() - began, 0.0))
         self._report(chunk, self.done)
 
     @staticmethod
-    def _mark(targets: np.ndarray, paper: Paper, value: int) -> None:
-        for first, end in paper.spans:
+    def _mark(targets: np.ndarray, scorer: ChunkScorer, value: int) -> None:
+        for first, end in scorer.spans:
             targets[first:end] = value
 
-    def _teach(self, learner: "Learner", chunk: int) -> None:
+    def _adapt(self, learner: "Learner", chunk: int) -> None:
         began, sha = time.monotonic(), self.trace[-1].sha
         moved = learner.adapt(self.committed, chunk)
         self.trace.append(TraceRow(chunk, "adapt", sha, self.bpb, time.monotonic() - began, moved))
 
-    def visit(self, paper: Paper, batch: Batch) -> None:
+    def visit(self, scorer: ChunkScorer, batch: Batch) -> None:
         for first, end in batch.spans():
             visits = self.visits[first:end]
             if visits.any():
                 again = first + int(np.argmax(visits))
-                raise LedgerError("C4", f"chunk {paper.chunk}: target {again} is scored a second time")
+                raise LedgerError("C4", f"chunk {scorer.chunk}: target {again} is scored a second time")
             if not self.open[first:end].all():
-                raise LedgerError("C3", f"chunk {paper.chunk}: targets [{first}, {end}) are not part of it")
+                raise LedgerError("C3", f"chunk {scorer.chunk}: targets [{first}, {end}) are not part of it")
             visits += 1
-            paper.graded += end - first
-        self._report(paper.chunk, min(self.done + paper.graded * self.world.size, self.plan.targets))
+            scorer.scored += end - first
+        self._report(scorer.chunk, min(self.done + scorer.scored * self.world.size, self.plan.targets))
 
-    def _commit(self, paper: Paper) -> None:
+    def _commit(self, scorer: ChunkScorer) -> None:
         """Add the chunk's sums over ranks, after seeing that each of its targets was scored exactly once among them."""
-        targets = np.concatenate([np.arange(first, end) for first, end in paper.spans])
+        targets = np.concatenate([np.arange(first, end) for first, end in scorer.spans])
         visits = torch.from_numpy(self.visits[targets]).to(self.world.device)
         if len(visits):
-            self.world.sum_(paper.nats, visits)
+            self.world.sum_(scorer.nats, visits)
         wrong = (visits != 1).nonzero()
         if len(wrong):
             at, times = targets[int(wrong[0])], int(visits[wrong[0]])
-            raise LedgerError("mistake 8", f"chunk {paper.chunk}: target {at} was scored {times} times, not once")
-        nats = paper.nats.item()
+            raise LedgerError("mistake 8", f"chunk {scorer.chunk}: target {at} was scored {times} times, not once")
+        nats = scorer.nats.item()
         if not math.isfinite(nats):
-            raise LedgerError("C2", f"chunk {paper.chunk}: the sum of its scores is {nats}")
-        self._mark(self.visits, paper, 1)
-        self.committed.admit(self.text, paper.spans)
+            raise LedgerError("C2", f"chunk {scorer.chunk}: the sum of its scores is {nats}")
+        self._mark(self.visits, scorer, 1)
+        self.committed.admit(self.text, scorer.spans)
         self.nats += nats
-        self.bytes += self.text.bytes_in(paper.spans)
+        self.bytes += self.text.bytes_in(scorer.spans)
         self.done += len(targets)
-        self.graded += 1
+        self.scored += 1
 
     @property
     def bpb(self) -> float:
@@ -190,7 +190,7 @@ class Ledger:
 
     def _report(self, chunk: int, done: int) -> None:
         elapsed = time.monotonic() - self._began
-        self.progress(Progress(chunk, self.plan.chunks, done, self.plan.targets, self.graded, self.bpb, elapsed))
+        self.progress(Progress(chunk, self.plan.chunks, done, self.plan.targets, self.scored, self.bpb, elapsed))
 
     def _result(self, learner: "Learner") -> Score:
         if self.done != self.text.targets:

@@ -1,4 +1,4 @@
-"""The validation text as a referee hands it out: whole windows to be graded, and, for learning, only what has been graded."""
+"""The validation text as the ledger hands it out: whole windows to score and, to adapt to, only what has been scored."""
 
 from dataclasses import dataclass
 

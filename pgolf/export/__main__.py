@@ -31,12 +31,12 @@ from pathlib import Path
 
 
 @command()
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pgolf.export", description="Show what an exported file holds.")
     parser.add_argument("run", metavar="RUN", type=Path, help=f"a run or submission folder, or a {CODE}")
     parser.add_argument("--unpack", metavar="DIR", type=Path, help="write the source inside to this new folder")
-    asked = parser.parse_args(words)
-    print("\n".join(show(asked.run, asked.unpack)))
+    options = parser.parse_args(args)
+    print("\n".join(show(options.run, options.unpack)))
     return 0
 
 

@@ -41,8 +41,8 @@ def untyped(cls: ast.ClassDef, types: set[str] | None) -> None:
     With `types`, only fields of these: `thaw` reads the others.
     """
     for field in (s for s in cls.body if isinstance(s, ast.AnnAssign)):
-        words = set(re.findall(r"\w+", ast.unparse(field.annotation)))
-        if not words & MARKERS and (types is None or words <= types):
+        names = set(re.findall(r"\w+", ast.unparse(field.annotation)))
+        if not names & MARKERS and (types is None or names <= types):
             field.annotation = ast.Constant(0)
 
 

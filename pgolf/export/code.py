@@ -73,11 +73,11 @@ def script(config: dict, corpus: "Corpus | None" = None) -> Script:
 
 def texts(corpus: "Corpus") -> dict[str, Any]:
     """Both halves of a corpus with the names of their files, and the folder where the file looks for them unless told."""
-    said: dict[str, Any] = {"folder": f"{DATA}/{corpus.manifest.name}"}
+    settings: dict[str, Any] = {"folder": f"{DATA}/{corpus.manifest.name}"}
     for name, half in (("training", corpus.training), ("validation", corpus.validation)):
         names = {"paths": numbered([Path(p).name for p in half.paths]), "tokenizer": Path(half.tokenizer).name}
-        said[name] = {TARGET: f"{type(half).__module__}.{type(half).__qualname__}"} | asdict(half) | names
-    return said
+        settings[name] = {TARGET: f"{type(half).__module__}.{type(half).__qualname__}"} | asdict(half) | names
+    return settings
 
 
 def numbered(names: list[str]) -> list:

@@ -23,7 +23,7 @@ from pgolf.export.strip import strip
 PACKAGE = Path(__file__).parent.parent
 ENTRY = "pgolf.export.standalone:main"
 RECIPE = "pgolf.recipe.Recipe"  # holds the components, and is frozen as they are, though no recipe names it
-SPOKEN = ("pgolf.errors.UserError",)  # classes whose names are read: by the parent of the ranks
+NAMED_ERRORS = ("pgolf.errors.UserError",)  # classes whose names are read: by the parent of the ranks
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ def program(recipe: Mapping[str, Any], entry: str = ENTRY, package: Path = PACKA
     modules = {m.name: strip(m.source, m.name) for m in closure({start, *named}, package)}
     if start not in modules:
         raise UserError(f"{entry}: there is no module {start} to enter the exported file by")
-    spoken = [name for name in SPOKEN if name.rpartition(".")[0] in modules]
-    merged = merge(modules, [*named, *spoken])
+    errors_named = [name for name in NAMED_ERRORS if name.rpartition(".")[0] in modules]
+    merged = merge(modules, [*named, *errors_named])
     source = f"{merged.source}\n{merged.names[f'{start}.{function}']}({GIVEN},__file__)"
-    components, errors = ([name.rpartition(".")[2] for name in names] for names in (named, spoken))
+    components, errors = ([name.rpartition(".")[2] for name in names] for names in (named, errors_named))
     frozen = [*components, *([merged.names[RECIPE]] if RECIPE in merged.names else [])]
     return Program(prune(unchecked(source, frozen), components), (*components, *errors))
 

@@ -24,18 +24,19 @@ from pgolf.errors import UserError
 from pgolf.export.code import weigh
 from pgolf.files.events import EVENTS, Events, line_of
 from pgolf.files.frozen import thaw
+from pgolf.files.names import ARTIFACT, LOG
 from pgolf.logger import NoLogger
 from pgolf.machine import Device, Machine
 from pgolf.machine.rank import die_with, errors_recorded, joined, leave_result
 from pgolf.machine.world import World
 from pgolf.recipe import Recipe
 from pgolf.seed import Seed
-from pgolf.stages.judge import judge
-from pgolf.stages.train import train
+from pgolf.stages.judge import Evaluation, judge
+from pgolf.stages.train import Training, train
 from pgolf.stages.verdict import verdict
 from pgolf.stages.views import code_line, receipt_text
 
-JUDGE, LOG = "judge", "train.log"
+JUDGE = "judge"
 
 
 def main(frozen: dict, script: str) -> None:
@@ -49,11 +50,11 @@ def main(frozen: dict, script: str) -> None:
         sys.exit(2)
 
 
-def start(frozen: dict, script: str, words: list[str]) -> None:
+def start(frozen: dict, script: str, args: list[str]) -> None:
     """Read the words and the environment, join the other ranks, and run."""
     require_alone()
-    alone = words[:1] != [JUDGE]
-    given = settings_of(words if alone else words[1:])
+    alone = args[:1] != [JUDGE]
+    given = settings_of(args if alone else args[1:])
     settings = dict(os.environ) | given
     texts = frozen.pop("texts")
     recipe, code = recipe_of(frozen, settings), weigh(Path(script).read_bytes())
@@ -75,10 +76,10 @@ def require_alone() -> None:
         raise RuntimeError("this file runs without the package pgolf")
 
 
-def settings_of(words: list[str]) -> dict[str, str]:
+def settings_of(args: list[str]) -> dict[str, str]:
     """KEY=VALUE words as a mapping; UserError with the usage for any other word."""
-    if all("=" in word for word in words):
-        return dict(word.split("=", 1) for word in words)
+    if all("=" in word for word in args):
+        return dict(word.split("=", 1) for word in args)
     raise UserError("usage: train_gpt.py [judge ARTIFACT=FILE] [SEED=N] [DATA_PATH=DIR] [TOKENIZER_PATH=FILE]")
 
 
@@ -131,14 +132,15 @@ def judged(world: World, recipe: Recipe, text: ValidationText, code: dict, given
     """Score ARTIFACT. With FOLDER, for the parent that draws its events; without, for a person, who reads lines."""
     artifact = Path(given.get("ARTIFACT", f"seed{recipe.seed.value}/artifact.pgolf"))
     sha256 = given.get("ARTIFACT_SHA256") or weigh(contents(artifact))["sha256"]
+    evaluation = Evaluation(recipe, artifact, sha256, text, code["sha256"])
     if "FOLDER" not in given:
         events = Events(None, printed) if world.main else Events(None)
-        score = judge(world, recipe, artifact, sha256, text, code["sha256"], events)
+        score = judge(world, evaluation, events)
         return events.write("notice", text=f"val_bpb={score['val_bpb']:.8f} artifact_sha256={sha256}")
     die_with(int(given["PARENT"]))
     folder = Path(given["FOLDER"])
     events = Events(folder if world.main else None)
-    score = judge(world, recipe, artifact, sha256, text, code["sha256"], events)
+    score = judge(world, evaluation, events)
     if world.main:
         leave_result(folder, score, events)
 
@@ -170,11 +172,10 @@ def whole(world: World, recipe: Recipe, training: TrainingText, validation: Vali
     record = {"pgolf": __version__, "code": code, "limits": asdict(recipe.limits)}
     for line in (code_line("begin", record), surroundings(recipe)):
         events.write("notice", text=line)
-    exam = recipe.ttt.exam(validation)
-    record |= train(world, recipe, training, exam, code["bytes"], folder, events)
+    record |= train(world, Training(recipe, training, recipe.ttt.finetuning(validation), code["bytes"], folder), events)
     world.barrier()
     sealed = record["artifact"]["sha256"]
-    score = judge(world, recipe, folder / "artifact.pgolf", sealed, validation, code["sha256"], events)
+    score = judge(world, Evaluation(recipe, folder / ARTIFACT, sealed, validation, code["sha256"]), events)
     record |= {"evaluate": score, "receipts": record["receipts"] + score["receipts"]}
     record |= {"data": {"val_tokens": validation.tokens, "val_bytes": validation.bytes}}
     size, total = record["artifact"]["bytes"], record["artifact"]["bytes"] + code["bytes"]

@@ -38,8 +38,8 @@ class Target(ABC):
 @contextmanager
 def mirrored(logger: "Mirrored", folder: Path, say: "Say") -> Iterator[None]:
     """Keep a mirror of `folder` alive for as long as the context lasts, and a while longer for it to finish."""
-    words = (json.dumps(freeze(logger)), str(folder))
-    helper = Helper("pgolf.logger", *words, output=folder / OUTPUT)
+    args = (json.dumps(freeze(logger)), str(folder))
+    helper = Helper("pgolf.logger", *args, output=folder / OUTPUT)
     try:
         yield
     finally:

@@ -58,18 +58,18 @@ class ToWandb(Target):
         config = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
         self._open(name=self.name, group=group, job_type=stage, config=config)
 
-    def _open(self, **words: Any) -> None:
+    def _open(self, **options: Any) -> None:
         """`dir` is the run's folder, so that no two runs share one."""
         spec, patience = self.spec, self.spec.patience_seconds
         settings = wandb.Settings(console="off", silent=True, disable_git=True, init_timeout=patience)
-        words |= {"project": spec.project, "entity": spec.entity, "dir": str(self.folder), "settings": settings}
+        options |= {"project": spec.project, "entity": spec.entity, "dir": str(self.folder), "settings": settings}
         try:
-            self.run = wandb.init(mode=self.mode, **words)
+            self.run = wandb.init(mode=self.mode, **options)
         except Exception as fault:  # whatever a service and its client may throw: nothing is lost by it
             if self.mode == "offline":
                 raise
             self._go_offline(f"W&B cannot be reached ({fault})")
-            self.run = wandb.init(mode=self.mode, **words)
+            self.run = wandb.init(mode=self.mode, **options)
         for name in dict.fromkeys(AXES.values()):
             self.run.define_metric(name)
         for names, axis in AXES.items():

@@ -22,12 +22,12 @@ class Helper:
     What it prints goes to `output`, a file that is removed if it stays empty.
     """
 
-    def __init__(self, module: str, *words: str, output: Path):
+    def __init__(self, module: str, *args: str, output: Path):
         self.output, self.process, self.fault = output, None, ""
         try:
             with open(output, "wb") as out:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", module, *words],
+                    [sys.executable, "-m", module, *args],
                     stdin=subprocess.PIPE,
                     stdout=out,
                     stderr=subprocess.STDOUT,
@@ -49,9 +49,9 @@ class Helper:
             self.process.wait()
             fault = f"was not done {seconds:g} s after the end and was stopped"
         with suppress(OSError):
-            said = self.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            if said:
-                return f"{fault}{'. ' if fault else ''}{said[-1]} (see {self.output})"
+            printed = self.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            if printed:
+                return f"{fault}{'. ' if fault else ''}{printed[-1]} (see {self.output})"
             if not fault:
                 self.output.unlink()
         return fault

@@ -138,15 +138,17 @@ def receipts(out: Quantized, prune: float) -> list[Receipt]:
     """That quantising changed something, that the solver did better than rounding where it had a Hessian, and that
     pruning left zeros."""
     worst = max((row.error for row in out.layers), default=0.0)
-    told = [Receipt("quant", "largest relative output error of a tensor", worst, alive=worst > 0)]
+    found = [Receipt("quant", "largest relative output error of a tensor", worst, alive=worst > 0)]
     solved = [row.error / row.rounding_error for row in out.layers if row.weighted and row.rounding_error > 0]
     if solved:
         mean = sum(solved) / len(solved)
-        told.append(Receipt("quant.solver", "output error over that of rounding, mean of layers", mean, alive=mean < 1))
+        found.append(
+            Receipt("quant.solver", "output error over that of rounding, mean of layers", mean, alive=mean < 1)
+        )
     if prune:
         matrices = [out.tensors[row.name].symbols for row in out.layers if row.section in MATRICES]
         zeros = sum(int((q == 0).sum()) for q in matrices) / max(1, sum(q.numel() for q in matrices))
-        told.append(
+        found.append(
             Receipt("quant.prune", "share of the matrices' symbols that are 0", zeros, alive=zeros >= prune / 2)
         )
-    return told
+    return found

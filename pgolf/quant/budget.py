@@ -1,5 +1,5 @@
-"""Filling a budget of bytes: a knob that makes the file smaller, a cheap guess of the size from the entropy of symbols, and
-a few real encodings that put the guess right. The knob is a factor on the row steps (`fit_step`)."""
+"""Filling a budget of bytes: a variable that makes the file smaller, a cheap guess of the size from the entropy of symbols, and
+a few real encodings that put the guess right. The variable is a factor on the row steps (`fit_step`)."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -26,9 +26,9 @@ HALVINGS = 24
 
 @dataclass(frozen=True)
 class Trial:
-    """One real encoding: where the knob stood and what came of it."""
+    """One real encoding: the value of the variable and the file it gave."""
 
-    knob: float
+    variable: float
     quantized: Quantized
     data: bytes
 
@@ -39,7 +39,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """The lowest knob in [low, high] whose file has at most a budget of bytes and hardly less; files shrink as it rises.
+    """The lowest value in [low, high] whose file has at most a budget of bytes and hardly less; files shrink as it rises.
 
     `guess` predicts the size but for the `rest`; every encoding corrects that, and two of them correct the slope.
     `within` and `encodings` are those of `Fit`.
@@ -61,11 +61,11 @@ class Search:
             none_fits = all(t.size > budget for t in trials)
             last_chance = none_fits and len(trials) == self.encodings - 1
             room = budget - (4 * self.within if last_chance else self.within // 2)
-            trials.append(self.encode(self.knob(self.wanted(room, trials), low, high)))
-            knob, size = trials[-1].knob, trials[-1].size
-            if budget - self.within <= size <= budget or knob == (low if size <= budget else high):
+            trials.append(self.encode(self.variable(self.wanted(room, trials), low, high)))
+            variable, size = trials[-1].variable, trials[-1].size
+            if budget - self.within <= size <= budget or variable == (low if size <= budget else high):
                 break
-            low, high = (low, knob) if size <= budget else (knob, high)
+            low, high = (low, variable) if size <= budget else (variable, high)
         fitting = [t for t in trials if t.size <= budget]
         best = max(fitting, key=lambda t: t.size) if fitting else min(trials, key=lambda t: t.size)
         return best, len(trials)
@@ -76,10 +76,10 @@ class Search:
             return room - self.rest
         last, slope = trials[-1], 1.0
         if len(trials) > 1 and last.size != trials[-2].size:
-            slope = (self.guess(last.knob) - self.guess(trials[-2].knob)) / (last.size - trials[-2].size)
-        return self.guess(last.knob) + min(max(slope, 0.5), 2.0) * (room - last.size)
+            slope = (self.guess(last.variable) - self.guess(trials[-2].variable)) / (last.size - trials[-2].size)
+        return self.guess(last.variable) + min(max(slope, 0.5), 2.0) * (room - last.size)
 
-    def knob(self, wanted: float, low: float, high: float) -> float:
+    def variable(self, wanted: float, low: float, high: float) -> float:
         """Where the guess falls to `wanted`, by bisection; `low` where it never was above."""
         if self.guess(low) <= wanted:
             return low
@@ -89,12 +89,12 @@ class Search:
         return high
 
 
-def told(best: Trial, encodings: int, budget: int, what: str, value: float) -> tuple[Quantized, bytes]:
+def with_receipt(best: Trial, encodings: int, budget: int, what: str, value: float) -> tuple[Quantized, bytes]:
     """The result with the record's `fit` entry and a receipt."""
     out = best.quantized
     out.fit = {"target": budget, "reached": best.size, "what": what, "value": value, "encodings": encodings}
-    said = f"{what}; {best.size:,} of {budget:,} bytes after {encodings} encodings"
-    out.receipts.append(Receipt("quant.fit", said, value, alive=best.size <= budget))
+    text = f"{what}; {best.size:,} of {budget:,} bytes after {encodings} encodings"
+    out.receipts.append(Receipt("quant.fit", text, value, alive=best.size <= budget))
     return out, best.data
 
 
@@ -112,8 +112,8 @@ def fit_step(
     low = guess.finest(k)
     search = Search(encode, guess, low, max(low, COARSEST * c / k), guess.rest, quant.fit.within, quant.fit.encodings)
     best, encodings = search.best(budget)
-    what = "step k of least error, which leaves room" if best.knob == low else "step k"
-    return told(best, encodings, budget, what, k * best.knob)
+    what = "step k of least error, which leaves room" if best.variable == low else "step k"
+    return with_receipt(best, encodings, budget, what, k * best.variable)
 
 
 def scaled(quant: "Symmetric", factor: float) -> "Symmetric":

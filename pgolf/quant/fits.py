@@ -87,6 +87,6 @@ class PruneToCap(Fit):
     def reach(
         self, quant: "Symmetric", model: "nn.Module", hessians: Mapping[str, "Tensor"], pack: "Pack", budget: int
     ) -> tuple["Quantized", bytes]:
-        from pgolf.quant.ones import fit_ones
+        from pgolf.quant.pruning import fit_ones
 
         return fit_ones(quant, model, hessians, pack, budget)

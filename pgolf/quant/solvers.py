@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pgolf.quant.apply import Solver as Solve
-    from pgolf.quant.calibration import Room
+    from pgolf.quant.calibration import CalibrationContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Source(ABC):
     """Where calibration sequences come from."""
 
     @abstractmethod
-    def batches(self, room: "Room", late: Callable[[], bool]) -> "Iterator[Tensor]":
+    def batches(self, context: "CalibrationContext", late: Callable[[], bool]) -> "Iterator[Tensor]":
         """This rank's share of the sequences, ids (B, T) at a time; a slow source asks `late()` as it goes."""
 
 
@@ -27,10 +27,10 @@ class Source(ABC):
 class TrainingWindows(Source):
     """Windows of the training text, drawn at random."""
 
-    def batches(self, room: "Room", late: Callable[[], bool]) -> "Iterator[Tensor]":
+    def batches(self, context: "CalibrationContext", late: Callable[[], bool]) -> "Iterator[Tensor]":
         from pgolf.quant.calibration import training_windows
 
-        return training_windows(room)
+        return training_windows(context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +45,20 @@ class SelfGenerated(Source):
         allowed = "above 0 and at most 10"
         need(0 < self.temperature <= 10, "quant.solver.source.temperature", self.temperature, allowed)
 
-    def batches(self, room: "Room", late: Callable[[], bool]) -> "Iterator[Tensor]":
+    def batches(self, context: "CalibrationContext", late: Callable[[], bool]) -> "Iterator[Tensor]":
         from pgolf.quant.calibration import self_generated
 
-        return self_generated(room, self.length, self.temperature, late)
+        return self_generated(context, self.length, self.temperature, late)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomIds(Source):
     """Tokens drawn uniformly, which no model ever meets: for comparison only."""
 
-    def batches(self, room: "Room", late: Callable[[], bool]) -> "Iterator[Tensor]":
+    def batches(self, context: "CalibrationContext", late: Callable[[], bool]) -> "Iterator[Tensor]":
         from pgolf.quant.calibration import random_ids
 
-        return random_ids(room)
+        return random_ids(context)
 
 
 @dataclass(frozen=True)

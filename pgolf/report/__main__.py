@@ -13,10 +13,10 @@ from pgolf.results.summary import SUMMARY
 
 
 @command()
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     parser = ArgumentParser("python -m pgolf.report", description="Write report.html of runs and sweeps again.")
     parser.add_argument("folder", nargs="+", type=Path, help="a run's folder, or a sweep's")
-    for folder in parser.parse_args(words).folder:
+    for folder in parser.parse_args(args).folder:
         print(write(_checked(folder)))
     return 0
 

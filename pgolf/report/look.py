@@ -58,14 +58,14 @@ class Split:
         return taken
 
 
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     """Print the table or the JSON, and write the page that is asked for."""
-    names = [word for word in words if word != "--json" and not word.startswith("out=")]
+    names = [word for word in args if word != "--json" and not word.startswith("out=")]
     if len(names) != 1 or names[0].startswith("-"):
         raise UserError(f"usage: {__doc__}")
     seen, lengths = looked_at(corpus_of(names[0]))
-    print(json.dumps(seen, indent=2, ensure_ascii=False) if "--json" in words else "\n".join(table(seen)))
-    for out in (word.removeprefix("out=") for word in words if word.startswith("out=")):
+    print(json.dumps(seen, indent=2, ensure_ascii=False) if "--json" in args else "\n".join(table(seen)))
+    for out in (word.removeprefix("out=") for word in args if word.startswith("out=")):
         write_bytes(expanded(out), drawn(seen, lengths).encode())
     return 0
 

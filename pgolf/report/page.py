@@ -31,9 +31,9 @@ def section(title: str, *parts: str) -> str:
     return f"<section>\n<h2>{escape(title)}</h2>\n" + "\n".join(parts) + "\n</section>"
 
 
-def text(words: str, tone: str = "") -> str:
+def text(content: str, tone: str = "") -> str:
     """A paragraph; `tone` is muted, good or bad."""
-    return f'<p class="{tone}">{escape(words)}</p>'
+    return f'<p class="{tone}">{escape(content)}</p>'
 
 
 def cards(facts: Mapping[str, str]) -> str:
@@ -108,5 +108,5 @@ def folded(title: str, inside: str) -> str:
     return f"<details><summary>{escape(title)}</summary>\n{inside}\n</details>"
 
 
-def code(words: str) -> str:
-    return f"<pre>{escape(words)}</pre>"
+def code(content: str) -> str:
+    return f"<pre>{escape(content)}</pre>"

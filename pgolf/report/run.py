@@ -120,11 +120,11 @@ def opening(run: Seen) -> list[str]:
     """Title, verdict, the main figures, and everything that is wrong or missing."""
     verdict, status = run.get("verdict"), run.get("status") or "no record"
     tone = {True: "good", False: "bad"}[status == "complete" and not str(verdict).startswith("fail")]
-    said = f"{status}: verdict {verdict}" if verdict else status
+    text = f"{status}: verdict {verdict}" if verdict else status
     arm = f"arm {str(run.get('arm')).replace(',', ', ')}  ·  started {run.get('started')}  ·  pgolf {run.get('pgolf')}"
     error = run.get("error") or ("it was killed, or is still running" if status == "running" else None)
     return [
-        page.heading(name(run), said, tone),
+        page.heading(name(run), text, tone),
         *([page.text(arm, "muted")] if run.record else []),
         *([page.text(error, "bad")] if error else []),
         *(page.text(fault, "bad") for fault in run.faults),
@@ -139,22 +139,22 @@ def main_figures(run: Seen) -> dict[str, str]:
     gap = dev["quantized"] - dev["averaged"] if finite(dev.get("quantized")) and finite(dev.get("averaged")) else None
     total = size + get("code.bytes") if size is not None and get("code.bytes") is not None else None
     facts = {
-        "val_bpb": _said(get("evaluate.val_bpb"), digits),
-        "dev_bpb after packing": _said(dev.get("quantized"), "{:.4f}".format),
-        "dev_bpb lost to quantising": _said(gap, "{:+.4f}".format),
-        "bytes, artifact + code": _said(total, "{:,}".format),
-        "of the cap": _said(total and total / get("limits.artifact_bytes"), "{:.1%}".format),
-        "training, s": _said(get("train.seconds"), "{:.1f}".format),
-        "evaluation, s": _said(get("evaluate.seconds"), "{:.1f}".format),
-        "steps": _said(get("train.steps"), "{:,}".format),
-        "tokens trained on": _said(get("train.tokens"), "{:,}".format),
-        "parameters": _said(get("train.parameters"), "{:,}".format),
-        "ranks": _said(get("ranks"), str),
+        "val_bpb": _shown(get("evaluate.val_bpb"), digits),
+        "dev_bpb after packing": _shown(dev.get("quantized"), "{:.4f}".format),
+        "dev_bpb lost to quantising": _shown(gap, "{:+.4f}".format),
+        "bytes, artifact + code": _shown(total, "{:,}".format),
+        "of the cap": _shown(total and total / get("limits.artifact_bytes"), "{:.1%}".format),
+        "training, s": _shown(get("train.seconds"), "{:.1f}".format),
+        "evaluation, s": _shown(get("evaluate.seconds"), "{:.1f}".format),
+        "steps": _shown(get("train.steps"), "{:,}".format),
+        "tokens trained on": _shown(get("train.tokens"), "{:,}".format),
+        "parameters": _shown(get("train.parameters"), "{:,}".format),
+        "ranks": _shown(get("ranks"), str),
     }
-    return {what: said for what, said in facts.items() if said}
+    return {what: text for what, text in facts.items() if text}
 
 
-def _said(value: Any, how: Callable[[Any], str]) -> str:
+def _shown(value: Any, how: Callable[[Any], str]) -> str:
     return "" if value is None else how(value)
 
 
@@ -253,13 +253,13 @@ def size(run: Seen) -> list[str]:
     }
     artifact = sum(groups.values())
     left = cap - artifact - code
-    said = f"{artifact:,} artifact + {code:,} code = {artifact + code:,} bytes of {cap:,}: "
-    said += f"{left:,} to spare" if left >= 0 else f"{-left:,} over"
+    text = f"{artifact:,} artifact + {code:,} code = {artifact + code:,} bytes of {cap:,}: "
+    text += f"{left:,} to spare" if left >= 0 else f"{-left:,} over"
     share = max(cap, artifact + code)
     parts = page.meter((("a", artifact / share), ("b", code / share)))
     table = page.table(("group", "bytes", "% of the cap"), [(g, n, round(100 * n / cap, 3)) for g, n in rows.items()])
     drawn = page.chart(charts.bars(rows, "bytes"), "Bytes as they lie in the artifact, by tensor group, and the code.")
-    return [page.text(said, "bad" if left < 0 else ""), parts, page.charts([drawn, table])]
+    return [page.text(text, "bad" if left < 0 else ""), parts, page.charts([drawn, table])]
 
 
 def receipts(run: Seen) -> list[str]:

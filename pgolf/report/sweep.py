@@ -18,9 +18,9 @@ def sweep_page(folder: Path) -> str:
     summary = read_json(folder / SUMMARY)
     arms = summary["arms"]
     done, absent = sum(len(arm["seeds"]) for arm in arms), sum(len(arm["not_complete"]) for arm in arms)
-    said = f"{len(arms)} arm(s), {done} complete run(s), {absent} not complete  ·  pgolf {summary['pgolf']}"
+    text = f"{len(arms)} arm(s), {done} complete run(s), {absent} not complete  ·  pgolf {summary['pgolf']}"
     body = [
-        page.heading(folder.name, said, "bad" if absent else ""),
+        page.heading(folder.name, text, "bad" if absent else ""),
         page.section("Arms", *arms_part(arms)),
         page.section("Seeds", *seeds_part(folder, arms)),
         page.section("Ablation", *ablation_part(summary["ablation"])),
@@ -67,9 +67,9 @@ def seeds_part(folder: Path, arms: list[dict[str, Any]]) -> list[str]:
 def _seed(folder: Path, arm: str, row: dict[str, Any]) -> tuple:
     size = (row["artifact_bytes"], row["total_bytes"])
     clocks = (round(row["train_seconds"], 1), round(row["eval_seconds"], 1))
-    said = "; ".join([row["verdict"], *row["disagreements"]])
+    text = "; ".join([row["verdict"], *row["disagreements"]])
     known = (page.Exact(row["seed"]), page.Exact(digits(row["val_bpb"])), *size, row["steps"], *clocks)
-    return (arm, *known, said, _report(folder, row["run"]))
+    return (arm, *known, text, _report(folder, row["run"]))
 
 
 def _absent(folder: Path, arm: str, row: dict[str, Any]) -> tuple:

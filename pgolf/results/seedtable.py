@@ -86,11 +86,11 @@ def _leaves(value: Any, path: tuple) -> Iterator[tuple[tuple, Any]]:
 
 def _placed(path: tuple, listed: list[int]) -> tuple[int, str] | None:
     """The seed a path is of, and the name of its figure."""
-    words = [str(part) for part in path]
-    if any(OTHERS.search(word) for word in words) or words[-1] == "seed":
+    parts = [str(part) for part in path]
+    if any(OTHERS.search(word) for word in parts) or parts[-1] == "seed":
         return None
     for i, part in enumerate(path):
-        above = words[i - 1] if i else ""
+        above = parts[i - 1] if i else ""
         if isinstance(part, int):
             if (
                 i == len(path) - 1
@@ -103,10 +103,10 @@ def _placed(path: tuple, listed: list[int]) -> tuple[int, str] | None:
             continue
         whole, inside = SEEDED.match(part), INSIDE.match(part)
         if whole and (part[:1].lower() == "s" or (above and ABOUT.search(above))):
-            return int(whole[1]), _name(words[i + 1 :], above)
+            return int(whole[1]), _name(parts[i + 1 :], above)
         if inside:
             rest = [w for w in (inside[1], inside[3]) if w]
-            return int(inside[2]), _name(words[i + 1 :] or ["_".join(rest)], above)
+            return int(inside[2]), _name(parts[i + 1 :] or ["_".join(rest)], above)
     return None
 
 

@@ -79,11 +79,11 @@ def job_folders(sweep_dir: Path) -> list[Path]:
 
 def find_arm(summary: dict, name: str) -> dict[str, Any]:
     """The arm of `summary` with this label, whose arm_sha256 begins so, or that alone has these words."""
-    arms, asked = summary["arms"], set(name.split(","))
+    arms, wanted = summary["arms"], set(name.split(","))
     found = (
         [a for a in arms if a["arm"] == name]
         or [a for a in arms if len(name) >= 6 and a["arm_sha256"].startswith(name)]
-        or [a for a in arms if asked <= set(a["arm"].split(","))]
+        or [a for a in arms if wanted <= set(a["arm"].split(","))]
     )
     if len(found) == 1:
         return found[0]

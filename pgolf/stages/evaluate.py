@@ -26,12 +26,12 @@ def evaluate(
     evaluation: Eval,
     ttt: TTT,
     progress: Callable[[Progress], None] = lambda _: None,
-    witness: Callable[[int, torch.Tensor], None] = lambda first, nll: None,
+    on_nll: Callable[[int, torch.Tensor], None] = lambda first, nll: None,
     compile: bool = False,
 ) -> Score:
     """Score the whole split `ids` (uint16, in order). The first token has nothing before it and is not scored.
 
-    Adaptation changes `model`. `progress` hears of every batch, on every rank; `witness` sees each batch's nats as
+    Adaptation changes `model`. `progress` hears of every batch, on every rank; `on_nll` gets each batch's nats as
     (first target, nats), this rank's only; `compile` compiles scoring and learning."""
     if model.spec.vocab_size != table.vocabulary:
         raise UserError(f"a model of {model.spec.vocab_size} tokens cannot score a text of {table.vocabulary} pieces")
@@ -41,4 +41,4 @@ def evaluate(
     learner = ttt.build(model, world, plan)
     if compile:
         learner.compile(evaluation.batch_windows, plan.one_shape)
-    return Ledger(world, text, plan, evaluation.batch_windows, progress, witness).run(learner)
+    return Ledger(world, text, plan, evaluation.batch_windows, progress, on_nll).run(learner)

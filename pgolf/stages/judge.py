@@ -4,7 +4,7 @@ It opens the sealed artifact as a stranger would; nothing else of training reach
 """
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,16 +28,26 @@ if TYPE_CHECKING:
     from pgolf.model.transformer import Transformer
 
 
-def judge(
-    world: World, recipe: Recipe, artifact: Path, sha256: str, text: ValidationText, code_sha256: str, events: Events
-) -> dict:
-    """Score `artifact`, whose hash was taken when it was sealed, on all of `text`. Returns the record's `evaluate`, which names
-    the file that did it by its `code_sha256`."""
+@dataclass(frozen=True)
+class Evaluation:
+    """What is to be judged: the file `artifact`, whose `sha256` was taken when it was sealed, on all of `text`, by the file of
+    the hash `code_sha256`."""
+
+    recipe: Recipe
+    artifact: Path
+    sha256: str
+    text: ValidationText
+    code_sha256: str
+
+
+def judge(world: World, evaluation: Evaluation, events: Events) -> dict:
+    """Score the artifact. Returns the record's `evaluate`. Raises UserError for another artifact than was sealed."""
+    recipe, text = evaluation.recipe, evaluation.text
     events.write("stage", stage="evaluate")
     clock = Clock(recipe.limits.eval_seconds)
     clock.start()
     with clock.phase("load"):
-        model = load(artifact, sha256, text.vocab_size, world, recipe.model)
+        model = load(evaluation.artifact, evaluation.sha256, text.vocab_size, world, recipe.model)
     with clock.phase("prove bytes"):
         ids, table = text.read(), text.byte_counts()
         counted = torch.tensor(prove(ids, text.tokenizer, table, world.rank, world.size))
@@ -50,7 +60,7 @@ def judge(
     events.write("score", val_bpb=score.val_bpb, val_loss=score.val_loss, seconds=round(clock.elapsed, 3))
     return {
         **asdict(score),
-        "code_sha256": code_sha256,
+        "code_sha256": evaluation.code_sha256,
         "receipts": [asdict(r) for r in score.receipts],
         "proven_bytes": proven,
         "seconds": clock.elapsed,

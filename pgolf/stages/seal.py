@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 from pgolf.files import write_bytes
 from pgolf.files.events import Events
 from pgolf.files.frozen import freeze
+from pgolf.files.names import ARTIFACT
 from pgolf.files.receipts import Receipt
 from pgolf.limits.clock import Clock
 from pgolf.quant.apply import Quantized
-from pgolf.quant.calibration import Room
+from pgolf.quant.calibration import CalibrationContext
 from pgolf.quant.hessian import Hessians, collect_hessians
 from pgolf.quant.tensors import load_quantized
 from pgolf.stages.artifact import pack, read_index, unpack
 
 if TYPE_CHECKING:
-    from pgolf.stages.train import Trainer
-    from pgolf.ttt.prequant import Exam
+    from pgolf.stages.train import Trainer, Training
 
 SAFETY = 1.25  # the reserve is this many times what the rehearsal took, and
 SLACK = 0.5  # seconds more, for what a busy machine does to short phases
@@ -48,8 +48,9 @@ class Reserve:
         hessians = calibrate(trainer, lambda: False)
         read = time.monotonic()
         finish = looked - began + (_packing_seconds(trainer, hessians, budget) if trainer.world.main else 0.0)
-        agreed, looks = trainer.world.agree, 2 + trainer.recipe.average.looks  # raw, averaged, and to choose
-        reading = looks * (looked - began) + read - looked
+        agreed = trainer.world.agree
+        evaluations = 2 + trainer.recipe.average.evaluations  # raw, averaged, and to choose
+        reading = evaluations * (looked - began) + read - looked
         return cls(agreed(SLACK + SAFETY * (reading + finish)), agreed(SLACK + SAFETY * finish))
 
 
@@ -71,19 +72,12 @@ class Sealed:
     receipts: list[Receipt]
 
 
-def seal(
-    trainer: "Trainer",
-    exam: "Exam | None",
-    budget: int,
-    clock: Clock,
-    reserve: Reserve,
-    events: Events,
-    path: Path,
-) -> Sealed:
-    """Write the artifact, for which there are `budget` bytes, to `path` and return what it is made of, on every rank.
+def seal(trainer: "Trainer", training: "Training", clock: Clock, reserve: Reserve, events: Events) -> Sealed:
+    """Write the artifact to `training.folder` and return what it is made of, on every rank.
 
     Rank 0 alone quantises and packs; every rank reads the file. Encoders on all ranks would only share the cores.
     """
+    finetuning, path = training.finetuning, training.folder / ARTIFACT
     events.progress("seal", 0.0, f"average, calibrate, quantise, pack  {clock}")
     trainer.model.set_looping(True)
     trainer.qat.set(False)
@@ -91,17 +85,17 @@ def seal(
     with clock.phase("average"):
         receipts = trainer.averager.finish(trainer.model, trainer.dev_bpb)
     dev["averaged"] = _dev(trainer, clock)
-    if exam is not None:
+    if finetuning is not None:
         with clock.phase("train on validation text"):
             receipts = [
                 *receipts,
-                *exam.cram(trainer.model, trainer.world, lambda text: events.write("notice", text=text)),
+                *finetuning.finetune(trainer.model, trainer.world, lambda text: events.write("notice", text=text)),
             ]
     with clock.phase("calibrate"):
         hessians = calibrate(trainer, _deadline(trainer, clock, reserve))
     with clock.phase("quantize and pack"):
         if trainer.world.main:
-            packed = compress(trainer, hessians, budget)
+            packed = compress(trainer, hessians, training.budget)
             write_bytes(path, packed.data)
         trainer.world.barrier()
         if not trainer.world.main:
@@ -127,15 +121,15 @@ def _deadline(trainer: "Trainer", clock: Clock, reserve: Reserve) -> Callable[[]
 
 def calibrate(trainer: "Trainer", late: Callable[[], bool]) -> Hessians:
     """Hessians of the layers' inputs over the solver's sequences, shared out over ranks; of one batch at the least."""
-    recipe, asked = trainer.recipe, itertools.count()
+    recipe, calls = trainer.recipe, itertools.count()
     wanted = recipe.quant.calibration
     if wanted is None:
         return Hessians({}, 0, 0)
-    room = Room(
+    context = CalibrationContext(
         trainer.model, trainer.windows, trainer.world, wanted.sequences, recipe.micro_sequences, recipe.seed.loader
     )
-    batches = wanted.source.batches(room, late)
-    return collect_hessians(trainer.model, batches, trainer.world, lambda: next(asked) > 0 and late())
+    batches = wanted.source.batches(context, late)
+    return collect_hessians(trainer.model, batches, trainer.world, lambda: next(calls) > 0 and late())
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """The training stage, on every rank: tokens become weights, and weights the bytes of an artifact, on one clock.
 
-Nothing here has a path to validation text: an `Exam`, which has, exists only under limits=study, and the record says so.
-Choices and curves use `dev_bpb`, on a held-out slice of training text.
+Nothing here has a path to validation text but `ValidationFinetuning`, which exists only under limits=study, and the record
+says so. Choices and curves use `dev_bpb`, on a held-out slice of training text.
 """
 
 import copy
 import math
 import time
 from collections import deque
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from pgolf.data.prefetch import Prefetched
 from pgolf.errors import UserError
 from pgolf.files.events import Events
 from pgolf.limits.clock import Clock
-from pgolf.limits.pace import Pace, pace_of
+from pgolf.limits.stopping import StoppingRule, stopping_rule
 from pgolf.machine.world import World
 from pgolf.model.pieces import Pieces
 from pgolf.recipe import Recipe
@@ -29,32 +29,44 @@ from pgolf.schedule import END, START, Progress, Schedule
 from pgolf.stages.seal import Reserve, seal
 
 if TYPE_CHECKING:
-    from pgolf.ttt.prequant import Exam
+    from pgolf.ttt.prequant import ValidationFinetuning
 
-# Steps between two looks at the loss and whether all is finite, which make the host wait for the device.
+# Steps between two log lines; reading the loss and looking for non-finite values make the host wait for the device.
 LOG_INTERVAL = 10
 
 
-def train(
-    world: World, recipe: Recipe, text: TrainingText, exam: "Exam | None", code: int, folder: Path, events: Events
-) -> dict:
-    """Train, average, quantise and pack; writes `folder`/artifact.pgolf and returns the record's `train` and `artifact`.
+@dataclass(frozen=True)
+class Training:
+    """What is to be trained: `code_bytes` is the size of the exported script, which shares the cap with the artifact, and
+    `finetuning` is None but for study. Everything is left in `folder`."""
 
-    `code` is the size of the exported script, in bytes, which shares the cap with the artifact.
-    """
-    budget = recipe.limits.artifact_bytes - code
+    recipe: Recipe
+    text: TrainingText
+    finetuning: "ValidationFinetuning | None"
+    code_bytes: int
+    folder: Path
+
+    @property
+    def budget(self) -> int:
+        """Bytes that the artifact may have."""
+        return self.recipe.limits.artifact_bytes - self.code_bytes
+
+
+def train(world: World, training: Training, events: Events) -> dict:
+    """Train, average, quantise and pack; writes artifact.pgolf and returns the record's `train` and `artifact`."""
+    recipe = training.recipe
     events.write("stage", stage="train")
-    trainer = Trainer(world, recipe, text)
+    trainer = Trainer(world, recipe, training.text)
     with trainer.loader:
         events.progress("warm up", 0.0, "every kind of step once, and the sealing")
-        reserve = trainer.warm_up(budget)
+        reserve = trainer.warm_up(training.budget)
         events.write("ready", reserve=reserve.seconds)
         clock = Clock(recipe.limits.train_seconds)
         clock.start()
-        pace = pace_of(recipe.limits, clock, reserve.seconds, world)
+        rule = stopping_rule(recipe.limits, clock, reserve.seconds, world)
         with clock.phase("steps"):
-            steps, loss = fit(trainer, pace, clock, events, folder)
-    sealed = seal(trainer, exam, budget, clock, reserve, events, folder / "artifact.pgolf")
+            steps, loss = fit(trainer, rule, clock, events, training.folder)
+    sealed = seal(trainer, training, clock, reserve, events)
     return {
         "train": {
             "steps": steps,
@@ -64,8 +76,8 @@ def train(
             "parameters": sum(p.numel() for p in trainer.model.parameters()),
             "train_loss": loss,
             "dev_bpb": sealed.dev_bpb,
-            "stopped_by": pace.stopped_by,
-            "validation_tokens": exam.tokens if exam else 0,
+            "stopped_by": rule.stopped_by,
+            "validation_tokens": training.finetuning.tokens if training.finetuning else 0,
         },
         "artifact": sealed.artifact,
         "receipts": [asdict(r) for r in sealed.receipts],
@@ -191,14 +203,14 @@ def stages(schedule: Schedule) -> list[Progress]:
     return list(reversed(kinds.values()))
 
 
-def fit(trainer: Trainer, pace: Pace, clock: Clock, events: Events, folder: Path) -> tuple[int, float]:
-    """Steps until the pace says so. Returns their number and the last loss that was looked at, nats per token.
+def fit(trainer: Trainer, rule: StoppingRule, clock: Clock, events: Events, folder: Path) -> tuple[int, float]:
+    """Steps until the stopping rule says so. Returns their number and the last loss that was logged, nats per token.
 
     Now and then it sees whether all is finite, the loss, dev_bpb, and whether the text has come to its end.
     """
     recipe, step, loss, epoch = trainer.recipe, 0, math.nan, 0
     checks = DevChecks(recipe.data.dev_checks)
-    while (progress := pace.progress(step)).elapsed < progress.total:
+    while (progress := rule.progress(step)).elapsed < progress.total:
         share = trainer.step(progress)
         step += 1
         lr, rate = recipe.schedule.lr(progress), step * recipe.data.batch_tokens / clock.elapsed

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pgolf.machine.world import World
     from pgolf.model import Model
     from pgolf.model.transformer import Transformer
-    from pgolf.ttt.prequant import Exam
+    from pgolf.ttt.prequant import ValidationFinetuning
 
 __all__ = [
     "SGD",
@@ -59,7 +59,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class TTT(ABC):
-    """Who is examined: `build` makes the learner that the ledger then leads through chunks of `chunk_tokens` targets."""
+    """What is learned during evaluation: `build` makes the learner that scores and adapts, `chunk_tokens` targets at a time."""
 
     chunk_tokens: int
 
@@ -101,7 +101,7 @@ class TTT(ABC):
         """Whether validation text reaches nobody before its score is committed; if not, the option is for study only."""
 
     @abstractmethod
-    def exam(self, text: "ValidationText") -> "Exam | None":
+    def finetuning(self, text: "ValidationText") -> "ValidationFinetuning | None":
         """What the training side is given of the validation text: nothing, unless the option is for study only."""
 
 
@@ -111,7 +111,7 @@ class Legal(TTT, ABC):
 
     legal = True
 
-    def exam(self, text: "ValidationText") -> None:
+    def finetuning(self, text: "ValidationText") -> None:
         return None
 
 
@@ -287,7 +287,7 @@ class PrequantAdamW(TTT):
     def shortened(self, tokens: int) -> "PrequantAdamW":
         return replace(self, chunk_tokens=min(tokens, self.chunk_tokens))
 
-    def exam(self, text: "ValidationText") -> "Exam":
-        from pgolf.ttt.prequant import Exam
+    def finetuning(self, text: "ValidationText") -> "ValidationFinetuning":
+        from pgolf.ttt.prequant import ValidationFinetuning
 
-        return Exam(self, text)
+        return ValidationFinetuning(self, text)

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 class Adapter(nn.Module):
     """For lane l: x ↦ scale · (x A_lᵀ) B_lᵀ. B starts as zeros, so a fresh adapter changes nothing."""
 
-    def __init__(self, lanes: int, inputs: int, outputs: int, spec: LoraScoreFirst, device: torch.device):
+    def __init__(self, slots: int, inputs: int, outputs: int, spec: LoraScoreFirst, device: torch.device):
         super().__init__()
         self.scale = spec.alpha / spec.rank
-        self.A = nn.Parameter(torch.empty(lanes, spec.rank, inputs, device=device))
-        self.B = nn.Parameter(torch.empty(lanes, outputs, spec.rank, device=device))
+        self.A = nn.Parameter(torch.empty(slots, spec.rank, inputs, device=device))
+        self.B = nn.Parameter(torch.empty(slots, outputs, spec.rank, device=device))
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
@@ -49,9 +49,9 @@ class LoraLearner(Learner):
 
     def __init__(self, spec: LoraScoreFirst, model: "Transformer", world: World, plan: DocumentPlan):
         self.spec, self.model, self.world, self.plan = spec, model.requires_grad_(False), world, plan
-        lanes = len(range(world.rank, spec.documents, world.size))
-        self.adapters = nn.ModuleDict(attached(spec, model, lanes, world.device))
-        self.lessons, self.moved = 0, 0.0
+        slots = len(range(world.rank, spec.documents, world.size))
+        self.adapters = nn.ModuleDict(attached(spec, model, slots, world.device))
+        self.steps, self.moved = 0, 0.0
         self._fresh()
 
     def _fresh(self) -> None:
@@ -77,7 +77,7 @@ class LoraLearner(Learner):
                 self._step(x_BT, y_BT)
             moved += sum((a - b).double().square().sum() for a, b in zip(living, before, strict=True))
         self.world.sum_(moved)
-        self.lessons += 1
+        self.steps += 1
         self.moved += (distance := moved.sqrt().item())
         return distance
 
@@ -93,15 +93,15 @@ class LoraLearner(Learner):
         return self.model.state_dict() | {f"adapters.{k}": v for k, v in self.adapters.state_dict().items()}
 
     def receipts(self) -> tuple[Receipt, ...]:
-        what = f"moved {len(self.adapters)} adapters in {self.lessons} lessons (sum of L2 distances)"
+        what = f"moved {len(self.adapters)} adapters in {self.steps} steps (sum of L2 distances)"
         return (Receipt("ttt", what, self.moved, self.moved > 0),)
 
 
-def attached(spec: LoraScoreFirst, model: "Transformer", lanes: int, device: torch.device) -> dict[str, Adapter]:
+def attached(spec: LoraScoreFirst, model: "Transformer", slots: int, device: torch.device) -> dict[str, Adapter]:
     """An adapter on every layer that `spec.layers` names, its output added by a hook."""
     adapters = {}
     for name, (module, (outputs, inputs)) in adapted(spec, model).items():
-        adapter = adapters[name.replace(".", "_")] = Adapter(lanes, inputs, outputs, spec, device)
+        adapter = adapters[name.replace(".", "_")] = Adapter(slots, inputs, outputs, spec, device)
         module.register_forward_hook(lambda _, inputs, out, adapter=adapter: out + adapter(inputs[0]))
     return adapters
 

@@ -35,8 +35,8 @@ class HedgeMixer:
     def losses(self, neural_N: Tensor, before_N: Tensor, target_N: Tensor) -> Tensor:
         """Σ nats of each expert on targets whose network scores (ln p) are `neural_N`, (3,) float64."""
         unigram_V, bigram_NV = self._counted(before_N)
-        told = [neural_N, unigram_V[target_N], bigram_NV.gather(-1, target_N[:, None]).squeeze(-1)]
-        return -torch.stack([t.double().sum() for t in told])
+        experts = [neural_N, unigram_V[target_N], bigram_NV.gather(-1, target_N[:, None]).squeeze(-1)]
+        return -torch.stack([t.double().sum() for t in experts])
 
     def learn(self, losses: Tensor, before_N: Tensor, target_N: Tensor) -> None:
         """One chunk: weights by the experts' mean nats on it (Hedge, Freund & Schapire 1997), then its pairs are counted."""

@@ -25,7 +25,7 @@ MATRIX = 1000  # elements from which a weight counts in the void fraction
 
 
 @dataclass(frozen=True)
-class Exam:
+class ValidationFinetuning:
     """The validation text, given to the training side on purpose, with what it is to do there."""
 
     spec: PrequantAdamW
@@ -35,7 +35,7 @@ class Exam:
     def tokens(self) -> int:
         return self.text.tokens
 
-    def cram(self, model: "Transformer", world: World, say: Callable[[str], None]) -> list[Receipt]:
+    def finetune(self, model: "Transformer", world: World, say: Callable[[str], None]) -> list[Receipt]:
         """Train `model` in place on all of the text; ranks share each batch and sum their gradients."""
         say(
             f"STUDY ONLY: training on {self.tokens:,} validation tokens before quantising; the verdict will be fail (C3)"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pgolf.quant import estimate
 from pgolf.quant.apply import MATRICES, Quantized, TensorReport
-from pgolf.quant.budget import Search, Trial, symbol_bytes, told
+from pgolf.quant.budget import Search, Trial, symbol_bytes, with_receipt
 from pgolf.quant.rows import as_rows, objective
 from pgolf.quant.tensors import QTensor
 
@@ -24,16 +24,16 @@ def fit_ones(
 ) -> tuple[Quantized, bytes]:
     """Quantise once, then find the share of ±1 symbols to give up."""
     whole = quant.quantize(model, hessians)
-    ones = Ones.of(whole, dict(model.named_parameters()), hessians)
+    candidates = PruningCandidates.of(whole, dict(model.named_parameters()), hessians)
 
     def encode(share: float) -> Trial:
-        out = ones.without(share)
+        out = candidates.without(share)
         return Trial(share, out, pack(out))
 
-    search = Search(encode, ones.guess, 0.0, 1.0, ones.rest, quant.fit.within, quant.fit.encodings)
+    search = Search(encode, candidates.guess, 0.0, 1.0, candidates.rest, quant.fit.within, quant.fit.encodings)
     best, encodings = search.best(budget)
-    what = "share of the symbols ±1 set to 0" if best.knob else "nothing had to be set to 0"
-    return told(best, encodings, budget, what, best.knob)
+    what = "share of the symbols ±1 set to 0" if best.variable else "nothing had to be set to 0"
+    return with_receipt(best, encodings, budget, what, best.variable)
 
 
 def cost(stored: QTensor, H_nn: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def cost(stored: QTensor, H_nn: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Ones:
+class PruningCandidates:
     """A quantised model, its weights (as rows) and Hessians, and what each of the matrices' ±1 symbols costs, by tensor."""
 
     whole: Quantized
@@ -61,7 +61,7 @@ class Ones:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, whole: Quantized, weights: Mapping[str, Tensor], hessians: Mapping[str, Tensor]) -> "Ones":
+    def of(cls, whole: Quantized, weights: Mapping[str, Tensor], hessians: Mapping[str, Tensor]) -> "PruningCandidates":
         rows = {row.name: as_rows(weights[row.name].detach()).float() for row in whole.layers}
         made = cls(whole, rows, hessians, {})
         for row in whole.layers:

@@ -43,7 +43,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Case:
+class LoadedRun:
     """A run with what its config says is needed to judge it again."""
 
     run: Run
@@ -61,7 +61,7 @@ class Case:
     @classmethod
     def open(
         cls, folder: Path, places: Places | None = None, console: Console | None = None, trust: bool = False
-    ) -> "Case":
+    ) -> "LoadedRun":
         """Read and build what judges the run in `folder`. Raises UserError for code that is not pgolf's, unless `trust`."""
         run, console = read_run(folder), console or NullConsole()
         require_sealed(run)

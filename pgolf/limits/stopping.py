@@ -9,7 +9,7 @@ from pgolf.machine.world import World
 from pgolf.schedule import Progress
 
 
-class Pace(ABC):
+class StoppingRule(ABC):
     """Turns a step number into the `Progress` that schedules read."""
 
     stopped_by: str
@@ -20,7 +20,7 @@ class Pace(ABC):
 
 
 @dataclass
-class BySteps(Pace):
+class BySteps(StoppingRule):
     """`total` steps, whatever they take: elapsed is counted in steps."""
 
     total: int
@@ -31,7 +31,7 @@ class BySteps(Pace):
 
 
 @dataclass
-class ByClock(Pace):
+class ByClock(StoppingRule):
     """Until the clock has only `reserve` seconds left, less what one more step would take."""
 
     clock: Clock
@@ -45,6 +45,6 @@ class ByClock(Pace):
         return Progress(step, total if elapsed + elapsed / max(step, 1) > total else elapsed, total)
 
 
-def pace_of(limits: Limits, clock: Clock, reserve: float, world: World) -> Pace:
+def stopping_rule(limits: Limits, clock: Clock, reserve: float, world: World) -> StoppingRule:
     """The pace that `limits` asks for."""
     return ByClock(clock, reserve, world) if limits.train_steps is None else BySteps(limits.train_steps)
