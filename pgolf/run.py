@@ -1,4 +1,4 @@
-"""`python -m pgolf.run`: the one entry point, and the only file that knows Hydra's runtime.
+"""`python -m pgolf.run`: the one entry point, and with its sweeper (hydra_plugins/pgolf.py) all that knows Hydra's runtime.
 
 Words become checked jobs before anything starts; then Hydra makes the run folders and calls `task` for each.
 """
@@ -17,15 +17,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pgolf.config.completion import BASH
-from pgolf.config.compose import beside_or_inside, job, register_experiments, rehearse, short_words
+from pgolf.config.compose import Job, beside_or_inside, job, register_experiments, rehearse, short_words
 from pgolf.config.help import help_text
-from pgolf.errors import UserError
+from pgolf.errors import RankError, UserError
+from pgolf.machine.family import end_with, end_with_parent
 from pgolf.machine.outlet import outlet, say
 from pgolf.machine.server import start_importing
+from pgolf.machine.signals import StoppedError, one_desk
 from pgolf.show.console import open_console
 
 if TYPE_CHECKING:
     from pgolf.recipe import Recipe
+    from pgolf.results.attempts import Before
 
 
 class Failed(CompactHydraException):
@@ -35,23 +38,62 @@ class Failed(CompactHydraException):
 @hydra.main(config_path=str(beside_or_inside("conf")), config_name="config", version_base="1.3")
 def task(cfg: DictConfig) -> float:
     """One run, in the folder that Hydra made for it. The value is val_bpb, for sweepers to minimise."""
-    hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    this = job(cfg, OmegaConf.to_container(hydra_config.overrides.task, resolve=False))
+    words = HydraConfig.get()
+    folder, sweep = Path(words.runtime.output_dir), words.mode == RunMode.MULTIRUN
+    if "joblib" in str(words.launcher.get("_target_")):
+        end_with(os.getppid())
+    with one_desk():
+        try:
+            asked = job(cfg, OmegaConf.to_container(words.overrides.task, resolve=False))
+            return _in_sweep(asked, folder, Path(words.sweep.dir).absolute()) if sweep else _alone(asked, folder)
+        except (UserError, RankError, OSError) as wrong:
+            _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", words.mode)
+        except StoppedError as stop:
+            raise _how_to_go_on(stop, folder, sweep) from None
+        finally:
+            outlet().drain()
+
+
+def _alone(asked: Job, folder: Path) -> float:
+    """A run in a folder of its own."""
+    from pgolf.results.attempts import owned
+
+    with owned(folder):
+        return _run(asked, folder)
+
+
+def _in_sweep(asked: Job, folder: Path, sweep: Path) -> float:
+    """A job of a sweep: its recorded value if it is complete, or what is left of it to do."""
+    from pgolf.results.attempts import taken_up
+    from pgolf.results.sweep import require_go
+    from pgolf.submission import gather
+
+    try:
+        require_go(sweep, asked.config["stop_after"])
+        with taken_up(folder, asked) as before:
+            if before and before.run.complete:
+                return before.run.record["evaluate"]["val_bpb"]
+            return _run(asked, folder, before)
+    finally:
+        gather(sweep, asked.recipe.logger)
+
+
+def _run(asked: Job, folder: Path, before: "Before | None" = None) -> float:
     console = open_console()
     with console.live():
         console.progress("start", 0.0, "importing torch")
-        from pgolf.machine.launch import RankError
         from pgolf.pipeline import run
-        from pgolf.submission import gather
-    try:
-        return run(this, folder, console)
-    except (UserError, RankError, OSError) as wrong:
-        _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", hydra_config.mode)
-    finally:
-        if hydra_config.mode == RunMode.MULTIRUN:
-            gather(Path(hydra_config.sweep.dir).absolute(), this.recipe.logger)
-        outlet().drain()
+    return run(asked, folder, console, before)
+
+
+def _how_to_go_on(stop: StoppedError, folder: Path, sweep: bool) -> StoppedError:
+    """The same, with the words that go on from there."""
+    from pgolf.results.attempts import before
+
+    left = before(folder)
+    if sweep:
+        return StoppedError(stop.number, f"the same words with hydra.sweep.dir={folder.parent} take the sweep up again")
+    return StoppedError(stop.number, f"resume={folder} goes on with it" if left and left.stage else "")
 
 
 def _stop(message: str, mode: RunMode) -> NoReturn:
@@ -64,6 +106,7 @@ def _stop(message: str, mode: RunMode) -> NoReturn:
 
 def main() -> None:
     """Check the words, then hand over to Hydra; a user's mistake is one message and exit code 2."""
+    end_with_parent()
     register_experiments()
     sys.argv[1:] = [short_words(a) for a in sys.argv[1:]]
     args = get_args_parser().parse_args()
@@ -81,9 +124,13 @@ def main() -> None:
             if not _elsewhere(args.overrides):
                 _require([one.recipe for one in rehearsed])
                 start_importing()
-        task()
+        with one_desk():
+            task()
     except UserError as wrong:
         sys.exit(_refused(wrong))
+    except StoppedError as stop:
+        say(f"\ninterrupted: {stop}{f'; {stop.how}' if stop.how else ''}")
+        sys.exit(stop.code)
     except KeyboardInterrupt as stop:
         say(f"\ninterrupted{f': {stop}' if str(stop) else ''}")
         sys.exit(130)

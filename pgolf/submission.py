@@ -21,6 +21,7 @@ from pgolf.config.command import command
 from pgolf.errors import UserError
 from pgolf.files import json_bytes, lookup, read_json, write_folder, write_json
 from pgolf.files.names import CODE, LOG
+from pgolf.machine.lock import locked
 from pgolf.machine.outlet import say
 from pgolf.report import Drawing
 from pgolf.results.jsonshape import submission_schema, violations
@@ -35,12 +36,12 @@ AUTHOR = ("author", "github_id", "name", "blurb")
 RECORD_LIMITS = {"train_seconds": 600, "eval_seconds": 600, "artifact_bytes": 16_000_000}
 
 
-def publish(sweep_dir: Path) -> dict[str, Any]:
+def publish(sweep_dir: Path, patient: bool = True) -> dict[str, Any]:
     """Write summary.json and the folder of every arm that may have one; the summary says what became of each.
 
-    Meant to be called after every job; calling it again changes nothing.
+    Meant to be called after every job; calling it again changes nothing. `patient`: as for `read_run`.
     """
-    summary = summarise(sweep_dir)
+    summary = summarise(sweep_dir, patient)
     for arm in summary["arms"]:
         try:
             folder = write_submission(sweep_dir, summary, arm["arm_sha256"])
@@ -54,14 +55,15 @@ def publish(sweep_dir: Path) -> dict[str, Any]:
 
 def gather(folder: Path, logger: "Logger") -> None:
     """After a job: summary and submissions, the sweep's report, and, when all jobs have ended, its place in the logger."""
-    drawing = Drawing(folder)
-    try:
-        publish(folder)
-    finally:
-        if fault := drawing.finish():
-            say(fault)
-        if ended(summarise(folder)):
-            logger.aggregate(folder, say)
+    with locked(folder / ".gather.lock", f"the summary of {folder}", wait=True):
+        drawing = Drawing(folder)
+        try:
+            publish(folder, patient=False)
+        finally:
+            if fault := drawing.finish():
+                say(fault)
+            if ended(summarise(folder, patient=False)):
+                logger.aggregate(folder, say)
 
 
 def ended(summary: dict[str, Any]) -> bool:
@@ -226,6 +228,8 @@ def _proofs(arm: dict, runs: Sequence[Run], still_needed: list[str]) -> dict[str
         "log_sha256": {str(r.seed): hashlib.sha256((r.folder / LOG).read_bytes()).hexdigest() for r in runs},
         "receipts": by_seed("receipts"),
         "verdict": by_seed("verdict"),
+        "seeds_added": arm["seeds_added"],
+        "interruptions": by_seed("interruptions"),
         "still_needed": still_needed,
     }
 

@@ -173,7 +173,7 @@ def _installed(plugin: str) -> bool:
 def jobs(overrides: list[str], sweep: bool) -> list[Job]:
     """The jobs of these words, built with the Hydra that is initialised."""
     arms = _expanded(overrides) if sweep else [overrides]
-    return _distinct([job(compose("config", overrides=arm), arm) for arm in arms])
+    return distinct([job(compose("config", overrides=arm), arm) for arm in arms])
 
 
 def _expanded(overrides: list[str]) -> list[list[str]]:
@@ -187,7 +187,8 @@ def _expanded(overrides: list[str]) -> list[list[str]]:
     return BasicSweeper.split_arguments(parsed, None)[0]
 
 
-def _distinct(found: list[Job]) -> list[Job]:
+def distinct(found: list[Job]) -> list[Job]:
+    """The same jobs. UserError if two of them are one."""
     seen: dict[tuple[str, int], Job] = {}
     for one in found:
         twin = seen.setdefault((one.arm_sha256, one.recipe.seed.value), one)

@@ -62,4 +62,3 @@ def sha256_of(plain: dict) -> str:
 def job_folder(arm: str, seed: int) -> str:
     """The name of a job's folder in a sweep. job_folder("0123456789ab", 42) == "01234567_seed42" """
     return f"{arm[:8]}_seed{seed}"
-

@@ -58,8 +58,8 @@ def start_lines(job: "Job", code: int, folder: Path) -> list[str]:
 
 def _training(job: "Job") -> str:
     limits = job.recipe.limits
-    if job.earlier:
-        return f"no training (the artifact of {job.earlier.folder})"
+    if job.source:
+        return f"no training (the artifact of {job.source.folder})"
     return f"training {f'{limits.train_steps:,} steps' if limits.train_steps is not None else f'{limits.train_seconds:g} s'}"
 
 

@@ -10,7 +10,9 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,21 +24,33 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher import LaunchConfig, elastic_launch
 
-from pgolf.errors import UserError
+from pgolf.errors import RankError, UserError
 from pgolf.files import read_json
 from pgolf.files.events import Events
 from pgolf.machine import Machine
-from pgolf.machine.rank import LOGS, die_with, errors_recorded, joined, leave_result, result_path
+from pgolf.machine.rank import (
+    LOGS,
+    die_with,
+    errors_recorded,
+    joined,
+    leave_result,
+    request_path,
+    result_path,
+    steps_path,
+)
 from pgolf.machine.server import METHOD, start_importing
+from pgolf.machine.signals import STOPPING, one_desk
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+STOP_SECONDS = 600.0  # that ranks have for a step and a checkpoint, once they are asked to stop
+POLL_SECONDS = 0.1
+# What runs a command that leaves stopping to its parent: signals may reach every process of a group or a Slurm step.
+DEAF = (
+    "import os, signal, sys; [signal.signal(int(s), signal.SIG_IGN) for s in sys.argv[1].split(',')];"
+    " os.execv(sys.argv[2], sys.argv[2:])"
+)
 USER_ERROR = "UserError: "  # begins the words of a mistake that a person can mend
 # What a rank says when another has gone: never the cause.
 _LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|NCCL.*remote process|Timed out waiting", re.DOTALL)
-
-
-class RankError(RuntimeError):
-    """A rank died; the message names it and holds its traceback."""
 
 
 def launch(stage: Callable[..., dict], *args: Any, machine: Machine, folder: Path) -> dict[str, Any]:
@@ -53,7 +67,8 @@ def launch(stage: Callable[..., dict], *args: Any, machine: Machine, folder: Pat
 
 def launch_program(command: list[str], machine: Machine, folder: Path) -> dict[str, Any]:
     """Run a command on every rank and return what rank 0 left with `leave_result` in `folder`/ranks. Raises as `launch`."""
-    return _launched(command[0], tuple(command[1:]), machine, folder)
+    numbers = ",".join(str(int(s)) for s in STOPPING)
+    return _launched(sys.executable, ("-c", DEAF, numbers, *command), machine, folder)
 
 
 def _launched(entry: Callable[..., Any] | str, args: tuple, machine: Machine, folder: Path) -> dict[str, Any]:
@@ -61,6 +76,8 @@ def _launched(entry: Callable[..., Any] | str, args: tuple, machine: Machine, fo
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     logs, result = folder / LOGS, result_path(folder)
     result.parent.mkdir(exist_ok=True)
+    for left in (result, steps_path(folder), request_path(folder)):  # by a run that was killed
+        left.unlink(missing_ok=True)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -71,10 +88,11 @@ def _launched(entry: Callable[..., Any] | str, args: tuple, machine: Machine, fo
         local_addr="localhost",
         max_restarts=0,
         start_method=METHOD,
-        shutdown_timeout=5,
+        shutdown_timeout=2,
+        signals_to_handle="SIGQUIT",
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
     )
-    with _handlers_restored(), _start_method(), _without_empty(logs):
+    with _requests(folder), _start_method(), _without_empty(logs):
         try:
             elastic_launch(config, entry)(*args)
             if not result.exists():
@@ -85,18 +103,43 @@ def _launched(entry: Callable[..., Any] | str, args: tuple, machine: Machine, fo
         except SignalException as stop:
             raise KeyboardInterrupt(f"stopped by {stop.sigval.name}") from None
         finally:
-            result.unlink(missing_ok=True)
+            for left in (result, steps_path(folder), request_path(folder)):
+                left.unlink(missing_ok=True)
 
 
 @contextmanager
-def _handlers_restored() -> Iterator[None]:
-    """The elastic agent replaces signal handlers and leaves its own behind."""
-    before = {s: signal.getsignal(s) for s in SIGNALS}
-    try:
-        yield
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
+def _requests(folder: Path) -> Iterator[None]:
+    """Signals are passed on to ranks that take steps, as a file that they look for; they have STOP_SECONDS to end.
+
+    The elastic agent leaves its handler of SIGQUIT behind, which is put back.
+    """
+    ended, quit_before = threading.Event(), signal.getsignal(signal.SIGQUIT)
+
+    def passed_on() -> bool:
+        if not steps_path(folder).exists():
+            return False
+        request_path(folder).touch()
+        threading.Thread(target=_insist, args=(folder, ended), daemon=True, name="stopping").start()
+        return True
+
+    with one_desk() as desk:
+        desk.passed_on = passed_on
+        try:
+            yield
+        finally:
+            ended.set()
+            desk.passed_on = lambda: False
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGQUIT, quit_before)
+
+
+def _insist(folder: Path, ended: threading.Event) -> None:
+    """End ranks that are past their last step, or take too long."""
+    late = time.monotonic() + STOP_SECONDS
+    while not ended.wait(POLL_SECONDS):
+        if not steps_path(folder).exists() or time.monotonic() > late:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
 
 
 @contextmanager
@@ -152,7 +195,8 @@ def _message(error_file: Path) -> dict[str, Any] | None:
 def _rank_main(parent: Connection, machine: Machine, folder: Path, stage: Callable[..., dict], args: tuple) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     die_with(os.getppid())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    for s in STOPPING:  # which may reach the whole group, or every process of a Slurm step: the parent decides
+        signal.signal(s, signal.SIG_IGN)
     with joined(machine) as world, errors_recorded():
         events = Events(folder if world.main else None)
         result = stage(world, *args, events)

@@ -6,8 +6,8 @@ machine, and between machines on file systems that carry `flock` (NFS from Linux
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pgolf.errors import UserError
@@ -23,8 +23,8 @@ def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
 
     `what` is what it is for, in words. Raises UserError where the file system gives no locks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as wrong:
         raise UserError(f"{path}: cannot be opened to lock {what}: {wrong.strerror}") from None
@@ -42,3 +42,18 @@ def _take(file: int, path: Path, what: str, wait: bool) -> None:
         raise HeldError(f"{what}: another process is at it ({path} is locked)") from None
     except OSError as wrong:
         raise UserError(f"{path}: this file system gives no locks ({wrong.strerror}); choose another folder") from None
+
+
+@contextmanager
+def in_turn(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """One process at a time, the others wait, after they have said so by `waiting`. Where no lock can be had there is none:
+    a cache that cannot be written to is not built in either."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(path, "this cache"))
+        except HeldError:
+            waiting()
+            held.enter_context(locked(path, "this cache", wait=True))
+        except (UserError, OSError):
+            pass
+        yield
