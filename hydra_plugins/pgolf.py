@@ -38,9 +38,9 @@ class PgolfSweeper(BasicSweeper):
             [*job.overrides, f"hydra.sweep.subdir={job_folder(job.arm_sha256, job.recipe.seed.value)}"] for job in todo
         ]
         returned = []
-        for batch in self.split_overrides_to_chunks(words, self.max_batch_size):
+        for batch in self.split_overrides_to_chunks(words, self.max_batch_size) if words else ():
             returned += self.launcher.launch(batch, initial_job_idx=len(returned))
-        if not todo:
+        if not words:
             gather(folder, jobs[0].recipe.logger)
         for one in returned:
             _ = one.return_value  # raises, if the job failed

@@ -1,6 +1,7 @@
 """The order of everything: one run, from a checked job to a complete record."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +12,19 @@ from pgolf.config.plan import start_lines
 from pgolf.errors import UserError
 from pgolf.export.code import Script, script, weigh
 from pgolf.files import lookup, write_bytes
+from pgolf.files.checkpoints import require_start
 from pgolf.files.names import ARTIFACT, CODE, CONFIG
 from pgolf.machine.launch import launch, launch_program
 from pgolf.machine.lock import in_turn
+from pgolf.machine.signals import StoppedError, one_desk
 from pgolf.results.arguments import whole_verdict
 from pgolf.results.attempts import Before
 from pgolf.results.plan import read_plan
 from pgolf.results.record import Record, environment, now, opened
 from pgolf.show.console import Console
 from pgolf.show.observers import Observers
-from pgolf.stages.train import Training, train
+from pgolf.stages.checkpoint import Keeping, train_on
+from pgolf.stages.train import Training
 from pgolf.stages.views import card, final_line
 
 if TYPE_CHECKING:
@@ -39,7 +43,7 @@ def run(job: "Job", folder: Path, console: Console, go_on: Before | None = None)
     with console.live():
         corpus = prepared(job, console)
         code = exported(job, corpus, console)
-        earlier = go_on and continued(go_on, job, code.section(), corpus)
+        earlier, start = continued(go_on, job, code.section(), corpus) if go_on else (None, None)
         write_bytes(folder / CONFIG, yaml.safe_dump(job.config, sort_keys=False).encode())
         write_bytes(folder / CODE, code.data)
         observers, plan = Observers(folder, recipe, console, bool(go_on)), start_lines(job, code.size, folder)
@@ -54,7 +58,7 @@ def run(job: "Job", folder: Path, console: Console, go_on: Before | None = None)
             argument=late(folder, job),
         ) as record:
             if stage != "evaluate":
-                record.update(**trained(job, corpus, record, folder, console))
+                record.update(**trained(job, corpus, record, folder, console, start))
             require_room(record)
             record.observers.prepare_report()
             judged = evaluated(job, corpus, record, folder, console)
@@ -91,8 +95,11 @@ def late(folder: Path, job: "Job") -> str | None:
     return plan.argument(job.arm_sha256, job.recipe.seed.value) if plan and not plan.old else None
 
 
-def continued(go_on: Before, job: "Job", code: dict[str, Any], corpus: "Corpus") -> dict[str, Any]:
-    """The fields of the earlier attempt that still hold. UserError if it was of other code or text."""
+def continued(go_on: Before, job: "Job", code: dict[str, Any], corpus: "Corpus") -> tuple[dict[str, Any], Path | None]:
+    """The fields of the earlier attempt that still hold, and the checkpoint to go on from, if it is training that goes on.
+
+    UserError if it was of other code or text, or if the checkpoint is damaged.
+    """
     record, folder = go_on.run.record, go_on.run.folder
     for what, theirs, ours in (
         ("code", lookup(record, "code.sha256"), code["sha256"]),
@@ -102,39 +109,36 @@ def continued(go_on: Before, job: "Job", code: dict[str, Any], corpus: "Corpus")
             raise UserError(
                 f"{folder}: was begun with another {what} (sha256 {str(theirs)[:12]}, now {ours[:12]}); run it anew"
             )
-    open_again = {
-        "status": "running",
-        "error": None,
-        "finished": None,
-        "evaluate": None,
-        "verdict": None,
-        "log_sha256": None,
-    }
+    chosen = go_on.stage == "train" and require_start(folder, code["sha256"], job.config_sha256, go_on.chosen)
     legal = job.recipe.ttt.legal
-    receipts = [r for r in record["receipts"] if not (legal and r["part"].startswith("ttt"))]
-    interruption = go_on.interruption(now())
-    return (
-        record
-        | open_again
-        | {
-            "ranks": job.recipe.machine.world_size,
-            "environment": environment(),
-            "receipts": receipts,
-            "interruptions": [*record["interruptions"], interruption],
-        }
-    )
+    again = dict.fromkeys(("error", "finished", "evaluate", "verdict", "log_sha256", "stopped"))
+    now_holds = {
+        "ranks": job.recipe.machine.world_size,
+        "environment": environment(),
+        "receipts": [r for r in record["receipts"] if not (legal and r["part"].startswith("ttt"))],
+        "interruptions": [*record["interruptions"], go_on.interruption(now(), chosen or None)],
+    }
+    return record | again | now_holds, chosen or None
 
 
-def trained(job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console) -> dict[str, Any]:
-    """The record's account of training, and the artifact in `folder`: by the ranks, or from the run to be judged again."""
+def trained(
+    job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console, start: Path | None
+) -> dict[str, Any]:
+    """The record's account of training, and the artifact in `folder`: by the ranks, from the checkpoint `start` if there is one,
+    or from the run to be judged again."""
     recipe, source = job.recipe, job.source
     if source:
         return source.copied_fields(folder, corpus.manifest.text_sha256(), recipe.ttt.legal)
     console.progress("start", 0.0, f"{recipe.machine.world_size} rank(s) to train")
+    keeping = Keeping(job.config["checkpoint"]["every_seconds"], record["code"]["sha256"], job.config_sha256, start)
     finetuning = recipe.ttt.finetuning(corpus.validation)  # None, or for study: validation text on the training side
     training = Training(recipe, corpus.training, finetuning, record["code"]["bytes"], folder)
-    ended = launch(train, training, machine=recipe.machine, folder=folder)
+    ended = launch(train_on, training, keeping, machine=recipe.machine, folder=folder)
     record.note(ended["fault"])
+    if stopped := ended["result"].get("stopped"):
+        record.update(stopped=stopped)
+        with one_desk() as desk:
+            raise StoppedError(desk.number or signal.SIGTERM)
     return ended["result"]
 
 

@@ -6,6 +6,7 @@ Words become checked jobs before anything starts; then Hydra makes the run folde
 import os
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from pgolf.config.completion import BASH
 from pgolf.config.compose import Job, beside_or_inside, job, register_experiments, rehearse, short_words
 from pgolf.config.help import help_text
+from pgolf.config.resume import resume_words, resumed
 from pgolf.errors import RankError, UserError
 from pgolf.machine.family import end_with, end_with_parent
 from pgolf.machine.outlet import outlet, say
@@ -115,6 +117,9 @@ def main() -> None:
     if args.shell_completion and args.overrides == ["install=bash"]:
         return print(BASH)
     try:
+        named, others = resume_words(args.overrides)
+        if named is not None:
+            return _resume(named, others, args.multirun)
         if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
             rehearsed = rehearse(args.overrides, sweep=args.multirun)
             for ttt, model in dict.fromkeys((one.recipe.ttt, one.recipe.model) for one in rehearsed):
@@ -134,6 +139,30 @@ def main() -> None:
     except KeyboardInterrupt as stop:
         say(f"\ninterrupted{f': {stop}' if str(stop) else ''}")
         sys.exit(130)
+
+
+def _resume(named: str, words: list[str], sweep: bool) -> None:
+    """Go on with a run in its own folder."""
+    from pgolf.results.attempts import before, owned
+
+    if sweep:
+        raise UserError(
+            "resume= goes on with one run; a sweep is taken up by the words that it was given, with its folder"
+        )
+    found = resumed(named, words)
+    folder = found.folder
+    start_importing()
+    with one_desk(), owned(folder):
+        left = before(folder)
+        if left is None or left.stage is None or left.run.complete:
+            what = "is complete" if left and left.run.complete else "left neither a sealed artifact nor a checkpoint"
+            raise UserError(f"resume={named}: this run {what}; there is nothing to go on with")
+        try:
+            _run(found.job, folder, replace(left, chosen=found.checkpoint))
+        except (RankError, OSError, UserError) as wrong:
+            _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", RunMode.RUN)
+        except StoppedError as stop:
+            raise _how_to_go_on(stop, folder, False) from None
 
 
 def _elsewhere(overrides: list[str]) -> bool:

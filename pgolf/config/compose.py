@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from pgolf.config.source import SourceRun
     from pgolf.recipe import Recipe
 
-SETTINGS = ("author", "name", "dry", "trained", "stop_after")  # beside the groups of a recipe
+SETTINGS = ("author", "name", "dry", "trained", "stop_after", "checkpoint")  # beside the groups of a recipe
 # What does not tell one arm of a sweep from another.
-SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "checkpoint", "hydra")
+SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")
 LAUNCHERS = {
     "slurm": ("slurm", "hydra_submitit_launcher"),
     "submitit": ("slurm", "hydra_submitit_launcher"),
@@ -136,6 +136,9 @@ def _check_settings(config: dict) -> None:
         raise ConfigError("name", config["name"], "must be letters, digits, '.', '_' and '-': it names a folder")
     if not isinstance(config.get("trained"), str | None):
         raise ConfigError("trained", config["trained"], "must be a run's folder, or null")
+    every = config["checkpoint"].get("every_seconds")
+    if not (every is None or (type(every) in (int, float) and every > 0)):
+        raise ConfigError("checkpoint.every_seconds", every, "must be more than 0, or null")
     if not (config["stop_after"] is None or (type(config["stop_after"]) is int and config["stop_after"] >= 1)):
         raise ConfigError("stop_after", config["stop_after"], "must be a number of failed jobs, at least 1, or null")
     for key, value in (config.get("author") or {}).items():

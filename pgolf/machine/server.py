@@ -14,7 +14,7 @@ from pgolf.machine.signals import deaf
 
 METHOD = "forkserver"
 # The training stage, and what it or torch would import late: optimizers load the compiler's front end, two seconds of it.
-PRELOADED = ["pgolf.stages.train", "pgolf.model.initial", "pgolf.optim.optimizer", "torch._dynamo"]
+PRELOADED = ["pgolf.stages.checkpoint", "pgolf.model.initial", "pgolf.optim.optimizer", "torch._dynamo"]
 
 
 def start_importing() -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pgolf.errors import UserError
 from pgolf.files import lookup, read_json
-from pgolf.files.names import ARTIFACT, CHECKPOINTS, RECORD
+from pgolf.files.checkpoints import checkpoints
+from pgolf.files.names import ARTIFACT, RECORD
 from pgolf.machine.liveness import elsewhere, state, still
 from pgolf.machine.lock import HeldError, locked
 from pgolf.results.runfolder import Run, checked_record
@@ -31,6 +32,7 @@ class Before:
     """What an earlier attempt in a run's folder left: its record, and what a new one can go on from."""
 
     run: Run
+    chosen: Path | None = None  # a checkpoint that a person named
 
     @property
     def sealed(self) -> bool:
@@ -44,13 +46,20 @@ class Before:
         """The stage at which it can go on."""
         if self.sealed:
             return "evaluate"
-        return "train" if any((self.run.folder / CHECKPOINTS).glob("step*")) else None
+        return "train" if checkpoints(self.run.folder) else None
 
-    def interruption(self, now: str) -> dict[str, Any]:
-        """What the record will say of it."""
+    def interruption(self, now: str, start: Path | None) -> dict[str, Any]:
+        """What the record will say of it; `start` is the checkpoint from which the training goes on."""
         record = self.run.record
         ended = {"status": self.run.status, "why": self.run.why, "ranks": record.get("ranks")}
-        return {"stage": self.stage, **ended, "platform": lookup(record, "environment.platform"), "taken_up": now}
+        return {
+            "stage": self.stage,
+            **ended,
+            "stopped": record.get("stopped"),
+            "platform": lookup(record, "environment.platform"),
+            "taken_up": now,
+            "from": start and start.name,
+        }
 
 
 @contextmanager

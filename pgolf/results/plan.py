@@ -117,10 +117,11 @@ def agreed(folder: Path, arms: list[dict[str, Any]], results: int) -> Plan:
 def _require_known(folder: Path, arm: dict[str, Any], known: dict[str, dict[str, Any]]) -> None:
     there = known.get(arm["arm_sha256"])
     if there is None:
-        labels = "; ".join(one["arm"] for one in known.values())
+        theirs = {word for one in known.values() for word in one["arm"].split(",")}
+        words = [word for word in arm["arm"].split(",") if word not in theirs]
+        what = f"none of its arms has {', '.join(words)}" if words else "its arms were given more words"
         raise UserError(
-            f"{folder} holds a sweep of other arms ({labels}): what {arm['arm']} computes is not in its plan. Give the words"
-            " that it was given, or another hydra.sweep.dir"
+            f"{folder} holds a sweep of other numbers: {what}. Give the words that it was given, or another hydra.sweep.dir"
         )
     if there["program_sha256"] != arm["program_sha256"]:
         raise UserError(
