@@ -134,7 +134,7 @@ def main() -> None:
     except UserError as wrong:
         sys.exit(_refused(wrong))
     except StoppedError as stop:
-        say(f"\ninterrupted: {stop}{f'; {stop.how}' if stop.how else ''}")
+        say(f"\ninterrupted: {stop}")
         sys.exit(stop.code)
     except KeyboardInterrupt as stop:
         say(f"\ninterrupted{f': {stop}' if str(stop) else ''}")

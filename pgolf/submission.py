@@ -229,7 +229,7 @@ def _proofs(arm: dict, runs: Sequence[Run], still_needed: list[str]) -> dict[str
         "receipts": by_seed("receipts"),
         "verdict": by_seed("verdict"),
         "seeds_added": arm["seeds_added"],
-        "interruptions": by_seed("interruptions"),
+        "interruptions": {str(r.seed): r.record.get("interruptions", []) for r in runs},
         "still_needed": still_needed,
     }
 

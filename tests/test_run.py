@@ -129,7 +129,7 @@ def test_a_sweep_ends_in_a_submission(tmp_path):
     sweep = tmp_path / "sweep"
     summary = json.loads((sweep / "summary.json").read_text())
     (arm,) = summary["arms"]
-    scores = [record(folder)["evaluate"]["val_bpb"] for folder in sorted(sweep.glob("[0-9]*"))]
+    scores = [record(folder)["evaluate"]["val_bpb"] for folder in sorted(sweep.glob("*_seed*"))]
     assert [row["val_bpb"] for row in arm["seeds"]] == pytest.approx(scores, abs=5e-9)
     assert arm["submission"] == {"written": True, "folder": arm["submission"]["folder"]}, arm["submission"]
     folder = sweep / arm["submission"]["folder"]
@@ -150,17 +150,17 @@ def test_a_failed_seed_is_named_and_not_averaged(tmp_path):
     assert "over limits.artifact_bytes=1,000" in failed.stderr
     (arm,) = json.loads((tmp_path / "sweep/summary.json").read_text())["arms"]
     assert not arm["submission"]["written"]
-    assert len(list((tmp_path / "sweep").glob("[0-9]*/record.json"))) == 2, "the second seed was still tried"
+    assert len(list((tmp_path / "sweep").glob("*_seed*/record.json"))) == 2, "the second seed was still tried"
 
 
 def test_interrupting_a_sweep_stops_it_and_the_record_says_so(tmp_path):
     words = ("-m", "seed=1,2", "hydra.sweep.dir=sweep", "limits.train_seconds=120", *TINY)
     sweep = start(tmp_path, *words)
-    wait_for(tmp_path, "sweep/*/events.jsonl")
+    wait_for(tmp_path, "sweep/*_seed*/events.jsonl")
     sweep.send_signal(signal.SIGINT)
     _, said = sweep.communicate(timeout=60)
     assert sweep.returncode == 130, said
-    folders = list(tmp_path.glob("sweep/[0-9]*"))
+    folders = list(tmp_path.glob("sweep/*_seed*"))
     assert len(folders) == 1
     kept = record(folders[0])
     assert kept["status"] == "interrupted"

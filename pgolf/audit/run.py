@@ -93,7 +93,7 @@ def judged_by(loaded: LoadedRun) -> list[Finding]:
 def unfinished(run: Run) -> list[Finding]:
     if run.complete:
         return []
-    what = f"the run is {run.status}: {run.record.get('error') or 'no reason recorded'}"
+    what = f"the run is {run.status}: {run.why}"
     return [Finding("mistake 27", "needs argument", "record.json", what, "run it to its end")]
 
 

@@ -18,10 +18,11 @@ class HeldError(UserError):
 
 
 @contextmanager
-def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
+def locked(path: Path, what: str, wait: bool = False) -> Iterator[int]:
     """The lock file `path` is this process's while the context lasts. HeldError if another has it, unless it may `wait` for that.
 
-    `what` is what it is for, in words. Raises UserError where the file system gives no locks.
+    The value is the open file: a child that is started with it (`pass_fds`) keeps the lock for as long as it lives. `what` says
+    in words what is locked. Raises UserError where the file system gives no locks.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +31,7 @@ def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
         raise UserError(f"{path}: cannot be opened to lock {what}: {wrong.strerror}") from None
     try:
         _take(file, path, what, wait)
-        yield
+        yield file
     finally:
         os.close(file)
 

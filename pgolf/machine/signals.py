@@ -27,7 +27,7 @@ class StoppedError(KeyboardInterrupt):
     """This run was told to stop. Not an Exception, which Hydra would take for a failed job and go on with the next."""
 
     def __init__(self, number: int, how: str = ""):
-        super().__init__(f"stopped by {signal.Signals(number).name}")
+        super().__init__(f"stopped by {signal.Signals(number).name}{f'; {how}' if how else ''}")
         self.number, self.how = number, how
 
     @property
