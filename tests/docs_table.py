@@ -139,9 +139,9 @@ def tool(line: str, place: Place, module: str = "", **instead: str) -> None:
 
 
 def named(line: str, place: Place) -> None:
-    from pgolf.bench.__main__ import asked
+    from pgolf.bench.__main__ import parse
 
-    assert asked([place.names.get(word, word) for word in words_of(line)])[0]
+    assert parse([place.names.get(word, word) for word in words_of(line)])[0]
 
 
 def fetched(line: str, place: Place) -> None:
@@ -152,10 +152,10 @@ def fetched(line: str, place: Place) -> None:
 
 
 def asked_of_build(line: str, place: Place) -> None:
-    from pgolf.data.make import asked_for, validation
+    from pgolf.data.make import parse, validation
 
     name, *rest = words_of(line)[1:]
-    assert validation(name, asked_for(rest)) == {"val_docs": 50_000, "val_fraction": None}
+    assert validation(name, parse(rest)) == {"val_docs": 50_000, "val_fraction": None}
 
 
 def corpus(place: Place) -> None:
@@ -201,8 +201,8 @@ def installs(line: str, place: Place) -> None:
 def torchrun(line: str, place: Place) -> None:
     from torch.distributed.run import get_args_parser
 
-    asked = get_args_parser().parse_args([w for w in shlex.split(line) if not re.match(r"[A-Z_]+=", w)][1:])
-    assert (asked.training_script, asked.nproc_per_node) == ("train_gpt.py", "8")
+    parse = get_args_parser().parse_args([w for w in shlex.split(line) if not re.match(r"[A-Z_]+=", w)][1:])
+    assert (parse.training_script, parse.nproc_per_node) == ("train_gpt.py", "8")
     read = re.findall(r'"([A-Z_]+)"', (ROOT / "pgolf/export/standalone.py").read_text())
     assert set(re.findall(r"([A-Z_]+)=", line)) <= set(read)
 

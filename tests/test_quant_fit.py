@@ -41,7 +41,7 @@ def cap(**changed):
     return option("quant/int8_gptq_to_cap", keep_below=512, **({"fit": CAP} | changed))
 
 
-@pytest.mark.parametrize("module", [budget, ones])
+@pytest.mark.parametrize("module", [budget, pruning])
 def test_examples_in_docstrings(module):
     assert doctest.testmod(module).failed == 0
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from pgolf.config.source import SourceRun, words
+from pgolf.config.source import SourceRun, flattened
 from pgolf.errors import UserError
 from tests.command import TINY, record, run
 
@@ -72,4 +72,4 @@ def test_a_run_whose_config_is_gone_is_one_message(tmp_path):
 
 
 def test_words_are_values_by_dotted_key():
-    assert words({"a": {"b": 1, "c": {"d": 2}}, "e": 3}, ["a.b", "e"]) == {"a.c.d": 2}
+    assert flattened({"a": {"b": 1, "c": {"d": 2}}, "e": 3}, ["a.b", "e"]) == {"a.c.d": 2}

@@ -1,4 +1,4 @@
-"""A shipped script, read and never run: unwrapped through its layers, and looked through for what may not be."""
+"""Checks of a shipped script: its wrapper is undone and its syntax tree searched for what the rules forbid. Nothing runs."""
 
 import ast
 import io
@@ -45,6 +45,7 @@ class Source:
     whole: bool
 
     def at(self, node: ast.AST) -> str:
+        """`file:line` of a node."""
         return f"{self.where}:{getattr(node, 'lineno', 1)}"
 
     def line(self, node: ast.AST) -> str:

@@ -15,7 +15,7 @@ from pgolf.bench.contest import Contest, DisagreementError, Setting
 from pgolf.data.build import build
 from pgolf.data.bytes import load_tokenizer
 from pgolf.data.documents import read_sources
-from pgolf.data.make import asked_for, planned
+from pgolf.data.make import parse, planned
 from pgolf.data.manifest import MANIFEST, Manifest
 from pgolf.data.sources import Files
 from pgolf.data.tokenizer import train
@@ -24,6 +24,7 @@ PIECE = 3000  # characters of a document
 
 
 def contests(setting: Setting) -> Iterator[Contest]:
+    """Building a data set: sentencepiece alone, one worker, two workers."""
     megabytes = setting.pick(1, 30, 400)
     with tempfile.TemporaryDirectory() as folder:
         texts = numbered(megabytes * 1_000_000)
@@ -39,11 +40,12 @@ def numbered(size: int) -> list[str]:
 
 
 def building(folder: Path, texts: list[str], name: str) -> Contest:
+    """One contest: the same documents to the same shards, by each way."""
     docs, model = folder / "docs.jsonl", folder / "tokens.model"
     docs.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     model.write_bytes(train(texts[:300], 1024))
     sp = load_tokenizer(model)
-    plan = planned("bench", asked_for([f"docs={docs}", f"tokenizer={model}", "val_docs=10"]))
+    plan = planned("bench", parse([f"docs={docs}", f"tokenizer={model}", "val_docs=10"]))
 
     def built(workers: int) -> Manifest:
         goal = folder / f"out{workers}"

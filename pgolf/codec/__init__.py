@@ -1,4 +1,4 @@
-"""The codec group: how a tensor's bytes are squeezed. An encoder has settings; a decoder has none, so that a file is read
+"""The codec group: how a tensor's bytes are compressed. An encoder has settings; a decoder has none, so that a file is read
 by the name of the method alone (`decode`)."""
 
 from abc import ABC, abstractmethod
@@ -42,6 +42,7 @@ class Codec(ABC):
         """What to try on a stream of `length` bytes; the smallest result is kept."""
 
     def decode(self, data: bytes, raw_length: int, itemsize: int) -> bytes:
+        """The bytes that `encode` was given. Raises ArtifactError."""
         return decode(self.name, data, raw_length, itemsize)
 
 

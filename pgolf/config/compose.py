@@ -68,6 +68,7 @@ class Job:
 
     @property
     def arm(self) -> str:
+        """What the results are grouped by, for people: the overrides that make the arm, or "default"."""
         return ",".join(word for word in self.overrides if tells(word)) or "default"
 
     @cached_property
@@ -77,10 +78,12 @@ class Job:
 
     @cached_property
     def arm_sha256(self) -> str:
+        """The identity of the arm: the same for every seed, place and machine."""
         return arm_sha256(self.config, self.text)
 
     @property
     def config_sha256(self) -> str:
+        """The identity of the run: its arm, its seed, and what its exported file is made for."""
         return config_sha256(self.config, self.text)
 
 

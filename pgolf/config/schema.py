@@ -1,4 +1,4 @@
-"""The door where config dies: component classes are the schema, and a checked node becomes a frozen object.
+"""Component classes are the schema of the configuration; a checked node becomes a frozen object.
 
 A node's `_target_` names its class; the class's fields and their types say which keys the node must hold. OmegaConf
 converts and checks the values. Checking and building are one walk, so that an error in a `__post_init__` and a

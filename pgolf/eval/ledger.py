@@ -101,7 +101,7 @@ class ChunkScorer:
 
 
 class Ledger:
-    """Scores `text` by `plan`, once. `progress` is called for every batch and chunk, `on_nll` with (first target, nats) of each."""
+    """`progress` is called for every batch and chunk, `on_nll` with (first target, nats) of a batch."""
 
     def __init__(
         self,
@@ -124,6 +124,7 @@ class Ledger:
         self._began = time.monotonic()
 
     def run(self, learner: "Learner") -> Score:
+        """Score every chunk and let `learner` adapt after each but the last. Raises LedgerError."""
         for chunk in range(self.plan.chunks):
             self._score(learner, chunk)  # first the score …
             if chunk + 1 < self.plan.chunks:
@@ -153,6 +154,7 @@ class Ledger:
         self.trace.append(TraceRow(chunk, "adapt", sha, self.bpb, time.monotonic() - began, moved))
 
     def visit(self, scorer: ChunkScorer, batch: Batch) -> None:
+        """Count the targets of a batch as scored. Raises LedgerError for one that is not open or was scored before."""
         for first, end in batch.spans():
             visits = self.visits[first:end]
             if visits.any():
@@ -186,6 +188,7 @@ class Ledger:
 
     @property
     def bpb(self) -> float:
+        """Bits per byte of the committed chunks; NaN before the first."""
         return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
 
     def _report(self, chunk: int, done: int) -> None:

@@ -1,4 +1,4 @@
-"""record.json: one per run, the truth from which logs, tables, README and submission are views."""
+"""record.json: one per run; logs, tables, README and submission are generated from it."""
 
 import os
 import platform
@@ -54,6 +54,7 @@ class Record:
             self.update(notices=[*self["notices"], *kept])
 
     def update(self, **fields: object) -> None:
+        """Set fields and save the whole record; from any thread."""
         with self._writing:
             self.fields.update(fields)
             write_json(self.path, self.fields)

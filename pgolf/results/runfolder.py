@@ -1,6 +1,6 @@
 """One finished run, read back from its folder: its record, and whether the record, the log and the artifact agree.
 
-The record is the truth that everything else is generated from; this is where it is doubted first.
+Everything else is generated from the record, so its fields, types and agreement with the files are checked here.
 """
 
 import hashlib
@@ -29,10 +29,12 @@ class Run:
 
     @property
     def seed(self) -> int:
+        """The seed in the record."""
         return self.record["seed"]
 
     @property
     def status(self) -> str:
+        """running, complete, failed or interrupted, as recorded; lost, if it says running and nobody is there."""
         return "lost" if self.lost else self.record["status"]
 
     @property
@@ -43,6 +45,7 @@ class Run:
 
     @property
     def complete(self) -> bool:
+        """Whether it ended with a score."""
         return self.status == "complete"
 
     @property
@@ -52,6 +55,7 @@ class Run:
 
     @property
     def code_sha256(self) -> str | None:
+        """The hash of the exported script."""
         return lookup(self.record, "code.sha256")
 
 

@@ -69,7 +69,7 @@ class ScoreFirstLearner(Learner):
         if self.spec.mixer is not None:
             self._teach_mixer(text, chunk)
         if self.spec.temperature is not None and chunk == 0:
-            self._witness_temperature(text)
+            self._record_temperature(text)
         before = [p.detach().clone() for p in self.trained.values()]
         steps = list(self._steps())
         for step, (lo, hi) in enumerate(steps):
@@ -93,7 +93,7 @@ class ScoreFirstLearner(Learner):
         self.hedge.learn(losses, x_NT.flatten(), y_NT.flatten())
 
     @torch.no_grad()
-    def _witness_temperature(self, text: "CommittedText") -> None:
+    def _record_temperature(self, text: "CommittedText") -> None:
         x_BT, y_BT = text.sequences(0, 1, self.spec.sequence_length)
         plain_BTV = self.scorer.logits(x_BT, last=x_BT.shape[1]).log_softmax(-1)
         change_BTV = self._network(x_BT, self.spec.sequence_length) - plain_BTV
