@@ -2,8 +2,8 @@
 
 import shutil
 import threading
+import warnings
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ from pgolf.files.checkpoints import made_whole
 from pgolf.files.names import CHECKPOINTS
 from pgolf.machine.world import World
 
+ALONE = "torch.distributed is disabled"  # begins what DCP warns of where there is one rank
+
 
 class Writer:
     """One checkpoint at a time, under `folder`/checkpoints. One that cannot be written is said and costs the run nothing."""
 
     def __init__(self, folder: Path, world: World, say: Callable[[str], None]):
         self.place, self.world, self.say = folder / CHECKPOINTS, world, say
-        self._running: Future | None = None
-        self._finishing: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
         self._written = False
         if world.main and self.place.exists():
             for left in self.place.glob(".step*"):  # by a run that was killed
@@ -32,29 +33,42 @@ class Writer:
     def begin(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
         """Start to write this rank's part; `tensors` are copies, those of equal name on several ranks are equal."""
         self.wait()
-        made = self.place / f".step{facts['step']:08d}"
-        if self.world.main:
-            made.mkdir(parents=True, exist_ok=True)
-        self.world.barrier()
-        alone = self.world.size == 1
-        group = None if alone else dist.new_group(backend="gloo")
         self._written = False
-        self._running = dcp.async_save(tensors, checkpoint_id=made, process_group=group, no_dist=alone)
-        self._finishing = threading.Thread(target=self._finish, args=(made, facts), daemon=True, name="checkpoint")
-        self._finishing.start()
+        made = self.place / f".step{facts['step']:08d}"
+        if not self.world.agree(float(self._has_place(made))):
+            return
+        group = None if self.world.size == 1 else dist.new_group(backend="gloo")
+        warnings.filterwarnings("ignore", message=ALONE)
+        self._thread = threading.Thread(
+            target=self._write, args=(made, tensors, facts, group), daemon=True, name="checkpoint"
+        )
+        self._thread.start()
 
     def wait(self) -> bool:
         """Until what was begun is on disk. Returns whether it is."""
-        if self._finishing is not None:
-            self._finishing.join()
-            self._finishing = self._running = None
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
         return self._written
 
-    def _finish(self, made: Path, facts: dict[str, Any]) -> None:
+    def _has_place(self, made: Path) -> bool:
+        """Make the folder to write to, on rank 0."""
         try:
-            self._running.result()
+            made.mkdir(parents=True, exist_ok=True)
+        except OSError as wrong:
+            self.say(f"the checkpoint {made} was not written: {wrong.strerror}")
+            return False
+        return True
+
+    def _write(
+        self, made: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any], group: dist.ProcessGroup | None
+    ) -> None:
+        try:
+            dcp.save(tensors, checkpoint_id=made, process_group=group, no_dist=group is None)
             if self.world.main:
                 made_whole(made, facts)
             self._written = True
         except (OSError, UserError, RuntimeError, dcp.CheckpointException) as wrong:
-            self.say(f"the checkpoint of step {facts['step']} was not written: {type(wrong).__name__}: {wrong}")
+            self.say(f"the checkpoint {made} was not written: {type(wrong).__name__}: {wrong}")
+            if self.world.main:
+                shutil.rmtree(made, ignore_errors=True)
