@@ -80,6 +80,7 @@ class KeepingRule(StoppingRule):
         self.writer = Writer(training.folder, self.world, lambda text: events.write("notice", text=text))
         self.last = time.monotonic()
         if self.world.main:
+            steps_path(self.folder).parent.mkdir(exist_ok=True)
             steps_path(self.folder).touch()
 
     def progress(self, step: int) -> Progress:
