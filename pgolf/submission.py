@@ -24,6 +24,7 @@ from pgolf.files.names import CODE, LOG
 from pgolf.machine.lock import locked
 from pgolf.machine.outlet import say
 from pgolf.report import Drawing
+from pgolf.results.arguments import unlimited
 from pgolf.results.jsonshape import submission_schema, violations
 from pgolf.results.readme import hardware, readme
 from pgolf.results.runfolder import Run, read_run
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pgolf.logger import Logger
 
 AUTHOR = ("author", "github_id", "name", "blurb")
+UNLIMITED = "unlimited_16mb"
 RECORD_LIMITS = {"train_seconds": 600, "eval_seconds": 600, "artifact_bytes": 16_000_000}
 
 
@@ -181,8 +183,12 @@ def _author(record: dict) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _track(record: dict) -> str | None:
-    """The challenge's name for its own limits; other limits are no track."""
-    return "10min_16mb" if all(record["limits"][k] == v for k, v in RECORD_LIMITS.items()) else None
+    """The challenge's name for its own limits, the one without a limit of compute included; other limits are no track."""
+    limits = record["limits"]
+    if all(limits[k] == v for k, v in RECORD_LIMITS.items()):
+        return "10min_16mb"
+    others = all(limits[k] == v for k, v in RECORD_LIMITS.items() if k != "train_seconds")
+    return UNLIMITED if others and unlimited(limits) and not limits.get("study") else None
 
 
 def _result(row: dict, run: Run) -> dict[str, Any]:
@@ -228,6 +234,7 @@ def _proofs(arm: dict, runs: Sequence[Run], still_needed: list[str]) -> dict[str
         "log_sha256": {str(r.seed): hashlib.sha256((r.folder / LOG).read_bytes()).hexdigest() for r in runs},
         "receipts": by_seed("receipts"),
         "verdict": by_seed("verdict"),
+        "training_hours": {str(r.seed): round(r.record["train"]["seconds"] / 3600, 3) for r in runs},
         "seeds_added": arm["seeds_added"],
         "interruptions": {str(r.seed): r.record.get("interruptions", []) for r in runs},
         "still_needed": still_needed,
