@@ -4,7 +4,6 @@ from typing import Any
 
 from pgolf.stages.verdict import verdict
 
-
 RECORD_SECONDS = 600.0  # of training; a run that may take longer is of the track without a limit of compute
 
 
