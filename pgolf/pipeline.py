@@ -116,7 +116,7 @@ def continued(go_on: Before, job: "Job", code: dict[str, Any], corpus: "Corpus")
         "ranks": job.recipe.machine.world_size,
         "environment": environment(),
         "receipts": [r for r in record["receipts"] if not (legal and r["part"].startswith("ttt"))],
-        "interruptions": [*record["interruptions"], go_on.interruption(now(), chosen or None)],
+        "interruptions": [*record.get("interruptions", []), go_on.interruption(now(), chosen or None)],
     }
     return record | again | now_holds, chosen or None
 

@@ -39,7 +39,7 @@ from pgolf.machine.rank import (
     steps_path,
 )
 from pgolf.machine.server import METHOD, start_importing
-from pgolf.machine.signals import STOPPING, one_desk
+from pgolf.machine.signals import STOPPING, StoppedError, one_desk
 
 STOP_SECONDS = 600.0  # that ranks have for a step and a checkpoint, once they are asked to stop
 POLL_SECONDS = 0.1
@@ -62,12 +62,12 @@ def launch(stage: Callable[..., dict], *args: Any, machine: Machine, folder: Pat
     start_importing()
     reader, writer = multiprocessing.Pipe(duplex=False)
     with reader, writer:
-        return _launched(_rank_main, (reader, machine, folder, stage, args), machine, folder)
+        return _launched(_rank_main, (reader, os.getpid(), machine, folder, stage, args), machine, folder)
 
 
 def launch_program(command: list[str], machine: Machine, folder: Path) -> dict[str, Any]:
     """Run a command on every rank and return what rank 0 left with `leave_result` in `folder`/ranks. Raises as `launch`."""
-    numbers = ",".join(str(int(s)) for s in STOPPING)
+    numbers = ",".join(str(int(s)) for s in STOPPING if s != signal.SIGTERM)  # by which the agent ends it
     return _launched(sys.executable, ("-c", DEAF, numbers, *command), machine, folder)
 
 
@@ -88,7 +88,7 @@ def _launched(entry: Callable[..., Any] | str, args: tuple, machine: Machine, fo
         local_addr="localhost",
         max_restarts=0,
         start_method=METHOD,
-        shutdown_timeout=2,
+        shutdown_timeout=5,
         signals_to_handle="SIGQUIT",
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
     )
@@ -99,6 +99,9 @@ def _launched(entry: Callable[..., Any] | str, args: tuple, machine: Machine, fo
                 raise RankError(f"the ranks ended without a result; their output is under {logs}")
             return read_json(result)
         except ChildFailedError as failed:
+            with one_desk() as desk:
+                if desk.number is not None:  # it was told to stop, and so was what failed
+                    raise StoppedError(desk.number) from None
             raise _explained(failed, logs) from None
         except SignalException as stop:
             raise KeyboardInterrupt(f"stopped by {stop.sigval.name}") from None
@@ -192,11 +195,12 @@ def _message(error_file: Path) -> dict[str, Any] | None:
     return None
 
 
-def _rank_main(parent: Connection, machine: Machine, folder: Path, stage: Callable[..., dict], args: tuple) -> None:
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+def _rank_main(
+    pipe: Connection, parent: int, machine: Machine, folder: Path, stage: Callable[..., dict], args: tuple
+) -> None:
+    _leave_stopping_to(parent)
+    threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     die_with(os.getppid())
-    for s in STOPPING:  # which may reach the whole group, or every process of a Slurm step: the parent decides
-        signal.signal(s, signal.SIG_IGN)
     with joined(machine) as world, errors_recorded():
         events = Events(folder if world.main else None)
         result = stage(world, *args, events)
@@ -204,9 +208,25 @@ def _rank_main(parent: Connection, machine: Machine, folder: Path, stage: Callab
             leave_result(folder, result, events)
 
 
-def _end_with(parent: Connection) -> None:
+def _leave_stopping_to(parent: int) -> None:
+    """Signals may reach the whole group, or every process of a Slurm step: the parent alone decides, and ends ranks by TERM."""
+    for s in STOPPING:
+        signal.signal(s, signal.SIG_DFL if s == signal.SIGTERM else signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_by, args=(parent,), daemon=True, name="signals").start()
+
+
+def _end_by(parent: int) -> None:
+    """End at a TERM of the parent's; others are not for this process."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _end_with(pipe: Connection) -> None:
     """Nothing ever comes through this pipe but its end, when the parent is gone, however it went."""
     try:
-        parent.recv_bytes()
+        pipe.recv_bytes()
     except (EOFError, OSError):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -15,7 +15,7 @@ from pgolf.errors import UserError
 from pgolf.files import lookup, read_json
 from pgolf.files.checkpoints import checkpoints
 from pgolf.files.names import ARTIFACT, RECORD
-from pgolf.machine.liveness import elsewhere, state, still
+from pgolf.machine.liveness import state, still
 from pgolf.machine.lock import HeldError, locked
 from pgolf.results.runfolder import Run, checked_record
 from pgolf.results.summary import ATTEMPTS
@@ -43,7 +43,9 @@ class Before:
 
     @property
     def stage(self) -> str | None:
-        """The stage at which it can go on."""
+        """The stage at which it can go on; None if at none, or if its record cannot be read."""
+        if "receipts" not in self.run.record:
+            return None
         if self.sealed:
             return "evaluate"
         return "train" if checkpoints(self.run.folder) else None
@@ -93,7 +95,7 @@ def before(folder: Path) -> Before | None:
         return Before(Run(folder, record))
     if state(folder, record) == "running" and not still(lambda at: read_json(at / RECORD), [folder]):
         who = lookup(record, "process") or {}
-        if who or elsewhere(record):
+        if who:
             raise HeldError(f"{folder}: process {who.get('pid')} on {who.get('host')} is at it")
     return Before(Run(folder, record, lost=True))
 

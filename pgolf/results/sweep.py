@@ -70,7 +70,7 @@ def require_go(folder: Path, stop_after: int | None) -> None:
     """UserError if so many jobs have failed since the sweep was called that no other may start."""
     if stop_after is None:
         return
-    known = read_json(folder / FAILED)
+    known = read_json(folder / FAILED) if (folder / FAILED).exists() else {}
     new = [run.folder.name for run in _runs(folder) if run.status == "failed" and _is_new(run, known)]
     if len(new) >= stop_after:
         raise UserError(f"not started: {', '.join(new)} failed, and stop_after={stop_after}")
