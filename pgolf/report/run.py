@@ -134,7 +134,7 @@ def opening(run: Seen) -> list[str]:
     tone = {True: "good", False: "bad"}[status == "complete" and not str(verdict).startswith("fail")]
     text = f"{status}: verdict {verdict}" if verdict else status
     arm = f"arm {str(run.get('arm')).replace(',', ', ')}  ·  started {run.get('started')}  ·  pgolf {run.get('pgolf')}"
-    unsaid = {"running": "it is still running, or was killed", "lost": "its process is gone: it was killed"}
+    unsaid = {"running": "it was killed, or is still running", "lost": "its process is gone: it was killed"}
     error = run.get("error") or unsaid.get(status)
     breaks = ["taken up again {taken_up} at the stage {stage}: it was {status} ({why})".format(**i) for i in run.breaks]
     return [
