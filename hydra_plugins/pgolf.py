@@ -22,6 +22,7 @@ class PgolfSweeper(BasicSweeper):
     """
 
     def sweep(self, arguments: list[str]) -> None:
+        """Agree on the plan, launch what is to run, and gather. Ends the process with exit code 2 for another sweep's folder."""
         from pgolf.config.identity import job_folder
         from pgolf.results.sweep import to_run
         from pgolf.submission import gather

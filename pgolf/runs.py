@@ -37,12 +37,14 @@ class Row:
 
     @property
     def state(self) -> str:
+        """Its status, or that it cannot be read; and whether it was put aside."""
         state = self.run.status if self.run else "unreadable"
         return f"{state} attempt" if self.folder.parent.name == ATTEMPTS else state
 
 
 @command()
 def main(args: Sequence[str]) -> int:
+    """List what is below the folders, or clean it."""
     parser = argparse.ArgumentParser(
         prog="python -m pgolf.runs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -74,6 +76,7 @@ def rows_of(folders: Iterable[Path]) -> list[Row]:
 
 
 def sweeps_of(folders: Iterable[Path]) -> list[Path]:
+    """Every folder below that has a plan."""
     return sorted({plan.parent for folder in folders for plan in folder.rglob(PLAN)})
 
 
@@ -101,6 +104,7 @@ def sweep_line(sweep: Path, rows: Sequence[Row]) -> str:
 
 
 def score(run: Run | None) -> str:
+    """val_bpb of a complete run."""
     value = lookup(run.record, "evaluate.val_bpb") if run and run.complete else None
     return "–" if value is None else digits(value)
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PATIENCE = 180.0  # seconds, generous: these machines are shared with others
+PATIENCE = 900.0  # seconds, generous: these machines are shared with others
 
 
 def children(pid: int) -> list[int]:

@@ -47,7 +47,7 @@ def stopped(tmp_path_factory) -> Path:
     until(lambda: len(checkpoints(place / "run")) == 2, "no two checkpoints")
     family = descendants(running.pid)
     running.send_signal(signal.SIGUSR1)
-    _, said = running.communicate(timeout=180)
+    _, said = running.communicate(timeout=1200)
     assert running.returncode == 75, said
     assert f"resume={place / 'run'} goes on with it" in said
     if sys.platform == "linux":

@@ -159,7 +159,7 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_same_words(tmp_path, number):
     family = descendants(sweep.pid)
     assert family
     sweep.send_signal(number)
-    _, said = sweep.communicate(timeout=180)
+    _, said = sweep.communicate(timeout=1200)
     assert sweep.returncode == (-9 if number == signal.SIGKILL else 75), said
     until_gone(family)
     state = "lost" if number == signal.SIGKILL else "interrupted"

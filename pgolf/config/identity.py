@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Any
 
-from pgolf.config.schema import TARGET
+from pgolf.files.frozen import TARGET
 
 IDENTITY = 2  # in a record, with hashes made as below; version 1, without the field, hashed the whole config
 PLACES = (  # of `data`: where files are found, which says nothing of what is in them

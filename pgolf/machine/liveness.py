@@ -37,6 +37,7 @@ class Process:
 
     @classmethod
     def this(cls, folder: Path) -> "Process":
+        """The one that runs this code, and writes to `folder`."""
         return cls(socket.gethostname(), boot_id(), os.getpid(), start_of(os.getpid()) or 0, folder.stat().st_ino)
 
     def section(self, beat: int) -> dict[str, Any]:

@@ -28,10 +28,12 @@ class Plan:
 
     @property
     def arms(self) -> list[dict[str, Any]]:
+        """As they were first planned."""
         return self.fields["arms"]
 
     @property
     def amendments(self) -> list[dict[str, Any]]:
+        """What was added later, in order."""
         return self.fields.get("amendments", [])
 
     @property

@@ -121,6 +121,7 @@ def _end(record: Record, status: str, error: str | None) -> None:
 
 
 def now() -> str:
+    """The time in UTC, as records have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -35,6 +35,7 @@ def to_run(folder: Path, jobs: list[Job], program: Callable[[Job], str]) -> list
 
 
 def place_of(folder: Path, job: Job) -> Path:
+    """The folder of a job in the sweep `folder`."""
     return folder / job_folder(job.arm_sha256, job.recipe.seed.value)
 
 

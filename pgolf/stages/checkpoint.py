@@ -84,6 +84,7 @@ class KeepingRule(StoppingRule):
             steps_path(self.folder).touch()
 
     def progress(self, step: int) -> Progress:
+        """As the rule of the limits says. Raises StopRequestedError on all ranks alike."""
         progress = self.rule.progress(step)
         if progress.elapsed >= progress.total:
             if self.world.main:
