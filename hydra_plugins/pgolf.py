@@ -59,9 +59,10 @@ class PgolfSweeper(BasicSweeper):
         jobs = []
         for overrides in self.split_arguments(words, None)[0]:
             config = loader.load_sweep_config(self.config, list(overrides))
+            choices = dict(config.hydra.runtime.choices)
             with open_dict(config):
                 del config["hydra"]
-            jobs.append(job(config, overrides))
+            jobs.append(job(config, overrides, choices))
         return distinct(jobs)
 
 

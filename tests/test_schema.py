@@ -69,10 +69,13 @@ def test_a_node_becomes_a_frozen_component():
         ({"layers": ["a"]}, "quant.layers=['a']: "),
         ({"inner": {"_target_": f"{__name__}.Inner", "rate": "x"}}, "quant.inner.rate='x': "),
         ({"inner": {"_target_": f"{__name__}.Inner", "rate": float("nan")}}, "must be a finite number"),
-        ({"inner": {"_target_": f"{__name__}.Iner", "rate": 1}}, "Did you mean 'Inner'?"),
+        ({"inner": {"_target_": f"{__name__}.Iner", "rate": 1}}, f"Did you mean '{__name__}.Inner'?"),
         ({"inner": {"_target_": f"{__name__}.Part"}}, "quant.inner._target_="),
         ({"inner": 3}, "quant.inner=3: must be a component"),
-        ({"_target_": "os.system"}, "quant._target_='os.system': must name one of: "),
+        ({"_target_": "os.system"}, "quant._target_='os.system': is no concrete dataclass below"),
+        ({"_target_": "os.sistem"}, "quant._target_='os.sistem': has no such class; must name one of: "),
+        ({"_target_": "nowhere.Outer"}, f"has no such class; must name one of: {__name__}.Inner"),
+        ({"_target_": "tests.small.Outer"}, f"Did you mean '{__name__}.Outer'?"),
         ({"_target_": None}, "quant._target_="),
     ],
 )
@@ -141,7 +144,7 @@ class Later(Part):
 
     old: int
     new: int | None = added(None)
-    shape: Shape = added("SQRT")  # noqa: RUF009
+    shape: Shape = added("SQRT")
 
 
 def test_fields_that_were_added_have_a_meaning_in_earlier_files_but_none_in_configs():

@@ -38,19 +38,28 @@ def _blank(place: Any) -> Any:
     return [] if isinstance(place, list) else place and ""
 
 
-def arm_sha256(config: dict, text: str | None) -> str:
-    """Of what all seeds of an arm share, on any machine. `text` is a hash of the text where a person's files decide it."""
-    return sha256_of({k: v for k, v in computed(config).items() if k != "machine"} | {"text": text})
+def arm_sha256(config: dict, text: str | None, own: dict[str, str]) -> str:
+    """Of what all seeds of an arm share, on any machine. `text` is a hash of the text where a person's files decide it,
+    `own` the hashes of modules of theirs."""
+    return sha256_of({k: v for k, v in computed(config).items() if k != "machine"} | _besides(text, own))
 
 
-def config_sha256(config: dict, text: str | None) -> str:
+def config_sha256(config: dict, text: str | None, own: dict[str, str]) -> str:
     """Of one run: its arm, its seed, and what its exported file is made for."""
-    return sha256_of(computed(config) | {"text": text, "seed": config["seed"]})
+    return sha256_of(computed(config) | {"seed": config["seed"]} | _besides(text, own))
+
+
+def _besides(text: str | None, own: dict[str, str]) -> dict[str, Any]:
+    return {"text": text} | ({"own": own} if own else {})
 
 
 def fits(config: dict, record: dict) -> bool:
     """Whether a record has the hash of this config, as its version made it."""
-    made = config_sha256(config, record.get("text")) if record.get("identity") == IDENTITY else sha256_of(config)
+    made = (
+        config_sha256(config, record.get("text"), record.get("own") or {})
+        if record.get("identity") == IDENTITY
+        else sha256_of(config)
+    )
     return made == record.get("config_sha256")
 
 

@@ -50,7 +50,7 @@ def resumed(named: str, words: list[str]) -> Resumed:
     if not isinstance(record, dict) or not isinstance(record.get("overrides"), list):
         raise UserError(f"{folder / RECORD}: is not a record")
     config = completed(read_config(folder))
-    return Resumed(folder, checkpoint, job(OmegaConf.create(_with(config, words)), [*record["overrides"], *words]))
+    return Resumed(folder, checkpoint, job(OmegaConf.create(_with(config, words)), [*record["overrides"], *words], {}))
 
 
 def _with(config: dict[str, Any], words: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The quant group: how every tensor of a trained model is stored. `Keep` stores fp16; `Symmetric` stores integers in
+"""The quant group: how every tensor of a trained model is stored. `Unquantised` stores fp16; `Symmetric` stores integers in
 [−c, c], c = 2^(bits−1) − 1, times one fp16 step per row, with nested choices of the step (`Scale`), of the symbols
 (`Solver`), of a correction (`LowRank`) and of a size to fill (`Fit`). Numbers and checks live here and in the modules
 imported at the top; the arithmetic in the others."""
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pgolf.errors import need
 from pgolf.quant import estimate
-from pgolf.quant.fits import Cap, Fit, LowRank, PruneToCap
+from pgolf.quant.fits import Cap, Correction, Fit, LowRank, PruneToCap
 from pgolf.quant.scales import MaxScale, QuantileScale, Scale, StdScale
 from pgolf.quant.solvers import (
     Calibration,
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cap",
+    "Correction",
     "Fit",
     "Gptq",
-    "Keep",
     "LowRank",
     "MaxScale",
     "Nearest",
@@ -48,6 +48,7 @@ __all__ = [
     "StdScale",
     "Symmetric",
     "TrainingWindows",
+    "Unquantised",
 ]
 
 Pack = Callable[["Quantized"], bytes]
@@ -103,7 +104,7 @@ class Quant(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keep(Quant):
+class Unquantised(Quant):
     """Nothing is quantised: floats of `bits`, control vectors fp32."""
 
     bits: int
@@ -156,7 +157,7 @@ class Symmetric(Quant):
     scale: Scale
     embedding_scale: Scale
     solver: Solver
-    low_rank: LowRank | None
+    low_rank: Correction | None
     fit: Fit | None
 
     def __post_init__(self) -> None:

@@ -135,6 +135,7 @@ def _beginning(job: "Job") -> dict:
         "trained": job.config.get("trained"),
         "arm": job.arm,
         "arm_sha256": job.arm_sha256,
+        "own": job.own,
         "config_sha256": job.config_sha256,
         "identity": IDENTITY,
         "text": job.text,

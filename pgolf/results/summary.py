@@ -123,7 +123,7 @@ def arm_of(run: Run) -> str:
     try:
         config = completed(read_config(run.folder))
         built = config["data"][TARGET].endswith(".BuiltText")
-        return arm_sha256(config, lookup(run.record, "data.manifest_sha256") if built else None)
+        return arm_sha256(config, lookup(run.record, "data.manifest_sha256") if built else None, {})
     except (UserError, LookupError, TypeError, AttributeError):
         return run.record["arm_sha256"]
 

@@ -11,6 +11,8 @@ from pgolf.errors import need
 if TYPE_CHECKING:
     import torch
 
+    from pgolf.ttt.mixer import HedgeMixer
+
 
 class GradientScale(Enum):
     """Whether each tensor's gradient is scaled by its signal-to-noise ratio (a power of it), clipped to [0.3, 3]."""
@@ -21,7 +23,7 @@ class GradientScale(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Descent(ABC):
+class TTTOptimizer(ABC):
     """The optimiser of test-time training; its state lives from the first chunk to the last."""
 
     lr: float
@@ -35,7 +37,7 @@ class Descent(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW(Descent):
+class AdamW(TTTOptimizer):
     """Adam with decoupled decay (arXiv 1711.05101), epsilon 1e-8."""
 
     betas: tuple[float, ...]
@@ -54,7 +56,7 @@ class AdamW(Descent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGD(Descent):
+class SGD(TTTOptimizer):
     """Stochastic gradient descent with heavy-ball momentum."""
 
     momentum: float
@@ -70,7 +72,7 @@ class SGD(Descent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained(ABC):
+class ParameterSelector(ABC):
     """Which parameters learn."""
 
     @abstractmethod
@@ -79,7 +81,7 @@ class Trained(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Everything(Trained):
+class Everything(ParameterSelector):
     """All parameters."""
 
     def names(self, names: Iterable[str], layers: int) -> list[str]:
@@ -87,7 +89,7 @@ class Everything(Trained):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LastBlocks(Trained):
+class LastBlocks(ParameterSelector):
     """The last `blocks` blocks, and every parameter whose name holds one of the words `also`."""
 
     blocks: int
@@ -110,7 +112,7 @@ class LastBlocks(Trained):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Queries(Trained):
+class Queries(ParameterSelector):
     """The query projections of every block and nothing else, so that keys and values stay as they were trained."""
 
     def names(self, names: Iterable[str], layers: int) -> list[str]:
@@ -170,7 +172,16 @@ class EntropyTemperature(Temperature):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hedge:
+class Mixer(ABC):
+    """Other predictors, learnt from committed text, that are mixed with the network's."""
+
+    @abstractmethod
+    def build(self, vocabulary: int, device: "torch.device") -> "HedgeMixer":
+        """The predictors and their weights as they are before any text, for tokens 0 … `vocabulary` − 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hedge(Mixer):
     """The network mixed with unigram and bigram counts of committed text. The network begins with `neural_weight`, the two
     counts share the rest; after each chunk a weight falls by exp(-`rate` x mean nats). Priors are in tokens."""
 
@@ -184,3 +195,8 @@ class Hedge:
         need(self.rate > 0, "ttt.mixer.rate", self.rate, "above 0")
         need(self.unigram_prior > 0, "ttt.mixer.unigram_prior", self.unigram_prior, "above 0")
         need(self.bigram_prior > 0, "ttt.mixer.bigram_prior", self.bigram_prior, "above 0")
+
+    def build(self, vocabulary: int, device: "torch.device") -> "HedgeMixer":
+        from pgolf.ttt.mixer import HedgeMixer
+
+        return HedgeMixer(self, vocabulary, device)

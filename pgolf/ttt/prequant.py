@@ -15,11 +15,11 @@ from pgolf.data.corpus import ValidationText
 from pgolf.files.receipts import Receipt
 from pgolf.machine.share import share
 from pgolf.machine.world import World
-from pgolf.ttt import PrequantAdamW
 from pgolf.ttt.score_first import cosine, distance
 
 if TYPE_CHECKING:
     from pgolf.model.transformer import Transformer
+    from pgolf.ttt import PrequantAdamW
 
 MATRIX = 1000  # elements from which a weight counts in the void fraction
 
@@ -28,7 +28,7 @@ MATRIX = 1000  # elements from which a weight counts in the void fraction
 class ValidationFinetuning:
     """The validation text, given to the training side on purpose, with what it is to do there."""
 
-    spec: PrequantAdamW
+    spec: "PrequantAdamW"
     text: ValidationText
 
     @property
@@ -44,7 +44,7 @@ class ValidationFinetuning:
         ids = torch.from_numpy(self.text.read().astype(np.int64)).to(world.device)
         params = list(model.parameters())
         before = [p.detach().clone() for p in params]
-        optimizer = self.spec.descent().build(params)
+        optimizer = self.spec.optimizer().build(params)
         for epoch in range(self.spec.epochs):
             optimizer.param_groups[0]["lr"] = rate(self.spec, epoch)
             loss = self._epoch(model, world, ids, optimizer, params)
@@ -79,7 +79,7 @@ class ValidationFinetuning:
         return nats
 
 
-def rate(spec: PrequantAdamW, epoch: int) -> float:
+def rate(spec: "PrequantAdamW", epoch: int) -> float:
     """The learning rate of an epoch: `lr` in the first, `final_lr` in the last, a cosine between."""
     return spec.lr * cosine(epoch / max(spec.epochs - 1, 1), spec.final_lr / spec.lr)
 
