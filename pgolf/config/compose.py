@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from pgolf.recipe import Recipe
 
 SETTINGS = ("author", "name", "dry", "trained", "stop_after", "checkpoint")  # beside the groups of a recipe
-# What does not tell one arm of a sweep from another.
-SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")
+SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")  # what does not tell arms apart
 LAUNCHERS = {
     "slurm": ("slurm", "hydra_submitit_launcher"),
     "submitit": ("slurm", "hydra_submitit_launcher"),
@@ -227,9 +226,8 @@ def distinct(found: list[Job]) -> list[Job]:
     for one in found:
         twin = seen.setdefault((one.arm_sha256, one.recipe.seed.value), one)
         if twin is not one:
-            raise UserError(
-                f"two jobs of this sweep are the same run: {' '.join(twin.overrides)} and {' '.join(one.overrides)}"
-            )
+            both = " and ".join(" ".join(job.overrides) for job in (twin, one))
+            raise UserError(f"two jobs of this sweep are the same run: {both}")
     return found
 
 
