@@ -148,8 +148,8 @@ def main() -> None:
             sweep = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
             rehearsed = rehearse(args.overrides, sweep, args.config_name or "config", args.config_dir)
             CHECKED.update((one.arm_sha256, one.config_sha256) for one in rehearsed)
-            for ttt, model in dict.fromkeys((one.recipe.ttt, one.recipe.model) for one in rehearsed):
-                ttt.check_model(model)
+            for one in {one.arm_sha256: one for one in rehearsed if not one.source}.values():
+                _check_model(one)
             _require_exports(rehearsed)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
@@ -190,6 +190,15 @@ def _resume(named: str, words: list[str], sweep: bool) -> None:
             _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", RunMode.RUN)
         except StoppedError as stop:
             raise _how_to_go_on(stop, folder, False) from None
+
+
+def _check_model(one: "Job") -> None:
+    """What is learnt in evaluation, and how weights are stored, suit the model."""
+    from pgolf.export.code import script
+
+    recipe = one.recipe
+    recipe.ttt.check_model(recipe.model)
+    recipe.quant.check_model(recipe.model, lambda: recipe.limits.artifact_bytes - script(one.config).size)
 
 
 def _elsewhere(overrides: list[str]) -> bool:
