@@ -149,7 +149,7 @@ class Transformer(nn.Module):
 
 
 def section(name: str, role: Role) -> str:
-    """One parameter's group, by its name and role."""
+    """The part of the artifact that a parameter is counted under: control, attention, mlp or embedding."""
     if role is Role.SCALAR:
         return "control"
     places = {"attn": "attention", "mlp": "mlp"}
