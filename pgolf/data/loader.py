@@ -27,6 +27,10 @@ class Loader(ABC):
         one may be; attention stays inside them. None: it does not keep to documents."""
         return None
 
+    def cut(self, fraction: float) -> int:
+        """The longest piece when this `fraction` of the clock is used up; 0: it does not keep to documents."""
+        return 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class InOrder(Loader):

@@ -22,7 +22,7 @@ from pgolf.model import Model
 from pgolf.quant.tensors import load_quantized
 from pgolf.recipe import Recipe
 from pgolf.stages.artifact import unpack
-from pgolf.stages.evaluate import evaluate
+from pgolf.stages.evaluate import build_graphs, evaluate
 
 if TYPE_CHECKING:
     from pgolf.model.transformer import Transformer
@@ -44,6 +44,11 @@ def judge(world: World, evaluation: Evaluation, events: Events) -> dict:
     """Score the artifact. Returns the record's `evaluate`. Raises UserError for another artifact than was sealed."""
     recipe, text = evaluation.recipe, evaluation.text
     events.write("stage", stage="evaluate")
+    if recipe.machine.compile:
+        events.progress("warm up", 0.0, "the graphs of scoring and adapting, before the clock")
+        another = recipe.model.build(recipe.seed.model, world.device)
+        build_graphs(world, another, text.read(), text.byte_counts(), recipe.eval, recipe.ttt)
+        del another
     clock = Clock(recipe.limits.eval_seconds)
     clock.start()
     with clock.phase("load"):

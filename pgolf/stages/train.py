@@ -25,7 +25,7 @@ from pgolf.limits.stopping import StoppingRule, stopping_rule
 from pgolf.machine.world import World
 from pgolf.model.pieces import Pieces
 from pgolf.recipe import Recipe
-from pgolf.schedule import END, START, Progress, Schedule
+from pgolf.schedule import END, START, Progress
 from pgolf.stages.seal import Reserve, seal
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ class Trainer:
         batches = recipe.data.loader.build(self.windows, recipe.batch_sequences, recipe.seed.loader)
         self.loader = Prefetched(batches, rows_of(recipe, world), pin=world.device.type == "cuda")
         self.dev = Dev(text)
-        self.nll = torch.compile(self.model.nll, dynamic=False) if recipe.machine.compile else self.model.nll
+        nll = self.model.nll
+        self.nll = torch.compile(nll, dynamic=False, fullgraph=True) if recipe.machine.compile else nll
         self.queued: deque[torch.cuda.Event] = deque()
         self.bad_step = torch.full((), -1, device=world.device)
 
@@ -126,7 +127,7 @@ class Trainer:
 
     def _pieces(self, rows: torch.Tensor, fraction: float) -> Pieces | None:
         found = self.recipe.data.loader.bounds(self.windows, rows.numpy(), fraction)
-        return found and Pieces(torch.from_numpy(found[0]).to(self.world.device, non_blocking=True), found[1])
+        return found and Pieces.of(*found, self.world.device)
 
     def _accumulate(self, micros: list[tuple]) -> torch.Tensor:
         """Gradients of this rank's part of the global batch, whose sum over ranks is the gradient of its mean loss."""
@@ -167,7 +168,7 @@ class Trainer:
         """Run and undo `schedule.warmup_steps` steps of each kind that there will be, so that the clock meets no first
         time; measure the sealing of `budget` bytes."""
         before = copy.deepcopy(self._state())
-        for progress in stages(self.recipe.schedule):
+        for progress in stages(self.recipe):
             for _ in range(self.recipe.schedule.warmup_steps):
                 self.step(progress)
         reserve = Reserve.measured(self, budget)
@@ -197,10 +198,14 @@ def rows_of(recipe: Recipe, world: World) -> np.ndarray:
     return rows[:, world.rank].reshape(-1)
 
 
-def stages(schedule: Schedule) -> list[Progress]:
-    """A step of each kind: as at the start and, where recurrence or QAT come on later, as at the end."""
-    kinds = {(schedule.looping(progress), schedule.qat(progress)): progress for progress in (END, START)}
-    return list(reversed(kinds.values()))
+def stages(recipe: Recipe) -> list[Progress]:
+    """A step of each kind, by the clock: with and without recurrence for each longest piece of a document, which are graphs of
+    their own; and, where QAT comes on later, with it."""
+    schedule, cut = recipe.schedule, recipe.data.loader.cut
+    middle = [Progress(1, i / 1000, 1.0) for i in range(1000)]
+    kinds = {(schedule.looping(now), cut(now.fraction)): now for now in (*reversed(middle), END, START)}
+    found = {*kinds.values(), END} if schedule.qat(END) != schedule.qat(START) else kinds.values()
+    return sorted(found, key=lambda now: now.fraction)
 
 
 def fit(trainer: Trainer, rule: StoppingRule, clock: Clock, events: Events, folder: Path) -> tuple[int, float]:
