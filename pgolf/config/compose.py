@@ -46,7 +46,9 @@ def register_experiments() -> None:
 
 
 def short_words(argument: str) -> str:
-    """`seed=42` and `seed=1337,42,7` are short for `seed.value=...`: an integer cannot name a Hydra option. Paths get quotes."""
+    """`seed=42` and `seed=1337,42,7` are short for `seed.value=...`: an integer cannot name an option. `machine.kernels=auto`
+    is short for `machine/kernels=auto`. Paths get quotes."""
+    argument = re.sub(r"^machine\.kernels=(?=[a-z,]+$)", "machine/kernels=", argument)
     return quoted(re.sub(r"^seed=(?=[-+]?\d)", "seed.value=", argument))
 
 

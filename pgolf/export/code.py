@@ -26,6 +26,7 @@ from pgolf.export.merge import GIVEN
 from pgolf.export.program import ENTRY, PACKAGE, program, targets
 from pgolf.files import read_json, write_json
 from pgolf.files.frozen import TARGET
+from pgolf.machine.kernels import text
 
 if TYPE_CHECKING:
     from pgolf.data import Corpus
@@ -71,7 +72,11 @@ def script(config: dict, corpus: "Corpus | None" = None) -> Script:
     """
     frozen = {key: value for key, value in config.items() if key not in NOT_FROZEN}
     if "machine" in frozen:
-        frozen["machine"] = {k: v for k, v in frozen["machine"].items() if k not in (*OF_A_MACHINE, TARGET)}
+        machine = {k: v for k, v in frozen["machine"].items() if k not in (*OF_A_MACHINE, TARGET)}
+        kernels = machine["kernels"]
+        if "source" in kernels:  # what Triton compiles is shipped as it stands
+            kernels = kernels | {"source": list(text())}
+        frozen["machine"] = machine | {"kernels": kernels}
     data = config.get("data", {})
     if data:
         frozen["data"] = data | {key: "" for key in PLACES if key in data}

@@ -14,6 +14,8 @@ from pgolf.model.layers import (
     Smear,
     Table,
     bigram_slots,
+    capped,
+    capped_nll,
     projection,
     rms_norm,
     rotary_base,
@@ -56,6 +58,7 @@ class Transformer(nn.Module):
             self.skip_gates = nn.Parameter(torch.zeros(spec.skip_slots, spec.width))
         self.head_proj = projection(spec.width, spec.embed_width)
         self.head = TiedHead() if spec.tied else Linear(spec.embed_width, spec.vocab_size)
+        self.capped_nll = capped_nll
 
     def set_looping(self, on: bool) -> None:
         """Switch depth recurrence; without a loop in the spec both orders are the same."""
@@ -63,7 +66,7 @@ class Transformer(nn.Module):
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         """Logits (B, T, V) after the softcap, float32."""
-        return self._logits(self._stream(ids_BT, None, None))
+        return capped(self._scores(self._stream(ids_BT, None, None)), self.spec.softcap)
 
     def logits(self, ids_BT: Tensor, *, last: int) -> Tensor:
         """Logits of the last positions, (B, last, V), without the work that only earlier positions need.
@@ -71,10 +74,7 @@ class Transformer(nn.Module):
         The last block's queries, output and MLP and the head start at a multiple of 16 positions: matrix kernels
         treat odd remainders differently, and so on a CPU the bits are those of the full pass (T a multiple of 16).
         """
-        T = ids_BT.shape[1]
-        assert 1 <= last <= T, f"{last} of {T} positions"
-        start = (T - last) // 16 * 16
-        return self._logits(self._stream(ids_BT, T - start if start else None, None))[:, -last:]
+        return capped(self._last_scores(ids_BT, last), self.spec.softcap)
 
     def nll(
         self, ids_BT: Tensor, targets_BT: Tensor, pieces: Pieces | None = None, *, last: int | None = None
@@ -84,10 +84,16 @@ class Transformer(nn.Module):
         assert pieces is None or last is None
         targets = targets_BT if last is None else targets_BT[:, -last:]
         if pieces is None:
-            logits = self.logits(ids_BT, last=targets.shape[1])
+            scores = self._last_scores(ids_BT, targets.shape[1])
         else:
-            logits = self._logits(self._stream(ids_BT, None, pieces))
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+            scores = self._scores(self._stream(ids_BT, None, pieces))
+        return self.capped_nll(scores.flatten(0, 1), targets.flatten(), self.spec.softcap).view(targets.shape)
+
+    def _last_scores(self, ids_BT: Tensor, last: int) -> Tensor:
+        T = ids_BT.shape[1]
+        assert 1 <= last <= T, f"{last} of {T} positions"
+        start = (T - last) // 16 * 16
+        return self._scores(self._stream(ids_BT, T - start if start else None, None))[:, -last:]
 
     def _embedded(self, ids_BT: Tensor) -> Tensor:
         x = self.embedding(ids_BT, self.dtype)
@@ -127,12 +133,10 @@ class Transformer(nn.Module):
             return x + weight * skip
         return torch.lerp(weight * skip, x, self.skip_gates[slot].sigmoid().to(x.dtype))
 
-    def _logits(self, x_BTC: Tensor) -> Tensor:
-        """softcap · tanh(E h / softcap), float32."""
+    def _scores(self, x_BTC: Tensor) -> Tensor:
+        """E h, before the softcap, in the dtype of the stream."""
         h_BTE = self.head_proj(rms_norm(x_BTC))
-        scores = (self.head(h_BTE, self.embedding.weight) if self.spec.tied else self.head(h_BTE)).float()
-        cap = self.spec.softcap
-        return scores if cap is None else cap * torch.tanh(scores / cap)
+        return self.head(h_BTE, self.embedding.weight) if self.spec.tied else self.head(h_BTE)
 
     def roles(self) -> dict[str, Role]:
         """What every parameter is to the optimiser, by name."""

@@ -80,7 +80,7 @@ def train(world: World, training: Training, events: Events) -> dict:
             "validation_tokens": training.finetuning.tokens if training.finetuning else 0,
         },
         "artifact": sealed.artifact,
-        "receipts": [asdict(r) for r in sealed.receipts],
+        "receipts": [asdict(r) for r in [*trainer.receipts, *sealed.receipts]],
     }
 
 
@@ -90,6 +90,7 @@ class Trainer:
     def __init__(self, world: World, recipe: Recipe, text: TrainingText):
         self.world, self.recipe = world, recipe
         self.model = recipe.model.build(recipe.seed.model, world.device)
+        self.receipts = recipe.machine.kernels.install(self.model)
         self.qat = recipe.qat.build(self.model, recipe.quant)
         self.optimizer = recipe.optim.build(self.model, world)
         self.averager = recipe.average.build(self.model)
