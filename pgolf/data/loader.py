@@ -8,10 +8,12 @@ from pgolf.errors import need
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from pgolf.data.loaders import Batches
     from pgolf.data.packed import PackedRows
     from pgolf.data.windows import Windows
+    from pgolf.model.pieces import Pieces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +24,11 @@ class Loader(ABC):
     def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
         """Endless global batches of `batch_sequences` windows, the same for any number of ranks."""
 
-    def bounds(self, windows: "Windows", rows: "np.ndarray", fraction: float) -> "tuple[np.ndarray, int] | None":
-        """Where pieces begin in the inputs `rows` (B, T) laid end to end, when a `fraction` of the clock is used up, and how long
-        one may be; attention stays inside them. None: it does not keep to documents."""
+    def pieces(
+        self, windows: "Windows", rows: "np.ndarray", fraction: float, device: "torch.device"
+    ) -> "Pieces | None":
+        """The pieces of the inputs `rows` (B, T) inside which attention stays when a `fraction` of the clock is used up. None: it
+        does not keep to documents."""
         return None
 
     def cut(self, fraction: float) -> int:
@@ -101,11 +105,12 @@ class PackedDocuments(Loader):
 
         return PackedRows(windows, batch_sequences)
 
-    def bounds(self, windows: "Windows", rows: "np.ndarray", fraction: float) -> "tuple[np.ndarray, int]":
+    def pieces(self, windows: "Windows", rows: "np.ndarray", fraction: float, device: "torch.device") -> "Pieces":
         from pgolf.data.packed import row_bounds
+        from pgolf.model.pieces import Pieces
 
         cut = self.cut(fraction)
-        return row_bounds(rows, windows.bos, cut), min(cut, rows.shape[1])
+        return Pieces.of(row_bounds(rows, windows.bos, cut), min(cut, rows.shape[1]), device)
 
     def cut(self, fraction: float) -> int:
         """The longest piece when this `fraction` of the clock is used up."""

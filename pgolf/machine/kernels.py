@@ -102,9 +102,14 @@ def use_flash_attention_3() -> str:
     return "FlashAttention 3"
 
 
+def path() -> Path:
+    """Where this package's kernels are."""
+    return Path(__file__).parents[1] / "model" / FILE
+
+
 def text() -> tuple[str, ...]:
-    """The lines of this package's kernels, for an exported file."""
-    return tuple((Path(__file__).parents[1] / "model" / FILE).read_text(encoding="utf-8").splitlines())
+    """Their lines, for an exported file."""
+    return tuple(path().read_text(encoding="utf-8").splitlines())
 
 
 def loaded(source: tuple[str, ...] | None) -> ModuleType:
@@ -112,9 +117,9 @@ def loaded(source: tuple[str, ...] | None) -> ModuleType:
     name = "pgolf_triton_kernels"
     if name not in sys.modules:
         lines = text() if source is None else source
-        path = Path(tempfile.mkdtemp(prefix="kernels-")) / FILE
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        spec = spec_from_file_location(name, path)
+        file = Path(tempfile.mkdtemp(prefix="kernels-")) / FILE
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        spec = spec_from_file_location(name, file)
         sys.modules[name] = module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]

@@ -28,13 +28,17 @@ class Pieces:
         torch._dynamo.maybe_mark_dynamic(there, 0)
         return cls(there, longest)
 
+    def attend(self, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
+        """Causal attention inside each piece, scale 1/√D, H query heads over K groups. (B, T, H, D) as `q`."""
+        inside = attend_masked if torch.compiler.is_compiling() else attend_in_pieces
+        return inside(q_BTHD, k_BTKD, v_BTKD, self)
+
 
 def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, pieces: Pieces | None = None) -> Tensor:
     """Causal attention, scale 1/√D, H query heads over K groups, inside `pieces` if there are any. Fewer queries than keys are
     the last positions."""
     if pieces is not None:
-        inside = attend_masked if torch.compiler.is_compiling() else attend_in_pieces
-        return inside(q_BSHD, k_BTKD, v_BTKD, pieces)
+        return pieces.attend(q_BSHD, k_BTKD, v_BTKD)
     q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BTKD, v_BTKD))
     S, T, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
     seen = None if S == T else torch.ones(S, T, dtype=torch.bool, device=q.device).tril(T - S)
@@ -43,7 +47,7 @@ def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, pieces: Pieces | None
 
 
 def attend_in_pieces(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, pieces: Pieces) -> Tensor:
-    """Causal attention inside each piece, scale 1/√D, H query heads over K groups. (B, T, H, D) as `q`."""
+    """`Pieces.attend`, a call per piece. (B, T, H, D)."""
     q, k, v = (t.flatten(0, 1).transpose(0, 1) for t in (q_BTHD, k_BTKD, v_BTKD))
     grouped = q.shape[0] != k.shape[0]
     parts = [

@@ -23,7 +23,6 @@ from pgolf.files.events import Events
 from pgolf.limits.clock import Clock
 from pgolf.limits.stopping import StoppingRule, stopping_rule
 from pgolf.machine.world import World
-from pgolf.model.pieces import Pieces
 from pgolf.recipe import Recipe
 from pgolf.schedule import END, START, Progress
 from pgolf.stages.seal import Reserve, seal
@@ -123,12 +122,9 @@ class Trainer:
         of the clock (None: it does not keep to documents). Tokens travel as uint16 and are widened on the device."""
         rows, size = self.loader.next(), self.recipe.micro_sequences
         ids = rows.to(self.world.device, non_blocking=True).long()
-        pieces = [self._pieces(part, fraction) for part in rows[:, :-1].split(size)]
+        parts, windows, device = rows[:, :-1].split(size), self.windows, self.world.device
+        pieces = [self.recipe.data.loader.pieces(windows, part.numpy(), fraction, device) for part in parts]
         return [(part[:, :-1], part[:, 1:], inside) for part, inside in zip(ids.split(size), pieces, strict=True)]
-
-    def _pieces(self, rows: torch.Tensor, fraction: float) -> Pieces | None:
-        found = self.recipe.data.loader.bounds(self.windows, rows.numpy(), fraction)
-        return found and Pieces.of(*found, self.world.device)
 
     def _accumulate(self, micros: list[tuple]) -> torch.Tensor:
         """Gradients of this rank's part of the global batch, whose sum over ranks is the gradient of its mean loss."""
