@@ -12,7 +12,7 @@ from pgolf.errors import UserError
 from pgolf.export.code import script, weigh
 from pgolf.files import write_bytes
 from pgolf.files.names import ARTIFACT, CODE, CONFIG
-from pgolf.machine.launch import launch, launch_program
+from pgolf.machine.launch import RankError, launch, launch_program
 from pgolf.results.record import Record, opened
 from pgolf.show.console import Console
 from pgolf.show.observers import Observers
@@ -23,6 +23,9 @@ from pgolf.stages.views import card, final_line
 if TYPE_CHECKING:
     from pgolf.config.compose import Job
     from pgolf.data import Corpus
+    from pgolf.recipe import Recipe
+
+OUT_OF_MEMORY = "OutOfMemoryError"  # how torch calls it
 
 
 def run(job: "Job", folder: Path, console: Console) -> float:
@@ -64,9 +67,22 @@ def trained(job: "Job", corpus: "Corpus", record: Record, folder: Path, console:
     console.progress("start", 0.0, f"{recipe.machine.world_size} rank(s) to train")
     finetuning = recipe.ttt.finetuning(corpus.validation)  # None, or for study: validation text on the training side
     training = Training(recipe, corpus.training, finetuning, record["code"]["bytes"], folder)
-    ended = launch(train, training, machine=recipe.machine, folder=folder)
+    try:
+        ended = launch(train, training, machine=recipe.machine, folder=folder)
+    except RankError as died:
+        raise out_of_memory(recipe) if OUT_OF_MEMORY in str(died) else died from died.__cause__
     record.note(ended["fault"])
     return ended["result"]
+
+
+def out_of_memory(recipe: "Recipe") -> UserError:
+    """What a rank that ran out of GPU memory means to a person, with the micro-batch that would fit."""
+    from pgolf.config.memory import memory_text
+
+    return UserError(
+        f"a GPU ran out of memory with machine.micro_batch_tokens={recipe.micro_batch_tokens}. On paper: {memory_text(recipe)}."
+        " If that fits, another process holds memory of the GPU (nvidia-smi shows it), or halve machine.micro_batch_tokens."
+    )
 
 
 def evaluated(job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console) -> dict[str, Any]:

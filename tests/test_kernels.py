@@ -78,6 +78,10 @@ def test_what_is_missing_has_one_line(monkeypatch):
         monkeypatch.setattr(kernels, "find_spec", lambda name, there=triton: there or None)
         assert lack in kernels.missing(torch.device("cuda"))
     assert kernels.missing(torch.device("cpu")) == "a CUDA device"
+    monkeypatch.setattr(kernels, "find_spec", lambda name: True)
+    monkeypatch.setattr(kernels, "which", lambda name: None)
+    monkeypatch.delenv("CC", raising=False)
+    assert "a C compiler" in kernels.missing(torch.device("cuda"))
 
 
 def test_fused_without_a_gpu_stops_a_run_and_auto_says_what_ran(tmp_path):

@@ -4,12 +4,14 @@ The fused ones are `pgolf/model/triton_kernels.py` and torch's attention over va
 is installed. An exported file carries the text of the former in its frozen recipe, in `source`.
 """
 
+import os
 import sys
 import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from shutil import which
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -80,7 +82,10 @@ def missing(device: "torch.device") -> str:
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST:
         return f"compute capability 8.0 or higher (this GPU has {capability[0]}.{capability[1]})"
-    return "" if find_spec("triton") else "Triton: pip install 'pgolf[triton]'"
+    if not find_spec("triton"):
+        return "Triton: pip install 'pgolf[triton]'"
+    compiler = os.environ.get("CC") or which("cc") or which("gcc") or which("clang")
+    return "" if compiler else "a C compiler, with which Triton builds what starts a kernel (cc, gcc or clang)"
 
 
 def fuse(model: "Transformer", source: tuple[str, ...] | None, device: "torch.device") -> Receipt:
