@@ -3,6 +3,11 @@
 Words become checked jobs before anything starts; then Hydra makes the run folders and calls `task` for each.
 """
 
+from pgolf.config.shadows import require_no_shadows
+
+if __name__ == "__main__":
+    require_no_shadows()  # before the imports below, which a file of the working folder may break
+
 import os
 import sys
 from contextlib import suppress
@@ -17,8 +22,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pgolf.config.completion import BASH
-from pgolf.config.compose import beside_or_inside, job, register_experiments, rehearse, short_words
+from pgolf.config.compose import Job, job, register_experiments, rehearse, searched
+from pgolf.config.folders import look_in
 from pgolf.config.help import help_text
+from pgolf.config.places import beside_or_inside
+from pgolf.config.words import short_words
 from pgolf.errors import UserError
 from pgolf.machine.outlet import outlet, say
 from pgolf.machine.server import start_importing
@@ -26,6 +34,9 @@ from pgolf.show.console import open_console
 
 if TYPE_CHECKING:
     from pgolf.recipe import Recipe
+
+
+CHECKED: set[tuple[str, str]] = set()  # the jobs of this process, by arm_sha256 and config_sha256
 
 
 class Failed(CompactHydraException):
@@ -37,7 +48,11 @@ def task(cfg: DictConfig) -> float:
     """One run, in the folder that Hydra made for it. The value is val_bpb, for sweepers to minimise."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    this = job(cfg, OmegaConf.to_container(hydra_config.overrides.task, resolve=False))
+    try:
+        given = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+        this = as_checked(job(cfg, given, dict(hydra_config.runtime.choices)))
+    except UserError as wrong:
+        _stop(f"pgolf: {wrong}", hydra_config.mode)
     console = open_console()
     with console.live():
         console.progress("start", 0.0, "importing torch")
@@ -54,6 +69,15 @@ def task(cfg: DictConfig) -> float:
         outlet().drain()
 
 
+def as_checked(asked: Job) -> Job:
+    """The job, if it is one of those that were checked before the first began. A launcher's other process has checked none."""
+    if CHECKED and (asked.arm_sha256, asked.config_sha256) not in CHECKED:
+        raise UserError(
+            "this is not the job that was checked: an option's file or a module has changed since; start again"
+        )
+    return asked
+
+
 def _stop(message: str, mode: RunMode) -> NoReturn:
     """Say why and nothing else, with exit code 1; a sweep hears of it through Hydra, which goes on with the next job."""
     if mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -67,15 +91,21 @@ def main() -> None:
     register_experiments()
     sys.argv[1:] = [short_words(a) for a in sys.argv[1:]]
     args = get_args_parser().parse_args()
-    if args.help:
-        return print(help_text(args.overrides))
     if args.shell_completion and args.overrides == ["install=bash"]:
         return print(BASH)
     try:
+        if args.config_path:
+            raise UserError("--config-path would replace pgolf's own options; --config-dir DIR adds to them")
+        look_in([*([args.config_dir] if args.config_dir else []), *searched(args.overrides)])
+        if args.help:
+            return print(help_text(args.overrides))
         if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
-            rehearsed = rehearse(args.overrides, sweep=args.multirun)
+            sweep = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+            rehearsed = rehearse(args.overrides, sweep, args.config_name or "config", args.config_dir)
+            CHECKED.update((one.arm_sha256, one.config_sha256) for one in rehearsed)
             for ttt, model in dict.fromkeys((one.recipe.ttt, one.recipe.model) for one in rehearsed):
                 ttt.check_model(model)
+            _require_exports(rehearsed)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
             if not _elsewhere(args.overrides):
@@ -102,6 +132,14 @@ def _require(recipes: list["Recipe"]) -> None:
     for recipe in recipes:
         if corpus := corpora[recipe.data]:
             recipe.require_text(corpus)
+
+
+def _require_exports(jobs: list[Job]) -> None:
+    """The user's modules can be taken into train_gpt.py. Making the program of pgolf's own would tell nothing."""
+    for config in {tuple(one.own): one.config for one in jobs if one.own}.values():
+        from pgolf.export.program import program
+
+        program({key: part for key, part in config.items() if key not in ("seed", "logger")})
 
 
 def _show_plans(rehearsed: list) -> None:

@@ -18,7 +18,8 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.errors import HydraException
 
 from pgolf.config.command import command
-from pgolf.config.compose import register_experiments, rehearse, short_words
+from pgolf.config.compose import register_experiments, rehearse
+from pgolf.config.words import short_words
 from pgolf.errors import UserError
 from pgolf.files import lookup, read_json
 from pgolf.files.events import EventReader

@@ -6,6 +6,7 @@ A sweep is expanded and every arm is built before the first job starts, so that 
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,16 +14,20 @@ from typing import TYPE_CHECKING, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pgolf.config.overlays import Overlays, OverlaysOnThePath
+from pgolf.config import own
+from pgolf.config.folders import Own, chosen_files, files_named, look_in, refusal, require_no_clash
+from pgolf.config.overlays import OptionsOnThePath, Overlays
 from pgolf.config.places import beside_or_inside
 from pgolf.config.schema import TARGET, build, resolved
-from pgolf.data.words import check_words, quoted
+from pgolf.config.words import check_sweeps, parsed
+from pgolf.data.words import check_words
 from pgolf.errors import ConfigError, UserError, nearest
 
 if TYPE_CHECKING:
@@ -40,16 +45,9 @@ LAUNCHERS = {
 
 
 def register_experiments() -> None:
-    """Make every experiment an option of the group `experiment`, in this process, however often it is asked."""
-    for plugin in (Overlays, OverlaysOnThePath):
+    """Make every experiment, and every option of the user's, one of Hydra's, in this process, however often it is asked."""
+    for plugin in (Overlays, Own, OptionsOnThePath):
         Plugins.instance().register(plugin)
-
-
-def short_words(argument: str) -> str:
-    """`seed=42` and `seed=1337,42,7` are short for `seed.value=...`: an integer cannot name an option. `machine.kernels=auto`
-    is short for `machine/kernels=auto`. Paths get quotes."""
-    argument = re.sub(r"^machine\.kernels=(?=[a-z,]+$)", "machine/kernels=", argument)
-    return quoted(re.sub(r"^seed=(?=[-+]?\d)", "seed.value=", argument))
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,10 @@ class Job:
     overrides: tuple[str, ...]
     config: dict
     recipe: "Recipe"
+    own: dict[str, str]
+    """The user's modules that it runs, with their sha256."""
+    files: tuple[str, ...]
+    """The user's files of options that are chosen."""
 
     @property
     def source(self) -> "SourceRun | None":
@@ -75,7 +77,8 @@ class Job:
     @property
     def arm_sha256(self) -> str:
         """The identity of the arm: the same for every seed, machine and logger."""
-        return sha256_of({k: v for k, v in self.config.items() if k not in SAME_RESULT})
+        computed = {k: v for k, v in self.config.items() if k not in SAME_RESULT}
+        return sha256_of(computed | ({"own": self.own} if self.own else {}))
 
     @property
     def config_sha256(self) -> str:
@@ -93,8 +96,8 @@ def sha256_of(plain: dict) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def job(cfg: DictConfig, overrides: list[str]) -> Job:
-    """Check a composed config and freeze it. Raises ConfigError."""
+def job(cfg: DictConfig, overrides: list[str], choices: Mapping[str, str | None]) -> Job:
+    """Check a composed config and freeze it; `choices` are its options by group. Raises ConfigError."""
     from pgolf.recipe import Recipe  # 14 groups of components, which --help and --cfg do without
 
     if OmegaConf.is_missing(cfg.seed, "value"):
@@ -110,28 +113,19 @@ def job(cfg: DictConfig, overrides: list[str]) -> Job:
             near = nearest(key, [*groups, *SETTINGS, "experiment"])
             raise ConfigError(key, config[key], f"is not a group or setting.{near}")
     _check_settings(config)
-    _check_targets(config)
+    modules = own.sha256s({key: value for key, value in config.items() if key not in ("seed", "logger")})
     parts = {group: build(config.get(group), base, group) for group, base in groups.items()}
-    found = Job(tuple(overrides), config, Recipe(**parts))
+    found = Job(tuple(overrides), config, Recipe(**parts), modules, tuple(chosen_files(choices)))
     if found.source:
         found.source.require(config, found.recipe.ttt.legal)
     return found
 
 
-def _check_targets(plain: dict, above: str = "") -> None:
-    """Every component is a module of pgolf, for those alone are exported and weighed."""
-    for name, value in plain.items():
-        if isinstance(value, dict):
-            _check_targets(value, f"{above}{name}.")
-        elif name == TARGET and not str(value).startswith("pgolf."):
-            allowed = "must be a class of the package pgolf: train_gpt.py carries and counts nothing else"
-            raise ConfigError(f"{above}{TARGET}", value, allowed)
-
-
 def _check_settings(config: dict) -> None:
     if not isinstance(config["dry"], bool):
         raise ConfigError("dry", config["dry"], "must be true or false")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(config["name"])):
+    name = config["name"]
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)):
         raise ConfigError("name", config["name"], "must be letters, digits, '.', '_' and '-': it names a folder")
     if not isinstance(config.get("trained"), str | None):
         raise ConfigError("trained", config["trained"], "must be a run's folder, or null")
@@ -141,17 +135,39 @@ def _check_settings(config: dict) -> None:
             raise ConfigError(f"author.{key}", value, f"must be {allowed}, or null")
 
 
-def rehearse(overrides: list[str], sweep: bool) -> list[Job]:
-    """Every job that these words ask for, checked. Raises UserError with one message for the first that cannot run."""
+def rehearse(
+    overrides: list[str], sweep: bool, config_name: str = "config", config_dir: str | None = None
+) -> list[Job]:
+    """Every job that these words ask for, checked. Raises UserError with one message for the first that cannot run.
+
+    Composed from the same folders, by the same plugins and in the same order as the run afterwards.
+    """
     require_launcher(overrides)
     check_words(overrides)
+    check_sweeps(overrides, sweep)
+    look_in([*([config_dir] if config_dir else []), *searched(overrides)])
+    require_no_clash()
     with initialize_config_dir(str(beside_or_inside("conf")), version_base="1.3"):
         try:
-            return jobs(overrides, sweep)
+            found = jobs(overrides, sweep, config_name)
         except UserError:
             raise
         except (HydraException, OmegaConfBaseException, ValueError) as wrong:
-            raise UserError(_message(wrong, overrides)) from None
+            raise UserError(_message(wrong, overrides, config_name)) from None
+    require_no_clash()  # a config may name more folders
+    return found
+
+
+def searched(overrides: list[str]) -> list[str]:
+    """The folders that `hydra.searchpath=[...]` names. Raises UserError for what is no list."""
+    found = []
+    for word in overrides:
+        if word.startswith("hydra.searchpath=") and (given := parsed(word)):
+            paths = given.value() or []
+            if not isinstance(paths, list):
+                raise UserError(f"{word}: must be a list of folders, as 'hydra.searchpath=[{paths}]'")
+            found += [str(path) for path in paths if "://" not in str(path) or str(path).startswith("file://")]
+    return found
 
 
 def require_launcher(overrides: list[str]) -> None:
@@ -167,10 +183,19 @@ def _installed(plugin: str) -> bool:
     return find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.{plugin}") is not None
 
 
-def jobs(overrides: list[str], sweep: bool) -> list[Job]:
+def jobs(overrides: list[str], sweep: bool, config_name: str = "config") -> list[Job]:
     """The jobs of these words, built with the Hydra that is initialised."""
-    arms = _expanded(overrides) if sweep else [overrides]
-    return _distinct([job(compose("config", overrides=arm), arm) for arm in arms])
+    arms = _expanded(overrides, config_name) if sweep else [overrides]
+    return _distinct([composed(config_name, arm) for arm in arms])
+
+
+def composed(config_name: str, overrides: list[str]) -> Job:
+    """One job, with the Hydra that is initialised."""
+    cfg = compose(config_name, overrides=overrides, return_hydra_config=True)
+    choices = dict(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        del cfg.hydra
+    return job(cfg, overrides, choices)
 
 
 def arms_of(found: list[Job]) -> list[dict]:
@@ -182,15 +207,17 @@ def arms_of(found: list[Job]) -> list[dict]:
     return list(arms.values())
 
 
-def _expanded(overrides: list[str]) -> list[list[str]]:
+def _expanded(overrides: list[str], config_name: str) -> list[list[str]]:
     """The jobs of a sweep as Hydra's basic sweeper will make them: the product of all lists, `hydra.sweeper.params` first."""
-    parse = OverridesParser.create().parse_overrides
+    parse = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader()).parse_overrides
     single = [text for text, word in zip(overrides, parse(overrides), strict=True) if not word.is_sweep_override()]
-    params = (
-        OmegaConf.select(compose("config", overrides=single, return_hydra_config=True), "hydra.sweeper.params") or {}
-    )
-    parsed = parse([f"{key}={value}" for key, value in params.items()] + overrides)
-    return BasicSweeper.split_arguments(parsed, None)[0]
+    whole = compose(config_name, overrides=single, return_hydra_config=True)
+    params = OmegaConf.select(whole, "hydra.sweeper.params") or {}
+    swept = parse([f"{key}={value}" for key, value in params.items()] + overrides)
+    for word in swept:
+        if word.is_sweep_override() and not any(True for _ in word.sweep_string_iterator()):
+            raise UserError(f"{word.input_line}: names nothing to sweep over")
+    return BasicSweeper.split_arguments(swept, None)[0]
 
 
 def _distinct(found: list[Job]) -> list[Job]:
@@ -204,7 +231,7 @@ def _distinct(found: list[Job]) -> list[Job]:
     return found
 
 
-def _message(wrong: Exception, overrides: list[str]) -> str:
+def _message(wrong: Exception, overrides: list[str], config_name: str) -> str:
     """Hydra's message, or, where a key or option is not known, ours with the nearest name."""
     text = str(wrong).strip()
     if isinstance(wrong.__cause__, OmegaConfBaseException):
@@ -214,28 +241,49 @@ def _message(wrong: Exception, overrides: list[str]) -> str:
     if option := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         there = f"{nearest(option.group(2), options)} There are: {', '.join(options)}."
-        return f"{option.group(1)}={option.group(2)}: there is no such option.{there}"
-    if part := re.search(r"Could not override '([^'/]+)/([^'/]+)'", text):
+        return f"{option.group(1)}={option.group(2)}: there is no such option.{_passed_over(*option.groups()) or there}"
+    if part := re.search(r"Could not override '([^'/]+)/([^'@]+)", text):
         return f"{part.group(1)}/{part.group(2)}: {_having(*part.groups())}"
     if key := re.search(r"Could not override '([^']+)'", text):
-        return f"{key.group(1)}: there is no such key.{_known(key.group(1), overrides)}"
+        return f"{key.group(1)}: there is no such key.{_known(key.group(1), overrides, config_name)}"
     return text
+
+
+def _passed_over(group: str, name: str) -> str:
+    """Why a file that has the name of an option is none."""
+    return "".join(
+        f" {path} is there, but {why}." for path in files_named(group, name) if (why := refusal(path, group))
+    )
 
 
 def _having(group: str, part: str) -> str:
     """Which options of a group are put together from parts of that name, as some of `ttt` are from a `mixer`."""
-    files = sorted((beside_or_inside("conf") / group).glob("*.yaml"))
-    having = [file.stem for file in files if re.search(rf"^  - {re.escape(part)}: ", file.read_text(), re.MULTILINE)]
+    folder, _, name = f"{group}/{part}".rpartition("/")
+    defaults = {file.stem: _defaults(file) for file in sorted((beside_or_inside("conf") / folder).glob("*.yaml"))}
+    having = [option for option in defaults if _inherits(option, name, defaults)]
     if not having:
         return "there is no such key."
-    return f"the {group} that is chosen has no {part}; of its options these have one: {', '.join(having)}."
+    return f"the {folder} that is chosen has no {name}; of its options these have one: {', '.join(having)}."
 
 
-def _known(key: str, overrides: list[str]) -> str:
-    """The nearest of all keys that the chosen options have, or else the keys beside it."""
+def _defaults(file: Path) -> list[str]:
+    """The first words of an option's defaults list: the parts it has, and the options it inherits from."""
+    return re.findall(r"^  - ([\w/]+)(?=[:\s]|$)", file.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def _inherits(option: str, part: str, defaults: dict[str, list[str]]) -> bool:
+    above = defaults.get(option, [])
+    return part in above or any(_inherits(one, part, defaults) for one in above if one != option)
+
+
+def _known(key: str, overrides: list[str], config_name: str) -> str:
+    """The nearest of all keys that the chosen options have, or else the keys beside it; nothing where they do not compose."""
     groups = {folder.name for folder in beside_or_inside("conf").iterdir() if folder.is_dir()} | {"experiment"}
     choices = [word for word in overrides if word.partition("=")[0] in groups and "," not in word]
-    plain = OmegaConf.to_container(compose("config", overrides=choices))
+    try:
+        plain = OmegaConf.to_container(compose(config_name, overrides=choices))
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return ""  # a hint that fails must not hide the message
     above, keys = key.rpartition(".")[0], [k for k in dotted_keys(plain) if not k.endswith(TARGET)]
     beside = [k for k in keys if k.rpartition(".")[0] == above]
     alike = [k for k in keys if k != key and ("." in k) >= ("." in key)]

@@ -15,6 +15,7 @@ from pgolf.data.loader import CoprimeShards, InOrder, Loader, PackedDocuments, S
 from pgolf.data.manifest import MANIFEST, TOKENIZER, Manifest
 from pgolf.errors import ConfigError, need
 from pgolf.files.frozen import added
+from pgolf.files.home import expanded
 
 if TYPE_CHECKING:
     from pgolf.data.assemble import Plan
@@ -94,7 +95,7 @@ class Data(ABC):
     @property
     def cache_folder(self) -> Path:
         """Where what is built is kept."""
-        return Path(self.cache).expanduser().absolute()
+        return expanded(self.cache)
 
     def _corpus(self, manifest: Manifest, folder: Path, tokenizer: str) -> Corpus:
         return Corpus.of(manifest, folder, folder / tokenizer, self.sequence_length, self.dev_tokens)
@@ -224,7 +225,7 @@ class PublishedText(Data):
     @property
     def local(self) -> Path:
         """The folder of the fetched shards."""
-        return Path(self.folder).expanduser().absolute()
+        return expanded(self.folder)
 
     @property
     def built_here(self) -> bool:
@@ -268,7 +269,7 @@ class BuiltText(Data):
     @property
     def local(self) -> Path:
         """The folder of the built data set."""
-        return Path(self.folder).expanduser().absolute()
+        return expanded(self.folder)
 
     def prepare(self, show: Show) -> Corpus:
         from pgolf.data import published

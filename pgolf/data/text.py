@@ -9,9 +9,10 @@ from pgolf.data.assemble import Plan, Show
 from pgolf.data.cached import cores, kept, place
 from pgolf.data.shards import sha256_of
 from pgolf.data.sources import Files, Reading, checked_apart, found, kind_of
-from pgolf.data.words import expanded, unescaped
+from pgolf.data.words import unescaped
 from pgolf.errors import ConfigError, UserError
 from pgolf.files import read_json, write_json
+from pgolf.files.home import expanded
 
 if TYPE_CHECKING:
     from pgolf.data import TextFiles

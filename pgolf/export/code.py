@@ -23,9 +23,10 @@ import python_minifier
 
 from pgolf.errors import UserError
 from pgolf.export.merge import GIVEN
-from pgolf.export.program import ENTRY, PACKAGE, program, targets
+from pgolf.export.program import ENTRY, PACKAGE, program, targets, users_modules
 from pgolf.files import read_json, write_json
 from pgolf.files.frozen import TARGET
+from pgolf.files.home import expanded
 from pgolf.machine.kernels import text
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def script(config: dict, corpus: "Corpus | None" = None) -> Script:
     if corpus:
         frozen["texts"] = texts(corpus)
     cache = data.get("cache")
-    return Script(build(frozen, cache=cache and Path(cache).expanduser() / "exported"))
+    return Script(build(frozen, cache=cache and expanded(cache) / "exported"))
 
 
 def texts(corpus: "Corpus") -> dict[str, Any]:
@@ -133,7 +134,9 @@ def _cached(cache: Path | None, recipe: dict, entry: str, package: Path) -> str:
     """The small program, or what it was the last time for the same sources and recipe. A cache that cannot be used is none."""
     if cache is None:
         return program(recipe, entry, package).small()
-    digest = hashlib.sha256(repr((entry, sorted(targets(recipe)), version("python_minifier"), sys.version)).encode())
+    named = sorted(targets(recipe))
+    users = sorted({(m.name, m.sha256) for name in named for m in users_modules(name, package)})
+    digest = hashlib.sha256(repr((entry, named, users, version("python_minifier"), sys.version)).encode())
     for path in sorted(package.rglob("*.py")):
         digest.update(f"\0{path.relative_to(package)}\0".encode() + path.read_bytes())
     kept = cache / f"{digest.hexdigest()[:32]}.json"

@@ -1,4 +1,4 @@
-"""record.json: one per run, the truth from which logs, tables, README and submission are views."""
+"""record.json: one per run; logs, tables, README and submission are generated from it."""
 
 import os
 import platform
@@ -112,6 +112,7 @@ def _beginning(job: "Job") -> dict:
         "trained": job.config.get("trained"),
         "arm": job.arm,
         "arm_sha256": job.arm_sha256,
+        "own": job.own,
         "config_sha256": job.config_sha256,
         "seed": job.recipe.seed.value,
         "overrides": list(job.overrides),

@@ -16,7 +16,7 @@ class WritePlan(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         given = OmegaConf.to_container(config.hydra.overrides, resolve=False)  # a word may hold ${seed.value}
-        planned = arms_of(jobs([*given["hydra"], *given["task"]], sweep=True))
+        planned = arms_of(jobs([*given["hydra"], *given["task"]], sweep=True, config_name=config.hydra.job.config_name))
         folder = Path(config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "plan.json", {"arms": planned, "created": datetime.now(UTC).isoformat(timespec="seconds")})

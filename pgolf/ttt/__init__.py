@@ -12,7 +12,6 @@ from pgolf.errors import need
 from pgolf.ttt.parts import (
     SGD,
     AdamW,
-    Descent,
     EntropyTemperature,
     Everything,
     FixedTemperature,
@@ -20,9 +19,10 @@ from pgolf.ttt.parts import (
     Hedge,
     LastBlocks,
     Mixer,
+    ParameterSelector,
     Queries,
     Temperature,
-    Trained,
+    TTTOptimizer,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ __all__ = [
     "SGD",
     "TTT",
     "AdamW",
-    "Descent",
     "EntropyTemperature",
     "Everything",
     "FixedTemperature",
@@ -51,11 +50,12 @@ __all__ = [
     "LoraScoreFirst",
     "Mixer",
     "NoTTT",
+    "ParameterSelector",
     "PrequantAdamW",
     "Queries",
     "ScoreFirst",
+    "TTTOptimizer",
     "Temperature",
-    "Trained",
 ]
 
 
@@ -141,8 +141,8 @@ class ScoreFirst(Legal):
     `sequence_length`, `micro_sequences` at a time. The rate falls by a cosine over chunks, and within one to
     `within_chunk_floor` of itself (null: constant). Scores come from a Polyak average of decay `polyak` (null: none)."""
 
-    optimizer: Descent
-    trained: Trained
+    optimizer: TTTOptimizer
+    trained: ParameterSelector
     epochs: int
     batch_sequences: int
     micro_sequences: int
@@ -197,7 +197,7 @@ class LoraScoreFirst(Legal):
     `documents` of about equal length are worked on side by side, by all ranks together, each with fresh adapters of `rank`
     on every linear layer whose name ends with one of `layers`; their output is scaled by `alpha` / `rank`."""
 
-    optimizer: Descent
+    optimizer: TTTOptimizer
     rank: int
     alpha: float
     layers: tuple[str, ...]
@@ -269,9 +269,9 @@ class PrequantAdamW(TTT):
             need(getattr(self, name) >= 1, f"ttt.{name}", getattr(self, name), "at least 1")
         need(0 <= self.final_lr <= self.lr, "ttt.final_lr", self.final_lr, f"between 0 and ttt.lr ({self.lr})")
         need(self.clip > 0, "ttt.clip", self.clip, "above 0")
-        self.descent()
+        self.optimizer()
 
-    def descent(self) -> AdamW:
+    def optimizer(self) -> AdamW:
         """Its optimiser."""
         return AdamW(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
 

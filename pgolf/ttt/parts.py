@@ -1,4 +1,4 @@
-"""What the options of test-time training are put together from: optimisers, choices of parameters, temperatures, mixers."""
+"""The parts of test-time training options: optimisers, choices of parameters, temperatures, mixers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ class GradientScale(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Descent(ABC):
+class TTTOptimizer(ABC):
     """The optimiser of test-time training; its state lives from the first chunk to the last."""
 
     lr: float
@@ -37,7 +37,7 @@ class Descent(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW(Descent):
+class AdamW(TTTOptimizer):
     """Adam with decoupled decay (arXiv 1711.05101), epsilon 1e-8."""
 
     betas: tuple[float, ...]
@@ -56,7 +56,7 @@ class AdamW(Descent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGD(Descent):
+class SGD(TTTOptimizer):
     """Stochastic gradient descent with heavy-ball momentum."""
 
     momentum: float
@@ -72,7 +72,7 @@ class SGD(Descent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained(ABC):
+class ParameterSelector(ABC):
     """Which parameters learn."""
 
     @abstractmethod
@@ -81,7 +81,7 @@ class Trained(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Everything(Trained):
+class Everything(ParameterSelector):
     """All parameters."""
 
     def names(self, names: Iterable[str], layers: int) -> list[str]:
@@ -89,7 +89,7 @@ class Everything(Trained):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LastBlocks(Trained):
+class LastBlocks(ParameterSelector):
     """The last `blocks` blocks, and every parameter whose name holds one of the words `also`."""
 
     blocks: int
@@ -112,7 +112,7 @@ class LastBlocks(Trained):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Queries(Trained):
+class Queries(ParameterSelector):
     """The query projections of every block and nothing else, so that keys and values stay as they were trained."""
 
     def names(self, names: Iterable[str], layers: int) -> list[str]:
