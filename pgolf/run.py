@@ -168,15 +168,6 @@ def main() -> None:
         sys.exit(130)
 
 
-def _check_model(one: "Job") -> None:
-    """What is learnt in evaluation, and how weights are stored, suit the model."""
-    from pgolf.export.code import script
-
-    recipe = one.recipe
-    recipe.ttt.check_model(recipe.model)
-    recipe.quant.check_model(recipe.model, lambda: recipe.limits.artifact_bytes - script(one.config).size)
-
-
 def _resume(named: str, words: list[str], sweep: bool) -> None:
     """Go on with a run in its own folder."""
     from pgolf.results.attempts import before, owned
@@ -199,6 +190,15 @@ def _resume(named: str, words: list[str], sweep: bool) -> None:
             _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", RunMode.RUN)
         except StoppedError as stop:
             raise _how_to_go_on(stop, folder, False) from None
+
+
+def _check_model(one: "Job") -> None:
+    """What is learnt in evaluation, and how weights are stored, suit the model."""
+    from pgolf.export.code import script
+
+    recipe = one.recipe
+    recipe.ttt.check_model(recipe.model)
+    recipe.quant.check_model(recipe.model, lambda: recipe.limits.artifact_bytes - script(one.config).size)
 
 
 def _elsewhere(overrides: list[str]) -> bool:

@@ -4,13 +4,14 @@ The model stays as it was packed. A row of the batch goes through its own adapte
 the ranks share nothing but the count of what was scored."""
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pgolf.errors import ConfigError
-from pgolf.eval.learner import Learner
+from pgolf.eval.learner import Learner, Shape
 from pgolf.files.receipts import Receipt
 from pgolf.machine.world import World
 from pgolf.model.layers import Linear
@@ -80,6 +81,12 @@ class LoraLearner(Learner):
         self.steps += 1
         self.moved += (distance := moved.sqrt().item())
         return distance
+
+    def shapes(self) -> Iterator[Shape]:
+        for chunk in range(self.plan.chunks):
+            batch = self.plan.rows(chunk, self.world.rank, self.world.size, left=self.spec.chunk_tokens)
+            if batch.rows and not self.plan.ends_group(chunk):
+                yield batch.rows, batch.length, batch.last
 
     def _step(self, x_BT: Tensor, y_BT: Tensor) -> None:
         """One step of every lane on the chunk that was just scored; a lane's gradient is clipped by its own norm."""

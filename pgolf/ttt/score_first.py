@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pgolf.errors import ConfigError
-from pgolf.eval.learner import Learner
+from pgolf.eval.learner import Learner, Shape
 from pgolf.eval.windows import SlidingPlan
 from pgolf.files.receipts import Receipt
 from pgolf.machine.share import share
@@ -127,6 +127,11 @@ class ScoreFirstLearner(Learner):
             begin = (at - lo) * T
             (self.loss(x_BT, y_BT, T).flatten() * share_N[begin : begin + x_BT.numel()]).sum().backward()
         self._update(params)
+
+    def shapes(self) -> set[Shape]:
+        T, micro = self.spec.sequence_length, self.spec.micro_sequences
+        parts = [share(lo, hi, self.world.rank, self.world.size) for lo, hi in self._steps()]
+        return {(min(micro, end - at), T, T) for mine, end in parts for at in range(mine, end, micro)}
 
     def _shares(self, text: "CommittedText", first: int, count: int) -> Tensor:
         """How much each of a step's `count` targets weighs in its mean loss, (count,) float32."""
