@@ -25,7 +25,7 @@ def kinds(shapes: Iterable[Shape], one_shape: bool) -> list[Shape]:
     """The shapes that are graphs of their own: all, or, where a graph is for any shape, one of each kind, the largest.
 
     >>> kinds([(1, 96, 48), (3, 96, 48), (4, 144, 48), (4, 48, 48)], one_shape=False)
-    [(1, 96, 48), (4, 48, 48), (4, 144, 48)]
+    [(1, 96, 48), (4, 144, 48), (4, 48, 48)]
     """
     ordered = sorted(set(shapes))
     if one_shape:
