@@ -1,8 +1,7 @@
 """Rows of documents end to end: no token twice, none lost, the same for any ranks; pieces; attention inside them."""
 
-import json
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,30 +9,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgolf.data import PackedDocuments
-from pgolf.data.packed import ENTRIES, padded, piece_bounds, row_bounds
+from pgolf.data import InOrder, PackedDocuments
+from pgolf.data.packed import ENTRIES, Rewarm, row_bounds
 from pgolf.data.prefetch import Prefetched
 from pgolf.errors import ConfigError
 from pgolf.model.pieces import Pieces, attend
+from pgolf.schedule import Progress
 from tests.test_data_loaders import windows_over
 from tests.test_model import PLAIN, lively, spec, tokens
 
-GOLDEN = json.loads((Path(__file__).parent / "data" / "record_packing.json").read_text())
-LOADER = PackedDocuments(cuts=(1024, 2048, 3072), until=(0.1, 0.7))
+LOADER = PackedDocuments(cuts=(1024, 2048, 3072), until=(0.1, 0.7), rewarm_steps=32, row_sequences=1)
 
 
-@pytest.mark.parametrize("case", GOLDEN["cu_seqlens"], ids=lambda case: f"total {case['total']} cut {case['cut']}")
-def test_golden_pieces(case):
-    bounds = piece_bounds(np.array(case["bos"], int), case["total"], case["cut"])
-    assert bounds.tolist() == case["cu_seqlens"]
-    assert bounds.dtype == np.int32
-    assert len(padded(bounds)) == case["entries"]
-    assert max(np.diff(bounds)) == case["max_seqlen"]
-
-
-@pytest.mark.parametrize(("fraction", "cut"), GOLDEN["cut_at"])
-def test_golden_cut_by_the_clock(fraction, cut):
-    assert LOADER.cut(fraction) == cut
+def test_learning_rates_rise_again_after_each_change_of_the_cut():
+    rewarm = Rewarm(LOADER.cut, 4)
+    fractions = [0.0, 0.05, 0.1, 0.11, 0.2, 0.3, 0.4, 0.5, 0.71, 0.72]
+    got = [rewarm(Progress(step, fraction, 1.0)) for step, fraction in enumerate(fractions)]
+    assert got == [1, 1, 1, 0.25, 0.5, 0.75, 1, 1, 0.25, 0.5]
+    assert all(Rewarm(LOADER.cut, 0)(Progress(9, fraction, 1.0)) == 1 for fraction in fractions)
+    assert InOrder().rewarm()(Progress(0, 0.5, 1.0)) == 1
+    with pytest.raises(ConfigError, match=r"data\.loader\.rewarm_steps=-1"):
+        replace(LOADER, rewarm_steps=-1)
 
 
 @st.composite
@@ -152,4 +148,4 @@ def test_a_document_scores_in_a_row_as_it_does_alone():
 )
 def test_cuts_are_checked(cuts, until, key):
     with pytest.raises(ConfigError, match=f"data.loader.{key}"):
-        PackedDocuments(cuts=cuts, until=until)
+        PackedDocuments(cuts=cuts, until=until, rewarm_steps=0, row_sequences=1)

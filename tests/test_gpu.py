@@ -9,7 +9,7 @@ from pgolf.config.compose import rehearse
 from pgolf.machine.kernels import FusedKernels, loaded
 from pgolf.machine.world import World
 from pgolf.model.fused import attend_varlen
-from pgolf.model.layers import capped_nll
+from pgolf.model.loss import plain_nll
 from pgolf.model.pieces import Pieces, attend_masked
 from pgolf.schedule import END, START
 from pgolf.stages.train import Trainer, stages
@@ -88,7 +88,7 @@ def test_capped_nll_is_its_plain_form_and_repeats():
     scores = torch.randn(513, 8192, generator=generator(), device="cuda").mul_(20).bfloat16().requires_grad_()
     targets = torch.randint(8192, (513,), generator=generator(), device="cuda")
     made = []
-    for nll in (capped_nll, loaded(None).capped_nll, loaded(None).capped_nll):
+    for nll in (plain_nll, loaded(None).capped_nll, loaded(None).capped_nll):
         value = nll(scores, targets, 30.0)
         made.append((value.detach(), *torch.autograd.grad(value.sum(), scores)))
     torch.testing.assert_close(made[1][0], made[0][0], atol=1e-4, rtol=1e-5)

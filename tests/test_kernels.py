@@ -103,7 +103,7 @@ def test_parts_are_replaced_where_the_model_has_them(monkeypatch):
         leaky_relu_squared = staticmethod(lambda x, slope: torch.nn.functional.leaky_relu(x, slope).square())
 
     model = option("model/tiny", vocab_size=512).build(0)
-    nll, ids = model.capped_nll, torch.randint(512, (2, 65), generator=torch.Generator().manual_seed(0))
+    nll, ids = model.loss, torch.randint(512, (2, 65), generator=torch.Generator().manual_seed(0))
     before = model.nll(ids[:, :-1], ids[:, 1:])
     assert fused.replace_parts(model, Plain) == ["softcap + cross entropy", "leaky_relu²", "attention inside documents"]
     assert torch.equal(model.nll(ids[:, :-1], ids[:, 1:]), before)

@@ -3,11 +3,10 @@
 A sweep is expanded and every arm is built before the first job starts, so that one bad arm refuses the whole sweep.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
@@ -23,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgolf.config import own
 from pgolf.config.folders import Own, chosen_files, files_named, look_in, refusal, require_no_clash
+from pgolf.config.identity import arm_sha256, config_sha256
 from pgolf.config.overlays import OptionsOnThePath, Overlays
 from pgolf.config.places import beside_or_inside
 from pgolf.config.schema import TARGET, build, resolved
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from pgolf.config.source import SourceRun
     from pgolf.recipe import Recipe
 
-SETTINGS = ("author", "name", "dry", "trained")  # beside the groups of a recipe
-SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")  # what does not tell one arm of a sweep from another
+SETTINGS = ("author", "name", "dry", "trained", "stop_after", "checkpoint")  # beside the groups of a recipe
+SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")  # what does not tell arms apart
 LAUNCHERS = {
     "slurm": ("slurm", "hydra_submitit_launcher"),
     "submitit": ("slurm", "hydra_submitit_launcher"),
@@ -72,28 +72,32 @@ class Job:
     @property
     def arm(self) -> str:
         """What the results are grouped by, for people: the overrides that make the arm, or "default"."""
-        return ",".join(word for word in self.overrides if group_of(word) not in SAME_RESULT) or "default"
+        return ",".join(word for word in self.overrides if tells(word)) or "default"
 
-    @property
+    @cached_property
+    def text(self) -> str | None:
+        """A hash of the text, where the settings alone do not say what it is."""
+        return self.recipe.data.content_sha256()
+
+    @cached_property
     def arm_sha256(self) -> str:
-        """The identity of the arm: the same for every seed, machine and logger."""
-        computed = {k: v for k, v in self.config.items() if k not in SAME_RESULT}
-        return sha256_of(computed | ({"own": self.own} if self.own else {}))
+        """The identity of the arm: the same for every seed, place and machine."""
+        return arm_sha256(self.config, self.text, self.own)
 
     @property
     def config_sha256(self) -> str:
-        """The identity of the whole configuration."""
-        return sha256_of(self.config)
+        """The identity of the run: its arm, its seed, and what its exported file is made for."""
+        return config_sha256(self.config, self.text, self.own)
+
+
+def tells(override: str) -> bool:
+    """Whether a word says what is computed: not `seed.value=1`, and not `data.cache=/tmp`."""
+    return group_of(override) not in SAME_RESULT and not override.startswith("data.cache=")
 
 
 def group_of(override: str) -> str:
     """`+quant.bits=5` is about quant, `hydra/launcher=ray` about hydra."""
     return re.split(r"[./=@]", override.lstrip("+~"), maxsplit=1)[0]
-
-
-def sha256_of(plain: dict) -> str:
-    """Of the canonical JSON of plain values."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def job(cfg: DictConfig, overrides: list[str], choices: Mapping[str, str | None]) -> Job:
@@ -124,11 +128,16 @@ def job(cfg: DictConfig, overrides: list[str], choices: Mapping[str, str | None]
 def _check_settings(config: dict) -> None:
     if not isinstance(config["dry"], bool):
         raise ConfigError("dry", config["dry"], "must be true or false")
-    name = config["name"]
-    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)):
+    if not (isinstance(config["name"], str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config["name"])):
         raise ConfigError("name", config["name"], "must be letters, digits, '.', '_' and '-': it names a folder")
     if not isinstance(config.get("trained"), str | None):
         raise ConfigError("trained", config["trained"], "must be a run's folder, or null")
+    if not (
+        (every := config["checkpoint"].get("every_seconds")) is None or (type(every) in (int, float) and every > 0)
+    ):
+        raise ConfigError("checkpoint.every_seconds", every, "must be more than 0, or null")
+    if not (config["stop_after"] is None or (type(config["stop_after"]) is int and config["stop_after"] >= 1)):
+        raise ConfigError("stop_after", config["stop_after"], "must be a number of failed jobs, at least 1, or null")
     for key, value in (config.get("author") or {}).items():
         kind, allowed = (int, "a number") if key == "base_pr" else (str, "one line of text")
         if value is not None and (type(value) is not kind or not str(value).isprintable()):
@@ -186,7 +195,7 @@ def _installed(plugin: str) -> bool:
 def jobs(overrides: list[str], sweep: bool, config_name: str = "config") -> list[Job]:
     """The jobs of these words, built with the Hydra that is initialised."""
     arms = _expanded(overrides, config_name) if sweep else [overrides]
-    return _distinct([composed(config_name, arm) for arm in arms])
+    return distinct([composed(config_name, arm) for arm in arms])
 
 
 def composed(config_name: str, overrides: list[str]) -> Job:
@@ -196,15 +205,6 @@ def composed(config_name: str, overrides: list[str]) -> Job:
     with open_dict(cfg):
         del cfg.hydra
     return job(cfg, overrides, choices)
-
-
-def arms_of(found: list[Job]) -> list[dict]:
-    """The jobs of a sweep by arm, in order, with the seeds of each: what plan.json holds."""
-    arms: dict[str, dict] = {}
-    for one in found:
-        arm = arms.setdefault(one.arm_sha256, {"arm": one.arm, "arm_sha256": one.arm_sha256, "seeds": []})
-        arm["seeds"].append(one.recipe.seed.value)
-    return list(arms.values())
 
 
 def _expanded(overrides: list[str], config_name: str) -> list[list[str]]:
@@ -220,14 +220,14 @@ def _expanded(overrides: list[str], config_name: str) -> list[list[str]]:
     return BasicSweeper.split_arguments(swept, None)[0]
 
 
-def _distinct(found: list[Job]) -> list[Job]:
+def distinct(found: list[Job]) -> list[Job]:
+    """The same jobs. UserError if two of them are one."""
     seen: dict[tuple[str, int], Job] = {}
     for one in found:
         twin = seen.setdefault((one.arm_sha256, one.recipe.seed.value), one)
         if twin is not one:
-            raise UserError(
-                f"two jobs of this sweep are the same run: {' '.join(twin.overrides)} and {' '.join(one.overrides)}"
-            )
+            both = " and ".join(" ".join(job.overrides) for job in (twin, one))
+            raise UserError(f"two jobs of this sweep are the same run: {both}")
     return found
 
 

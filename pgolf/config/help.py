@@ -26,7 +26,9 @@ FOOTER = """\
 --help quant ttt      these groups only
 --cfg job             every value of a run; nothing starts
 --info defaults       which files they come from
--m, --multirun        a sweep: words with commas make its arms and seeds
+-m, --multirun        a sweep: words with commas make its arms and seeds; the same words with its
+                      hydra.sweep.dir=FOLDER take it up again
+resume=RUN            go on with a run that was stopped, in its folder and by its words
 --hydra-help          Hydra's own flags
 eval "$(python -m pgolf.run -sc install=bash)"   tab completion"""
 WIDEST = 120  # characters of a line, also where there is no terminal

@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 
+from pgolf.config.places import beside_or_inside
 from pgolf.data.words import elements, quoted, quoted_text
 from pgolf.errors import UserError
 
@@ -36,8 +37,20 @@ def short_words(word: str) -> str:
     if found := SEED.match(word):
         value = LIST.sub(r"\1", word[found.end() :].strip())
         return f"seed.value={value}"
-    key, _, value = (word := quoted(word)).partition("=")
+    key, _, value = (word := quoted(_part(word))).partition("=")
     return f"{key}={_text(key.lstrip('+'), value.strip())}"
+
+
+def _part(word: str) -> str:
+    """A dot where a part of a group is chosen by name is read as the slash it should be.
+
+    >>> _part("quant.low_rank=lqer_pr1797"), _part("quant.bits=5")
+    ('quant/low_rank=lqer_pr1797', 'quant.bits=5')
+    """
+    key, _, value = word.partition("=")
+    path = key.replace(".", "/")
+    options = [beside_or_inside("conf") / path / f"{name}.yaml" for name in value.split(",")]
+    return f"{path}={value}" if path != key and all(option.is_file() for option in options) else word
 
 
 def _text(key: str, value: str) -> str:

@@ -83,6 +83,10 @@ class Data(ABC):
     def locate(self) -> Corpus | None:
         """The corpus as far as it is there now, for a plan: nothing is built, and the files are taken at their word."""
 
+    def content_sha256(self) -> str | None:
+        """Which text this is, where files decide it, by what is in them; None where the fields do, or no file is here."""
+        return None
+
     def require(self) -> Corpus | None:
         """The corpus as `locate` finds it; None where `prepare` would build it. Raises UserError where it cannot be had."""
         return self.locate()
@@ -177,6 +181,11 @@ class TextFiles(Data):
 
         return self._built(text.prepare(self, show))
 
+    def content_sha256(self) -> str | None:
+        from pgolf.data import text
+
+        return text.content_sha256(self)
+
     def locate(self) -> Corpus | None:
         from pgolf.data import cached, text
 
@@ -214,6 +223,9 @@ class PublishedText(Data):
         need(self.train_shards >= 1, "data.train_shards", self.train_shards, "at least 1")
         need(self.val_shards >= 1, "data.val_shards", self.val_shards, "at least 1")
         need(self.most_shared >= 0, "data.most_shared", self.most_shared, "at least 0")
+        counted = self.transform == "none" or self.sidecar is not None
+        allowed = f"the name of the files that count bytes: data.transform={self.transform} gives no text back to count"
+        need(counted, "data.sidecar", self.sidecar, allowed)
         as_many = len(self.scored_bytes or ()) == len(self.scored_tokens or ())
         need(
             as_many or not self.scored_tokens,
@@ -235,6 +247,9 @@ class PublishedText(Data):
     def corpus_of(self, manifest: Manifest) -> Corpus:
         """The corpus that a manifest of that folder describes."""
         return self._corpus(manifest, self.local, self.tokenizer)
+
+    def content_sha256(self) -> str | None:
+        return self.locate().manifest.text_sha256() if self.built_here else None
 
     def prepare(self, show: Show) -> Corpus:
         from pgolf.data import published
@@ -270,6 +285,9 @@ class BuiltText(Data):
     def local(self) -> Path:
         """The folder of the built data set."""
         return expanded(self.folder)
+
+    def content_sha256(self) -> str | None:
+        return self.locate().manifest.text_sha256() if (self.local / MANIFEST).exists() else None
 
     def prepare(self, show: Show) -> Corpus:
         from pgolf.data import published

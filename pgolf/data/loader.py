@@ -1,19 +1,21 @@
 """The part data.loader: in which order the training text is met. Its mathematics is in `loaders`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pgolf.errors import need
+from pgolf.files.frozen import added
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
+    from torch import Tensor
 
     from pgolf.data.loaders import Batches
-    from pgolf.data.packed import PackedRows
+    from pgolf.data.packed import PackedRows, Rewarm
     from pgolf.data.windows import Windows
     from pgolf.model.pieces import Pieces
+    from pgolf.schedule import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +26,22 @@ class Loader(ABC):
     def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
         """Endless global batches of `batch_sequences` windows, the same for any number of ranks."""
 
-    def pieces(
-        self, windows: "Windows", rows: "np.ndarray", fraction: float, device: "torch.device"
-    ) -> "Pieces | None":
-        """The pieces of the inputs `rows` (B, T) inside which attention stays when a `fraction` of the clock is used up. None: it
-        does not keep to documents."""
-        return None
+    def micro_batch(
+        self, windows: "Windows", rows: "Tensor", ids: "Tensor", fraction: float
+    ) -> "tuple[Tensor, Tensor, Pieces | None]":
+        """Inputs and targets, each (B, T), of the windows `rows` (B, T+1) uint16, which are `ids` on the device; and the pieces
+        inside which attention stays when a `fraction` of the clock is used up. None: it does not keep to documents."""
+        return ids[:, :-1], ids[:, 1:], None
+
+    row_sequences: ClassVar[int] = 1  # sequences that make a row, which no micro-batch may divide
 
     def cut(self, fraction: float) -> int:
-        """The longest piece when this `fraction` of the clock is used up; 0: it does not keep to documents."""
+        """The longest piece when this `fraction` of the clock is used up; 0 where it does not keep to documents."""
         return 0
+
+    def rewarm(self) -> "Callable[[Progress], float]":
+        """What learning rates are multiplied by besides the schedule, asked before every step in turn."""
+        return lambda progress: 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,33 +93,47 @@ class CoprimeShards(Loader):
 
 @dataclass(frozen=True, kw_only=True)
 class PackedDocuments(Loader):
-    """Documents end to end in rows of data.sequence_length, front to back; attention stays inside a document.
+    """Documents end to end, front to back, in rows of `row_sequences` sequences; attention stays inside a document and a row,
+    and positions run on through a micro-batch.
 
     A document is cut into pieces of at most `cuts[i]` tokens until the fraction `until[i]` of the clock is used up, the last of
-    `cuts` to the end.
+    `cuts` to the end. After each change the learning rates rise again, over `rewarm_steps` steps (0: they do not fall).
     """
 
     cuts: tuple[int, ...]
     until: tuple[float, ...]
+    rewarm_steps: int = added(0)
+    row_sequences: int = added(1)
 
     def __post_init__(self) -> None:
         need(len(self.cuts) > 0 and min(self.cuts) >= 1, "data.loader.cuts", list(self.cuts), "lengths of at least 1")
         ascending = list(self.until) == sorted(set(self.until)) and all(0 < f < 1 for f in self.until)
         allowed = "one fraction fewer than data.loader.cuts, ascending between 0 and 1"
         need(ascending and len(self.until) == len(self.cuts) - 1, "data.loader.until", list(self.until), allowed)
+        need(self.row_sequences >= 1, "data.loader.row_sequences", self.row_sequences, "at least 1")
+        need(self.rewarm_steps >= 0, "data.loader.rewarm_steps", self.rewarm_steps, "at least 0 (32 are usual)")
 
     def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "PackedRows":
         from pgolf.data.packed import PackedRows
 
         return PackedRows(windows, batch_sequences)
 
-    def pieces(self, windows: "Windows", rows: "np.ndarray", fraction: float, device: "torch.device") -> "Pieces":
+    def micro_batch(
+        self, windows: "Windows", rows: "Tensor", ids: "Tensor", fraction: float
+    ) -> "tuple[Tensor, Tensor, Pieces]":
         from pgolf.data.packed import row_bounds
         from pgolf.model.pieces import Pieces
 
-        cut = self.cut(fraction)
-        return Pieces.of(row_bounds(rows, windows.bos, cut), min(cut, rows.shape[1]), device)
+        assert len(rows) % self.row_sequences == 0, f"{len(rows)} sequences in rows of {self.row_sequences}"
+        cut, length = self.cut(fraction), ids.shape[1] - 1
+        bounds = row_bounds(rows[:, :-1].reshape(-1, length * self.row_sequences).numpy(), windows.bos, cut)
+        inside = Pieces.of(bounds, min(cut, length * self.row_sequences), ids.device)
+        return ids[:, :-1].reshape(1, -1), ids[:, 1:].reshape(1, -1), inside
+
+    def rewarm(self) -> "Rewarm":
+        from pgolf.data.packed import Rewarm
+
+        return Rewarm(self.cut, self.rewarm_steps)
 
     def cut(self, fraction: float) -> int:
-        """The longest piece when this `fraction` of the clock is used up."""
         return self.cuts[sum(fraction > until for until in self.until)]

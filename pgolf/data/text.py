@@ -68,6 +68,13 @@ def locate(data: "TextFiles") -> Path:
     return place(data.cache_folder, plan(data), inputs_of(files(data), data.cache_folder))
 
 
+def content_sha256(data: "TextFiles") -> str:
+    """A hash of the files and of the tokenizer that is given. Raises UserError for files that are not there."""
+    given = plan(data).given
+    tokenizer = sha256_of(given) if given else None
+    return hashlib.sha256(f"{inputs_of(files(data), data.cache_folder)} {tokenizer}".encode()).hexdigest()
+
+
 def inputs_of(sides: tuple[list[Path], list[Path]], cache: Path) -> str:
     """A hash of the files' contents, kinds and sides, in order: wherever they lie and however they are called."""
     memory, before = cache / MEMORY, {}

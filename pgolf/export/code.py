@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import python_minifier
 
+from pgolf.config.identity import computed
 from pgolf.errors import UserError
 from pgolf.export.merge import GIVEN
 from pgolf.export.program import ENTRY, PACKAGE, program, targets, users_modules
@@ -32,9 +33,6 @@ from pgolf.machine.kernels import text
 if TYPE_CHECKING:
     from pgolf.data import Corpus
 
-PLACES = ("cache", "folder", "tokenizer", "repository", "root", "dataset", "remote_tokenizer")  # not needed once found
-NOT_FROZEN = ("seed", "logger", "dry", "name", "author", "trained")  # of one run only
-OF_A_MACHINE = ("ranks", "device", "threads")  # of one place only: torchrun, DEVICE and THREADS say them
 DATA = "data"  # the folder, relative to where the file runs, that has the texts in a folder of their name
 LZMA_FILTER = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "lp": 0, "pb": 0}
 
@@ -71,19 +69,11 @@ def script(config: dict, corpus: "Corpus | None" = None) -> Script:
 
     With a corpus the names and hashes of its files are frozen in; without, the file is for weighing only.
     """
-    frozen = {key: value for key, value in config.items() if key not in NOT_FROZEN}
-    if "machine" in frozen:
-        machine = {k: v for k, v in frozen["machine"].items() if k not in (*OF_A_MACHINE, TARGET)}
-        kernels = machine["kernels"]
-        if "source" in kernels:  # what Triton compiles is shipped as it stands
-            kernels = kernels | {"source": list(text())}
-        frozen["machine"] = machine | {"kernels": kernels}
-    data = config.get("data", {})
-    if data:
-        frozen["data"] = data | {key: "" for key in PLACES if key in data}
-    if corpus:
-        frozen["texts"] = texts(corpus)
-    cache = data.get("cache")
+    frozen = computed(config) | ({"texts": texts(corpus)} if corpus else {})
+    kernels = frozen.get("machine", {}).get("kernels", {})
+    if "source" in kernels:  # what Triton compiles is shipped as it stands
+        frozen["machine"] = frozen["machine"] | {"kernels": kernels | {"source": list(text())}}
+    cache = config.get("data", {}).get("cache")
     return Script(build(frozen, cache=cache and expanded(cache) / "exported"))
 
 

@@ -19,7 +19,7 @@ def replace_parts(model: "Transformer", kernels: ModuleType) -> list[str]:
     """Put `kernels` into the model; what was replaced."""
     spec, found = model.spec, []
     if spec.softcap is not None:
-        model.capped_nll = kernels.capped_nll
+        model.loss = kernels.capped_nll
         found.append("softcap + cross entropy")
     if isinstance(spec.activation, LeakyReluSquared):
         activation = partial(kernels.leaky_relu_squared, slope=spec.activation.slope)

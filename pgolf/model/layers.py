@@ -112,14 +112,3 @@ class ScaledTable(nn.Module):
 
     def forward(self, index: Tensor, dtype: torch.dtype) -> Tensor:
         return self.proj(self.table(index, dtype)) * self.scale.to(dtype)
-
-
-def capped(scores: Tensor, cap: float | None) -> Tensor:
-    """cap · tanh(scores / cap) in float32; the scores themselves where there is no cap."""
-    scores = scores.float()
-    return scores if cap is None else cap * torch.tanh(scores / cap)
-
-
-def capped_nll(scores_NV: Tensor, targets_N: Tensor, cap: float | None) -> Tensor:
-    """−ln softmax(capped scores) at each row's target, (N,) float32. The reference for any kernel."""
-    return F.cross_entropy(capped(scores_NV, cap), targets_N, reduction="none")

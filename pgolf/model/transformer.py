@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pgolf.model.blocks import Block, Shared
@@ -14,14 +13,14 @@ from pgolf.model.layers import (
     Smear,
     Table,
     bigram_slots,
-    capped,
-    capped_nll,
     projection,
     rms_norm,
     rotary_base,
     rotary_tables,
 )
+from pgolf.model.loss import capped
 from pgolf.model.pieces import Pieces
+from pgolf.model.product import head_product
 
 if TYPE_CHECKING:
     from pgolf.model import GPT
@@ -31,7 +30,7 @@ class TiedHead(nn.Module):
     """Scores against the rows of the embedding. A module of its own so that hooks see its inputs."""
 
     def forward(self, h_BTE: Tensor, weight_VE: Tensor) -> Tensor:
-        return F.linear(h_BTE, weight_VE.to(h_BTE.dtype))
+        return head_product(h_BTE, weight_VE)
 
 
 class Transformer(nn.Module):
@@ -46,11 +45,14 @@ class Transformer(nn.Module):
         self.embedding = Table(spec.vocab_size, spec.embed_width)
         if (bigram := spec.bigram) is not None:
             self.bigram = ScaledTable(bigram.slots, bigram.dim, spec.embed_width, bigram.scale)
+        self.window_smear = spec.window_smear and spec.window_smear.build()
         self.embed_proj = projection(spec.embed_width, spec.width)
         if spec.smear:
             self.smear = Smear(spec.width)
         if (extra := spec.value_embedding) is not None:
             self.value_embedding = ScaledTable(spec.vocab_size, extra.dim, spec.kv_width, extra.scale)
+        self.lanes = spec.lanes and spec.lanes.build(spec.layers)
+        self.loss = spec.loss.build()
         self.blocks = nn.ModuleList(Block(spec, i) for i in range(spec.layers))
         if spec.skips is not Skips.NONE:
             self.skip_weights = nn.Parameter(torch.ones(spec.skip_slots, spec.width))
@@ -58,23 +60,29 @@ class Transformer(nn.Module):
             self.skip_gates = nn.Parameter(torch.zeros(spec.skip_slots, spec.width))
         self.head_proj = projection(spec.width, spec.embed_width)
         self.head = TiedHead() if spec.tied else Linear(spec.embed_width, spec.vocab_size)
-        self.capped_nll = capped_nll
 
     def set_looping(self, on: bool) -> None:
         """Switch depth recurrence; without a loop in the spec both orders are the same."""
         self.looping = on
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        """Logits (B, T, V) after the softcap, float32."""
-        return capped(self._scores(self._stream(ids_BT, None, None)), self.spec.softcap)
+    def forward(self, ids_BT: Tensor, pieces: Pieces | None = None) -> Tensor:
+        """Logits (B, T, V) after the softcap, float32; with `pieces`, attention stays inside them."""
+        return capped(self._scores(self._stream(ids_BT, None, pieces)), self.spec.softcap)
 
     def logits(self, ids_BT: Tensor, *, last: int) -> Tensor:
-        """Logits of the last positions, (B, last, V), without the work that only earlier positions need.
+        """Logits of the last positions, (B, last, V), without the work that only earlier positions need."""
+        return capped(self._last_scores(ids_BT, last), self.spec.softcap)
+
+    def _last_scores(self, ids_BT: Tensor, last: int) -> Tensor:
+        """Scores of the last positions before the softcap, (B, last, V).
 
         The last block's queries, output and MLP and the head start at a multiple of 16 positions: matrix kernels
         treat odd remainders differently, and so on a CPU the bits are those of the full pass (T a multiple of 16).
         """
-        return capped(self._last_scores(ids_BT, last), self.spec.softcap)
+        T = ids_BT.shape[1]
+        assert 1 <= last <= T, f"{last} of {T} positions"
+        start = (T - last) // 16 * 16
+        return self._scores(self._stream(ids_BT, T - start if start else None, None))[:, -last:]
 
     def nll(
         self, ids_BT: Tensor, targets_BT: Tensor, pieces: Pieces | None = None, *, last: int | None = None
@@ -87,16 +95,12 @@ class Transformer(nn.Module):
             scores = self._last_scores(ids_BT, targets.shape[1])
         else:
             scores = self._scores(self._stream(ids_BT, None, pieces))
-        return self.capped_nll(scores.flatten(0, 1), targets.flatten(), self.spec.softcap).view(targets.shape)
-
-    def _last_scores(self, ids_BT: Tensor, last: int) -> Tensor:
-        T = ids_BT.shape[1]
-        assert 1 <= last <= T, f"{last} of {T} positions"
-        start = (T - last) // 16 * 16
-        return self._scores(self._stream(ids_BT, T - start if start else None, None))[:, -last:]
+        return self.loss(scores.flatten(0, 1), targets.flatten(), self.spec.softcap).view(targets.shape)
 
     def _embedded(self, ids_BT: Tensor) -> Tensor:
         x = self.embedding(ids_BT, self.dtype)
+        if self.window_smear:
+            x = self.window_smear(x, ids_BT)
         if self.spec.bigram is not None:
             x = x + self.bigram(bigram_slots(ids_BT, self.spec.bigram.slots), self.dtype)
         x_BTC = self.embed_proj(rms_norm(x))
@@ -120,21 +124,24 @@ class Transformer(nn.Module):
         order = self.spec.order(self.looping)
         encoders, stack = len(order) // 2, []
         for turn, index in enumerate(order):
+            if self.lanes and index == self.lanes.first:
+                return self.lanes(self, x, shared, stack, turn - encoders, last)
             if turn >= encoders and stack:
-                x = self._with_skip(x, stack.pop(), turn - encoders)
+                x = self.with_skip(x, stack.pop(), turn - encoders)
             x = self.blocks[index](x, shared, last if turn == len(order) - 1 else None)
             if turn < encoders and self.spec.skips is not Skips.NONE:
                 stack.append(x)
         return x
 
-    def _with_skip(self, x: Tensor, skip: Tensor, slot: int) -> Tensor:
+    def with_skip(self, x: Tensor, skip: Tensor, slot: int) -> Tensor:
+        """The stream with an encoder block's output, by the weights of that pair."""
         weight = self.skip_weights[slot].to(x.dtype)
         if self.spec.skips is Skips.PLAIN:
             return x + weight * skip
         return torch.lerp(weight * skip, x, self.skip_gates[slot].sigmoid().to(x.dtype))
 
     def _scores(self, x_BTC: Tensor) -> Tensor:
-        """E h, before the softcap, in the dtype of the stream."""
+        """E h, before the softcap."""
         h_BTE = self.head_proj(rms_norm(x_BTC))
         return self.head(h_BTE, self.embedding.weight) if self.spec.tied else self.head(h_BTE)
 

@@ -11,6 +11,8 @@ FLOAT_BITS = {
     16: 13.7,
     32: 22.4,
 }  # what a codec leaves of Gaussian fp16, of fp32 around 1: signs and mantissas are noise
+CLIPS = tuple(2 * 1.1**i for i in range(30))  # 2 to 32 standard deviations
+COARSEST = 4.0  # steps in standard deviations, where nearly every symbol is 0
 INDEX_BYTES = 28  # per tensor: its row of the compressed index and its frames
 FILE_BYTES = 600  # header, index head, the model's own description
 
@@ -60,6 +62,15 @@ def _order_statistic(i: int, n: int) -> float:
     return GAUSS.inv_cdf(0.5 + 0.5 * (i + 0.625) / (n + 0.25))
 
 
+def coarsest(steered: Iterable[tuple[float, int]]) -> float:
+    """The factor on every k of (k, c) from which on each step, k/c, is at least `COARSEST` standard deviations.
+
+    >>> coarsest([(8.0, 31), (15.5, 31)])
+    15.5
+    """
+    return max(COARSEST * c / k for k, c in steered)
+
+
 def clip_error(k: float, c: int, n: int) -> float:
     """Mean squared error of a row of n unit Gaussians in steps of k/c clipped at ±k: granular, k²/12c², and overload."""
     over = 0.0
@@ -70,19 +81,22 @@ def clip_error(k: float, c: int, n: int) -> float:
     return (k / c) ** 2 / 12 + over / n
 
 
-def gaussian_bits(k: float, c: int) -> float:
-    """Entropy in bits of a unit Gaussian in steps of k/c, clipped to ±c; 2.047 + log2(c/k) where steps are fine.
+def gaussian_bits(k: float, c: int, thinned: bool = False) -> float:
+    """Entropy in bits of a unit Gaussian in steps of k/c, clipped to ±c; 2.047 + log2(c/k) where steps are fine. `thinned`: ±1
+    have become 0.
 
     >>> abs(gaussian_bits(4.0, 127) - (2.047 + math.log2(127 / 4))) < 0.002
     True
     """
     edges = [0.0, *(GAUSS.cdf((i - c - 0.5) * k / c) for i in range(1, 2 * c + 1)), 1.0]
+    if thinned:
+        edges = [edge for i, edge in enumerate(edges) if i not in (c, c + 1)]
     return -sum(p * math.log2(p) for p in (b - a for a, b in pairwise(edges)) if p > 0)
 
 
-def integer_bytes(shape: tuple[int, ...], bits: int, sigmas: float) -> float:
+def integer_bytes(shape: tuple[int, ...], bits: int, sigmas: float, thinned: bool = False) -> float:
     """Symbols at their entropy, which never exceeds log2(2c + 1), and an fp16 step per row."""
-    return elements(shape) * gaussian_bits(sigmas, levels(bits)) / 8 + shape[0] * 2
+    return elements(shape) * gaussian_bits(sigmas, levels(bits), thinned) / 8 + shape[0] * 2
 
 
 def float_bytes(shape: tuple[int, ...], bits: int) -> float:
