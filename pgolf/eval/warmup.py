@@ -18,7 +18,8 @@ def warm_up(learner: Learner, plan: Plan, world: World, batch_windows: int) -> N
         with torch.no_grad():
             learner.nll(*_zeros(rows, length, world.device), last)
     for rows, length, last in kinds(learner.shapes(), plan.one_shape):
-        learner.loss(*_zeros(rows, length, world.device), last).sum().backward()
+        x_BT, y_BT = (t.contiguous() if plan.one_shape else t for t in _zeros(rows, length, world.device))  # as `sequences` are
+        learner.loss(x_BT, y_BT, last).sum().backward()
 
 
 def kinds(shapes: Iterable[Shape], one_shape: bool) -> list[Shape]:
