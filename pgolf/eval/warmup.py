@@ -18,7 +18,8 @@ def warm_up(learner: Learner, plan: Plan, world: World, batch_windows: int) -> N
         with torch.no_grad():
             learner.nll(*_zeros(rows, length, world.device), last)
     for rows, length, last in kinds(learner.shapes(), plan.one_shape):
-        x_BT, y_BT = (t.contiguous() if plan.one_shape else t for t in _zeros(rows, length, world.device))  # as `sequences` are
+        both = _zeros(rows, length, world.device)
+        x_BT, y_BT = (t.contiguous() for t in both) if plan.one_shape else both  # as committed sequences
         learner.loss(x_BT, y_BT, last).sum().backward()
 
 
