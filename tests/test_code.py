@@ -257,19 +257,25 @@ exec(compile(S,"packed","exec"))
     assert code.unpack(old.encode()) == code.Inside({"a": [1, "b"]}, {"program": "print(RECIPE)"})
 
 
-@given(st.binary(max_size=200))
-def test_quoted_bytes_are_the_same_bytes_and_no_editor_changes_them(data):
+AWKWARD = st.lists(st.sampled_from([bytes([b]) for b in b"\n\r\\'\0 7a\t\x85\xa0\x0c\""]), max_size=40).map(b"".join)
+
+
+@given(st.binary(max_size=200) | AWKWARD)
+def test_quoted_bytes_are_the_same_bytes_whatever_an_editor_does_to_ends_of_lines(data):
     literal = code.quoted(data).encode("latin-1")
-    assert not set(literal) & set(b"\0\n\r")
-    names: dict = {}
-    exec(compile(b"# coding: latin-1\nS=" + literal + b"\n", "packed", "exec"), names)
-    assert names["S"].encode("latin-1") == data
+    assert not set(literal) & set(b"\0\r")
+    file = b"# coding: latin-1\nS=" + literal + b"\n"
+    stripped = b"\n".join(line.decode("latin-1").rstrip().encode("latin-1") for line in file.split(b"\n"))
+    for written in (file, file.replace(b"\n", b"\r\n"), stripped):
+        names: dict = {}
+        exec(compile(written, "packed", "exec"), names)
+        assert names["S"].encode("latin-1") == data
 
 
-def test_quoted_takes_the_mark_that_is_rarer():
-    assert code.quoted(b"a'b") == '"a\'b"'
-    assert code.quoted(b'a"b') == "'a\"b'"
-    assert code.quoted(b"\x001\0x") == r"'\x001\0x'"
+def test_quoted_escapes_what_it_must():
+    assert code.quoted(b"a'b\nc") == "'''a'b\nc'''"
+    assert code.quoted(b"a''b \n'") == r"'''a\''b \n\''''"
+    assert code.quoted(b"\x001\0x") == r"'''\x001\0x'''"
 
 
 def test_weigh():

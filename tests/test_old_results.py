@@ -18,7 +18,7 @@ from pgolf.compare import scores
 from pgolf.config.schema import completed
 from pgolf.errors import ArtifactError
 from pgolf.export.code import unpack as unpack_code
-from pgolf.files.frozen import added, freeze, thaw
+from pgolf.files.frozen import added, freeze, older, thaw
 from pgolf.model import Model
 from pgolf.model.activation import LeakyReluSquared
 from pgolf.quant.tensors import load_quantized
@@ -45,7 +45,7 @@ def test_artifacts_hold_the_same_models(name):
     """Every published system's, by every codec: nats of a fixed input as version 0.1.0 computed them."""
     tensors, meta = unpack((OLD / "artifacts" / f"{name}.pgolf").read_bytes())
     assert meta["model"]["_target_"] == "pgolf.model.GPT", "a dotted word, as it was written then"
-    spec = thaw(meta["model"], Model)
+    spec = thaw(older(meta["model"], Model), Model)
     model = spec.build(0)
     load_quantized(model, tensors)
     model.set_looping(True)
@@ -120,13 +120,13 @@ def described(**changed) -> dict:
 )
 def test_what_an_artifact_says_of_its_model_is_checked(change, told):
     with pytest.raises(ArtifactError) as wrong:
-        thaw(described(**change), Model)
+        thaw(older(described(**change), Model), Model)
     assert str(wrong.value).startswith(told)
 
 
 def test_a_missing_field_is_named_unless_it_came_later_and_has_a_meaning():
     with pytest.raises(ArtifactError, match="meta: GPT lacks width"):
-        thaw({k: v for k, v in described().items() if k != "width"}, Model)
+        thaw(older({k: v for k, v in described().items() if k != "width"}, Model), Model)
 
     @dataclass(frozen=True, kw_only=True)
     class Base:
@@ -137,8 +137,10 @@ def test_a_missing_field_is_named_unless_it_came_later_and_has_a_meaning():
         wings: int | None = added(None)
         legs: int = added(4)
 
-    assert thaw({"_target_": "Grown", "size": 1}, Base) == Grown(size=1, wings=None, legs=4)
-    assert thaw({"_target_": "Grown", "size": 1, "wings": 2, "legs": 3}, Base) == Grown(size=1, wings=2, legs=3)
+    assert thaw(older({"_target_": "Grown", "size": 1}, Base), Base) == Grown(size=1, wings=None, legs=4)
+    assert thaw(older({"_target_": "Grown", "size": 1, "wings": 2, "legs": 3}, Base), Base) == Grown(
+        size=1, wings=2, legs=3
+    )
     with pytest.raises(TypeError):
         Grown(size=1)  # a config still has to state them
 
@@ -146,7 +148,7 @@ def test_a_missing_field_is_named_unless_it_came_later_and_has_a_meaning():
 def test_an_activation_of_a_file_that_had_only_its_slope():
     """Files of version 0.1.0 state `leaky_slope`; both at once, and neither, are refused."""
     old = described()
-    assert thaw(old, Model).activation == LeakyReluSquared(slope=old["leaky_slope"])
+    assert thaw(older(old, Model), Model).activation == LeakyReluSquared(slope=old["leaky_slope"])
     assert completed({"model": old})["model"]["activation"]["slope"] == old["leaky_slope"]
     with pytest.raises(ArtifactError, match="meta: GPT lacks activation"):
         thaw({k: v for k, v in old.items() if k != "leaky_slope"}, Model)

@@ -14,10 +14,11 @@ from pgolf.errors import UserError
 from pgolf.eval import Eval
 from pgolf.eval.text import Outline
 from pgolf.files import lookup
-from pgolf.files.frozen import TARGET
+from pgolf.files.frozen import TARGET, older
 from pgolf.files.names import ARTIFACT
 from pgolf.machine import Machine
 from pgolf.machine.world import World
+from pgolf.model import Model
 from pgolf.results.runfolder import Run, read_run, require_sealed
 from pgolf.show.console import Console, NullConsole
 from pgolf.stages.judge import load
@@ -80,7 +81,8 @@ class LoadedRun:
     def model(self, world: World = ALONE) -> Any:
         """A fresh model from the artifact."""
         artifact = self.run.folder / ARTIFACT
-        return load(artifact, lookup(self.run.record, "artifact.sha256"), self.corpus.validation.vocab_size, world)
+        sha256, vocabulary = lookup(self.run.record, "artifact.sha256"), self.corpus.validation.vocab_size
+        return load(artifact, sha256, vocabulary, world, meaning=lambda stated: older(stated, Model))
 
     def chunks(self) -> int:
         """How many the evaluation's own plan has."""

@@ -24,7 +24,7 @@ import python_minifier
 from pgolf.config.identity import computed
 from pgolf.errors import UserError
 from pgolf.export.merge import GIVEN
-from pgolf.export.program import ENTRY, PACKAGE, program, targets, users_modules
+from pgolf.export.program import ENTRY, OLDER, PACKAGE, program, targets, users_modules
 from pgolf.files import read_json, write_json
 from pgolf.files.frozen import TARGET
 from pgolf.files.home import expanded
@@ -74,7 +74,8 @@ def script(config: dict, corpus: "Corpus | None" = None) -> Script:
     if "source" in kernels:  # what Triton compiles is shipped as it stands
         frozen["machine"] = frozen["machine"] | {"kernels": kernels | {"source": list(text())}}
     cache = config.get("data", {}).get("cache")
-    return Script(build(frozen, cache=cache and expanded(cache) / "exported"))
+    entry = OLDER if config.get("trained") else ENTRY
+    return Script(build(frozen, entry=entry, cache=cache and expanded(cache) / "exported"))
 
 
 def texts(corpus: "Corpus") -> dict[str, Any]:
@@ -154,14 +155,15 @@ def _wrap(how: str, packed: bytes) -> bytes:
 
 
 def quoted(data: bytes) -> str:
-    """A string literal whose characters, in latin-1, are `data`. What editors, git or Python might change is escaped.
+    """A string literal in triple quotes whose characters, in latin-1, are `data`. Escaped is what editors, git or Python might
+    change: NUL, carriage return, a line feed after a blank; and backslashes, and quotes that could end it.
 
-    quoted(b"a'b") == '"a\'b"', with the quotes
+    quoted(b"a'b\\n") == "'''a'b\\n'''"
     """
-    text = data.decode("latin-1")
-    mark = min("'\"", key=text.count)
-    text = text.translate({10: "\\n", 13: "\\r", 92: "\\\\", ord(mark): f"\\{mark}"})
-    return mark + re.sub(r"\0(?=([0-7])?)", lambda found: r"\x00" if found[1] else r"\0", text) + mark
+    text = data.decode("latin-1").replace("\\", "\\\\").replace("\r", "\\r")
+    text = re.sub(r"(?<=\s)\n", r"\\n", text)
+    text = re.sub(r"'(?='|$(?!\n))", r"\\'", text)
+    return "'''" + re.sub(r"\0(?=([0-7])?)", lambda found: r"\x00" if found[1] else r"\0", text) + "'''"
 
 
 def weigh(code: bytes) -> dict[str, Any]:

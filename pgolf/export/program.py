@@ -25,6 +25,7 @@ from pgolf.export.strip import strip
 
 PACKAGE = Path(__file__).parent.parent
 ENTRY = "pgolf.export.standalone:main"
+OLDER = "pgolf.export.older:main"  # the entry of a file that reads what older versions sealed
 RECIPE = "pgolf.recipe.Recipe"  # holds the components, and is frozen as they are, though no recipe names it
 NAMED_ERRORS = ("pgolf.errors.UserError",)  # classes whose names are read: by the parent of the ranks
 
@@ -67,8 +68,8 @@ def program(recipe: Mapping[str, Any], entry: str = ENTRY, package: Path = PACKA
     named = sorted(targets(recipe))
     users = {m.name: m for name in named for m in users_modules(name, package)}
     roots = {start, *named, *(name for m in users.values() for name in imports(m))}
-    modules = {m.name: strip(m.source, m.name) for m in closure(inside(roots, package), package)}
-    modules |= {name: strip(plain(m), name) for name, m in users.items()}
+    modules = {m.name: strip(m.source, m.name, entry == OLDER) for m in closure(inside(roots, package), package)}
+    modules |= {name: strip(plain(m), name, entry == OLDER) for name, m in users.items()}
     if start not in modules:
         raise UserError(f"{entry}: there is no module {start} to enter the exported file by")
     errors_named = [name for name in NAMED_ERRORS if name.rpartition(".")[0] in modules]

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import torch
 
@@ -37,21 +37,27 @@ from pgolf.stages.train import Training, train
 from pgolf.stages.verdict import verdict
 from pgolf.stages.views import code_line, receipt_text
 
+if TYPE_CHECKING:
+    from pgolf.stages.judge import Meaning
+
 JUDGE = "judge"
 
 
-def main(frozen: dict, script: str) -> None:
-    """Run the stages that the command line asks for; `script` is the file that runs. A mistake is one line and exit code 2."""
+def main(frozen: dict, script: str, meaning: "Meaning | None" = None) -> None:
+    """Run the stages that the command line asks for; `script` is the file that runs. A mistake is one line and exit code 2.
+
+    `meaning` completes the description of a model that an older version sealed.
+    """
     try:
         with errors_recorded():
-            start(frozen, script, sys.argv[1:])
+            start(frozen, script, sys.argv[1:], meaning)
     except UserError as wrong:
         if os.environ.get("RANK", "0") == "0":
             print(f"{Path(script).name}: {wrong}", file=sys.stderr)
         sys.exit(2)
 
 
-def start(frozen: dict, script: str, args: list[str]) -> None:
+def start(frozen: dict, script: str, args: list[str], meaning: "Meaning | None" = None) -> None:
     """Read the words and the environment, join the other ranks, and run."""
     require_alone()
     alone = args[:1] != [JUDGE]
@@ -67,7 +73,7 @@ def start(frozen: dict, script: str, args: list[str]) -> None:
         if alone:
             whole(world, recipe, training, validation, code)
         else:
-            judged(world, recipe, validation, code, given)
+            judged(world, recipe, validation, code, given, meaning)
     require_alone()
 
 
@@ -131,11 +137,13 @@ def names(paths: list, count: int) -> Iterable[str]:
     return (f"{head}{i:0{digits}}{tail}" for i in range(count))
 
 
-def judged(world: World, recipe: Recipe, text: ValidationText, code: dict, given: Mapping[str, str]) -> None:
+def judged(
+    world: World, recipe: Recipe, text: ValidationText, code: dict, given: Mapping[str, str], meaning: "Meaning | None"
+) -> None:
     """Score ARTIFACT. With FOLDER, for the parent that draws its events; without, for a person, who reads lines."""
     artifact = Path(given.get("ARTIFACT", f"seed{recipe.seed.value}/artifact.pgolf"))
     sha256 = given.get("ARTIFACT_SHA256") or weigh(contents(artifact))["sha256"]
-    evaluation = Evaluation(recipe, artifact, sha256, text, code["sha256"])
+    evaluation = Evaluation(recipe, artifact, sha256, text, code["sha256"], meaning)
     if "FOLDER" not in given:
         events = Events(None, printed) if world.main else Events(None)
         score = judge(world, evaluation, events)

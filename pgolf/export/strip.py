@@ -11,11 +11,12 @@ from pgolf.export.scopes import parameters
 
 
 @cache
-def strip(source: str, name: str) -> str:
-    """`source` of module `name`, stripped, as text that compiles. strip("def f(x: int):\\n  'Twice.'\\n  return 2*x # !", "m")
+def strip(source: str, name: str, meanings: bool = True) -> str:
+    """`source` of module `name`, stripped, as text that compiles; without `meanings`, what fields mean in files of older versions
+    goes too. strip("def f(x: int):\\n  'Twice.'\\n  return 2*x # !", "m")
     == "def f(x):\\n    return 2 * x"
     """
-    tree = Stripper().visit(ast.parse(source, filename=name))
+    tree = Stripper(meanings).visit(ast.parse(source, filename=name))
     text = ast.unparse(ast.fix_missing_locations(tree))
     compile(text, name, "exec")
     return text
@@ -24,6 +25,9 @@ def strip(source: str, name: str) -> str:
 class Stripper(ast.NodeTransformer):
     """Drops docstrings, assertions, `if TYPE_CHECKING:` and annotations but for those of class fields."""
 
+    def __init__(self, meanings: bool):
+        self.meanings = meanings
+
     def visit_Module(self, node: ast.Module) -> ast.Module:
         node.body = self._body(node.body, empty=[])
         return node
@@ -31,8 +35,9 @@ class Stripper(ast.NodeTransformer):
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         fields = [s for s in node.body if isinstance(s, ast.AnnAssign)]
         for statement in fields:
-            if isinstance(statement.value, ast.Call) and ast.unparse(statement.value.func) == "added":
-                statement.value = None  # what a field means in older files: the exported file reads those that it writes
+            is_call = isinstance(statement.value, ast.Call)
+            if is_call and not self.meanings and ast.unparse(statement.value.func) == "added":
+                statement.value = None
         node.decorator_list = [self.visit(d) for d in node.decorator_list]
         node.body = self._body(node.body, empty=[ast.Pass()], fields=fields)
         return node

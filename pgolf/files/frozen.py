@@ -49,7 +49,8 @@ def thaw(frozen: Any, base: type[C]) -> C:
     """The component below `base` that `freeze` described. The class's own checks run again.
 
     Raises ArtifactError for a word that is no such component, for fields that are missing or not known, and for values that
-    the class refuses. Dotted words (pgolf.model.GPT), as files of version 0.1.0 have them, count by their last part.
+    the class refuses. Dotted words (pgolf.model.GPT), as files of version 0.1.0 have them, count by their last part. What files
+    of older versions lack is put into them by `older`.
     """
     if not isinstance(frozen, dict):
         raise ArtifactError(f"meta: {frozen!r} does not describe a {base.__name__}")
@@ -58,15 +59,26 @@ def thaw(frozen: Any, base: type[C]) -> C:
     if word not in known:
         raise ArtifactError(f"meta: {word!r} is no {base.__name__} that is known here ({', '.join(sorted(known))})")
     cls, hints = known[word], get_type_hints(known[word])
-    stated, names = completed(cls, frozen), {f.name for f in fields(cls)}
-    if unknown := sorted(stated.keys() - names - {TARGET}):
+    names = {f.name for f in fields(cls)}
+    if unknown := sorted(frozen.keys() - names - {TARGET}):
         raise ArtifactError(f"meta: {word} has no {', '.join(unknown)}; a later version wrote this")
-    if lacking := sorted(names - stated.keys()):
+    if lacking := sorted(names - frozen.keys()):
         raise ArtifactError(f"meta: {word} lacks {', '.join(lacking)}")
     try:
-        return cls(**{name: _thawed(stated[name], hints[name]) for name in names})
+        return cls(**{name: _thawed(frozen[name], hints[name]) for name in names})
     except (ConfigError, TypeError, ValueError, LookupError) as wrong:
         raise wrong if isinstance(wrong, ArtifactError) else ArtifactError(f"meta: {word}: {wrong}") from None
+
+
+def older(frozen: Any, base: type) -> Any:
+    """What `thaw` is to be given of a file that an older version wrote: its components with the fields that they lack there."""
+    word = str(frozen.get(TARGET)).rpartition(".")[2] if isinstance(frozen, dict) else None
+    cls = next((c for c in family(base) if c.__name__ == word), None)
+    if cls is None:
+        return frozen
+    hints, whole = get_type_hints(cls), completed(cls, frozen)
+    kinds = {name: [k for k in (get_args(hint) or (hint,)) if k is not NoneType] for name, hint in hints.items()}
+    return {k: older(v, kinds[k][0]) if isinstance(v, dict) and k in kinds else v for k, v in whole.items()}
 
 
 def family(base: type) -> Iterator[type]:

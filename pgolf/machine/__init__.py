@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from pgolf.errors import ConfigError, need
+from pgolf.files.frozen import TARGET, added
 from pgolf.machine.kernels import Kernels
 
 
@@ -47,7 +48,7 @@ class Machine:
     threads: int | None
     micro_batch_tokens: int | None
     compile: bool
-    kernels: Kernels
+    kernels: Kernels = added({TARGET: "pgolf.machine.kernels.PlainKernels"})
 
     def __post_init__(self) -> None:
         need(self.ranks is None or 1 <= self.ranks <= 1024, "machine.ranks", self.ranks, "1 to 1024, or null")

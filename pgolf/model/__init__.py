@@ -239,4 +239,4 @@ class GPT(Model):
             N += self.bigram.dim * self.embed_width
         if self.value_embedding is not None and self.value_embedding.dim != self.kv_width:
             N += self.value_embedding.dim * self.kv_width
-        return 6 * N + 12 * self.width * self.attention.keys(sequence_length) * visits
+        return 6 * N + 12 * self.width * self.attention.keys_read(sequence_length) * visits

@@ -21,7 +21,7 @@ class AttentionKernel(ABC):
         """
 
     @abstractmethod
-    def keys(self, sequence_length: int) -> int:
+    def keys_read(self, sequence_length: int) -> int:
         """Keys that each query is multiplied with, as FLOPs are usually counted."""
 
 
@@ -34,5 +34,5 @@ class Causal(AttentionKernel):
 
         return attend
 
-    def keys(self, sequence_length: int) -> int:
+    def keys_read(self, sequence_length: int) -> int:
         return sequence_length

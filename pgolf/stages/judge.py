@@ -4,9 +4,10 @@ It reads the sealed artifact and nothing else that training left.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,17 +28,20 @@ from pgolf.stages.evaluate import build_graphs, evaluate
 if TYPE_CHECKING:
     from pgolf.model.transformer import Transformer
 
+    Meaning = Callable[[Any], Any]
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """What is to be judged: the file `artifact`, whose `sha256` was taken when it was sealed, on all of `text`, by the file of
-    the hash `code_sha256`."""
+    the hash `code_sha256`; `meaning` completes what an older version states of its model."""
 
     recipe: Recipe
     artifact: Path
     sha256: str
     text: ValidationText
     code_sha256: str
+    meaning: "Meaning | None" = None
 
 
 def judge(world: World, evaluation: Evaluation, events: Events) -> dict:
@@ -53,7 +57,7 @@ def judge(world: World, evaluation: Evaluation, events: Events) -> dict:
     clock = Clock(recipe.limits.eval_seconds)
     clock.start()
     with clock.phase("load"):
-        model = load(evaluation.artifact, evaluation.sha256, text.vocab_size, world, recipe.model)
+        model = load(evaluation.artifact, evaluation.sha256, text.vocab_size, world, recipe.model, evaluation.meaning)
         installed = recipe.machine.kernels.install(model)
     with clock.phase("prove bytes"):
         ids, table = text.read(), text.byte_counts()
@@ -75,17 +79,26 @@ def judge(world: World, evaluation: Evaluation, events: Events) -> dict:
     }
 
 
-def load(artifact: Path, sha256: str, vocab_size: int, world: World, expected: Model | None = None) -> "Transformer":
+def load(
+    artifact: Path,
+    sha256: str,
+    vocab_size: int,
+    world: World,
+    expected: Model | None = None,
+    meaning: "Meaning | None" = None,
+) -> "Transformer":
     """The model that the sealed file holds, on this rank's device.
 
-    Raises UserError unless the file has this hash, and a model for this vocabulary, of the `expected` shape where one is given.
+    `meaning` completes what an older version wrote of its model. Raises UserError unless the file has this hash, and
+    a model for this vocabulary, of the `expected` shape where one is given.
     """
     data = artifact.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise UserError(f"{artifact}: its sha256 is {found}, but {sha256} was sealed. It was changed after training.")
     tensors, meta = unpack(data)
-    spec = thaw(meta.get("model"), Model)
+    stated = meta.get("model")
+    spec = thaw(meaning(stated) if meaning else stated, Model)
     if spec.vocab_size != vocab_size:
         raise UserError(f"{artifact}: a model of {spec.vocab_size} pieces cannot score text of {vocab_size} pieces")
     if expected not in (None, spec):
