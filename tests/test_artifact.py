@@ -16,7 +16,8 @@ from pgolf.errors import ArtifactError
 from pgolf.quant.tensors import QTensor
 from pgolf.stages import artifact
 from pgolf.stages.artifact import pack, unpack
-from tests.test_quant import option, tiny
+from tests.options import option
+from tests.test_quant import tiny
 
 CODECS = [
     Zstd(level=3, shuffle=True),

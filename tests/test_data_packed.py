@@ -14,8 +14,7 @@ from pgolf.data import PackedDocuments
 from pgolf.data.packed import ENTRIES, padded, piece_bounds, row_bounds
 from pgolf.data.prefetch import Prefetched
 from pgolf.errors import ConfigError
-from pgolf.model.blocks import attend
-from pgolf.model.pieces import Pieces
+from pgolf.model.pieces import Pieces, attend
 from tests.test_data_loaders import windows_over
 from tests.test_model import PLAIN, lively, spec, tokens
 

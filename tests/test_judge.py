@@ -13,8 +13,9 @@ from pgolf.machine.world import World
 from pgolf.stages.artifact import pack
 from pgolf.stages.judge import load
 from pgolf.stages.verdict import verdict
+from tests.options import option
 from tests.sweeps import SCRIPT, make_record
-from tests.test_quant import option, tiny
+from tests.test_quant import tiny
 
 torch.set_num_threads(1)
 CODEC = Zstd(level=3, shuffle=True)

@@ -3,23 +3,22 @@
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from pgolf.errors import ConfigError
-from pgolf.model import GPT, BigramHash, Loop, Role, Skips, ValueEmbedding
-from pgolf.model.blocks import attend
-from pgolf.model.layers import Linear, Smear, bigram_slots, rms_norm, rotary_base, rotate, without_self
+from pgolf.model import GPT, BigramHash, Loop, ValueEmbedding
+from pgolf.model.activation import LeakyReluSquared
+from pgolf.model.kinds import Role, Skips
+from pgolf.model.layers import Linear, Smear, bigram_slots, exclusive_self_attention, rms_norm, rotary_base, rotate
+from pgolf.model.pieces import attend
+from tests.options import option
 from tests.test_model_golden import COMMON, LOOPED
 
-CONF = Path(__file__).parent.parent / "conf" / "model"
 COUNTS = {
     "baseline": (1024, 17_059_912),
     "pr606": (1024, 33_580_124),
@@ -31,15 +30,9 @@ PLAIN = dict(value_embedding=None, bigram=None, smear=False, skips=Skips.NONE, r
 VARIANTS = {
     "everything": dict(value_residual=True),
     "looped": LOOPED | dict(loop=Loop(first=1, last=6, num_loops=1), value_residual=True),
-    "plain": PLAIN | dict(layers=1, xsa_layers=0, rope_dims=0, softcap=None, leaky_slope=0.0),
+    "plain": PLAIN | dict(layers=1, xsa_layers=0, rope_dims=0, softcap=None, activation=LeakyReluSquared(slope=0.0)),
     "narrow embedding, untied": dict(embed_width=32, tied=False, skips=Skips.GATED, parallel_from=0),
 }
-
-
-def option(name: str, vocab_size: int) -> GPT:
-    cfg = OmegaConf.create({"data": {"vocab_size": vocab_size}, "model": OmegaConf.load(CONF / f"{name}.yaml")})
-    cfg.model.skips = Skips[cfg.model.skips]
-    return instantiate(cfg.model, _convert_="all")
 
 
 def spec(**changes: object) -> GPT:
@@ -63,18 +56,18 @@ def tokens(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("name", "vocab_size", "count"), [(k, *v) for k, v in COUNTS.items()])
 def test_published_parameter_counts(name, vocab_size, count):
-    assert option(name, vocab_size).parameters_count() == count
+    assert option(f"model/{name}", vocab_size=vocab_size).parameters_count() == count
 
 
 @pytest.mark.parametrize(("name", "count"), [("pr606", 5_780_500), ("pr1129", 4_731_924)])
 def test_names_select_what_published_test_time_training_adapts(name, count):
-    model = option(name, 1024).outline()
+    model = option(f"model/{name}", vocab_size=1024).outline()
     chosen = [p for n, p in model.named_parameters() if n.startswith(("blocks.9.", "blocks.10.")) or "scale" in n]
     assert sum(p.numel() for p in chosen) == count
 
 
 def test_tiny_trains_on_a_repeated_text():
-    model = option("tiny", 96).build(0)
+    model = option("model/tiny", vocab_size=96).build(0)
     ids = tokens(2, 65)
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
@@ -225,15 +218,15 @@ def test_looped_value_residual_stack_agrees_with_a_slow_reference(num_loops):
 
 @settings(max_examples=20)
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5))
-def test_without_self_leaves_nothing_along_the_own_value(groups, kv_heads, T):
+def test_exclusive_self_attention_leaves_nothing_along_the_own_value(groups, kv_heads, T):
     y, v = torch.randn(2, T, kv_heads * groups, 8), torch.randn(2, T, kv_heads, 8)
-    left = without_self(y, v).view(2, T, kv_heads, groups, 8)
+    left = exclusive_self_attention(y, v).view(2, T, kv_heads, groups, 8)
     assert torch.einsum("btkgd,btkd->btkg", left, v).abs().max() < 1e-4
 
 
-def test_without_self_survives_a_zero_value():
+def test_exclusive_self_attention_survives_a_zero_value():
     y, v = torch.randn(1, 2, 4, 8, requires_grad=True), torch.zeros(1, 2, 2, 8, requires_grad=True)
-    out = without_self(y, v)
+    out = exclusive_self_attention(y, v)
     out.sum().backward()
     assert torch.equal(out, y)
     assert y.grad.isfinite().all()
@@ -288,8 +281,8 @@ def test_fewer_queries_are_the_last_positions():
     torch.testing.assert_close(attend(q[:, -5:], k, v), attend(q, k, v)[:, -5:])
 
 
-def test_first_weights():
-    model = option("tiny", 96).build(0)
+def test_init_weights():
+    model = option("model/tiny", vocab_size=96).build(0)
     q = model.blocks[0].attn.q.weight
     torch.testing.assert_close(q @ q.T, torch.eye(128), atol=1e-5, rtol=0)
     narrow = model.bigram.proj.weight
@@ -368,7 +361,6 @@ BAD = {
     "rope_dims": dict(rope_dims=7),
     "rope_base": dict(rope_base=0.0),
     "rope_train_len": dict(rope_train_len=0),
-    "leaky_slope": dict(leaky_slope=-0.5),
     "xsa_layers": dict(xsa_layers=6),
     "parallel_from": dict(parallel_from=5),
     "embed_std": dict(embed_std=-1.0),
@@ -395,6 +387,8 @@ def test_impossible_models_are_refused_by_key(key, changes):
         ("model.value_embedding.dim", lambda: ValueEmbedding(dim=0, layers=(1,), std=0.01, scale=0.1)),
         ("model.value_embedding.layers", lambda: ValueEmbedding(dim=16, layers=(2, 1), std=0.01, scale=0.1)),
         ("model.value_embedding.std", lambda: ValueEmbedding(dim=16, layers=(1,), std=-0.01, scale=0.1)),
+        ("model.activation.slope", lambda: LeakyReluSquared(slope=-0.5)),
+        ("model.activation.slope", lambda: LeakyReluSquared(slope=1.5)),
         ("model.loop.first", lambda: Loop(first=-1, last=2, num_loops=1)),
         ("model.loop.last", lambda: Loop(first=3, last=2, num_loops=1)),
         ("model.loop.num_loops", lambda: Loop(first=1, last=2, num_loops=0)),
@@ -404,14 +398,6 @@ def test_impossible_parts_are_refused_by_key(key, part):
     with pytest.raises(ConfigError) as error:
         part()
     assert error.value.key == key
-
-
-def test_every_option_states_every_field_of_the_class():
-    fields = set(GPT.__dataclass_fields__)
-    for path in CONF.glob("*.yaml"):
-        text = OmegaConf.to_container(OmegaConf.load(path))
-        assert set(text) - {"_target_"} == fields, path.name
-        assert next(iter(text)) == "_target_"
 
 
 def test_components_are_known_without_torch():

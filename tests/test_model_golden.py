@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from pgolf.model import GPT, BigramHash, Loop, Skips, ValueEmbedding
+from pgolf.model import GPT, BigramHash, Loop, ValueEmbedding
+from pgolf.model.activation import LeakyReluSquared
+from pgolf.model.attention import Causal
+from pgolf.model.kinds import Skips
 from pgolf.model.layers import rotary_base, rotary_tables
 
 torch.set_num_threads(1)
@@ -22,7 +25,8 @@ COMMON = dict(
     heads=4,
     kv_heads=2,
     mlp_hidden=192,
-    leaky_slope=0.5,
+    activation=LeakyReluSquared(slope=0.5),
+    attention=Causal(),
     rope_dims=8,
     rope_base=1e4,
     rope_train_len=1024,

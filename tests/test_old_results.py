@@ -15,10 +15,12 @@ from pgolf.audit.__main__ import audit
 from pgolf.audit.finding import overall
 from pgolf.compare import main as compare
 from pgolf.compare import scores
+from pgolf.config.schema import completed
 from pgolf.errors import ArtifactError
 from pgolf.export.code import unpack as unpack_code
 from pgolf.files.frozen import added, freeze, thaw
 from pgolf.model import Model
+from pgolf.model.activation import LeakyReluSquared
 from pgolf.quant.tensors import load_quantized
 from pgolf.report.write import write
 from pgolf.results.runfolder import disagreements, read_run
@@ -139,6 +141,17 @@ def test_a_missing_field_is_named_unless_it_came_later_and_has_a_meaning():
     assert thaw({"_target_": "Grown", "size": 1, "wings": 2, "legs": 3}, Base) == Grown(size=1, wings=2, legs=3)
     with pytest.raises(TypeError):
         Grown(size=1)  # a config still has to state them
+
+
+def test_an_activation_of_a_file_that_had_only_its_slope():
+    """Files of version 0.1.0 state `leaky_slope`; both at once, and neither, are refused."""
+    old = described()
+    assert thaw(old, Model).activation == LeakyReluSquared(slope=old["leaky_slope"])
+    assert completed({"model": old})["model"]["activation"]["slope"] == old["leaky_slope"]
+    with pytest.raises(ArtifactError, match="meta: GPT lacks activation"):
+        thaw({k: v for k, v in old.items() if k != "leaky_slope"}, Model)
+    with pytest.raises(ArtifactError, match="meta: GPT has no leaky_slope"):
+        thaw(freeze(thaw(old, Model)) | {"leaky_slope": 0.5}, Model)
 
 
 def test_under_o_the_same_is_refused(tmp_path):

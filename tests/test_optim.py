@@ -9,7 +9,7 @@ from torch import nn
 
 from pgolf.errors import ConfigError
 from pgolf.machine.world import World
-from pgolf.model import Role
+from pgolf.model.kinds import Role
 from pgolf.optim import Adam, Coefficients, Muon, MuonAdamW
 from pgolf.optim.muon import orthogonalize, shape_factor
 from tests.ranks import run_ranks

@@ -15,7 +15,8 @@ from pgolf.qat.crownq import crown_q
 from pgolf.qat.fake import FakeQuant
 from pgolf.qat.round import soft_round, soft_stairs, straight_through
 from pgolf.quant.tensors import load_quantized
-from tests.test_quant import CONF, ids, option, tiny
+from tests.options import CONF, option
+from tests.test_quant import ids, tiny
 
 GOLDEN = {k: torch.from_numpy(v) for k, v in np.load(Path(__file__).parent / "data" / "qat.npz").items()}
 W, X = GOLDEN["weight"], GOLDEN["x"]

@@ -2,36 +2,26 @@
 
 import doctest
 from pathlib import Path
-from typing import get_type_hints
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgolf.config.schema import build
 from pgolf.errors import ConfigError, UserError
 from pgolf.machine.world import World
 from pgolf.model.transformer import Linear
 from pgolf.quant import MaxScale, Quant, QuantileScale, StdScale, budget, estimate, gptq, lowrank, rows, tensors
 from pgolf.quant.hessian import collect_hessians
 from pgolf.quant.tensors import QTensor, load_quantized
-from pgolf.recipe import Recipe
+from tests.options import CONF, option
 from tests.ranks import run_ranks
 
 HERE = Path(__file__).parent
-CONF = HERE.parent / "conf"
 GOLDEN = np.load(HERE / "data" / "gptq.npz")
 W, H = torch.from_numpy(GOLDEN["W"]), torch.from_numpy(GOLDEN["H"])
 QUANTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
-
-
-def option(path: str, **changed):
-    """A component as its file in conf/ states it, with some fields changed."""
-    group = path.partition("/")[0]
-    return build(yaml.safe_load((CONF / f"{path}.yaml").read_text()) | changed, get_type_hints(Recipe)[group], group)
 
 
 def tiny(seed: int = 1):

@@ -19,7 +19,8 @@ from pgolf.quant.apply import planned
 from pgolf.quant.budget import Search, StepGuess, scaled
 from pgolf.quant.hessian import collect_hessians
 from pgolf.stages.artifact import pack
-from tests.test_quant import ids, option, tiny
+from tests.options import option
+from tests.test_quant import ids, tiny
 
 torch.set_num_threads(1)
 CAP = {"_target_": "pgolf.quant.Cap", "within": 300, "encodings": 4}

@@ -21,9 +21,10 @@ from pgolf.quant.rows import nearest, objective, pruned, std_steps
 from pgolf.quant.tensors import QTensor, dequantize
 from pgolf.stages import artifact
 from pgolf.stages.artifact import pack, unpack
+from tests.options import option
 from tests.test_artifact import sealed
 from tests.test_data_loaders import windows_over
-from tests.test_quant import correlated, ids, option, tiny
+from tests.test_quant import correlated, ids, tiny
 
 torch.set_num_threads(1)
 PLAN = LowRank(rank=4, tensors=3, left_bits=4, right_bits=2)

@@ -141,7 +141,7 @@ class Later(Part):
 
     old: int
     new: int | None = added(None)
-    shape: Shape = added("SQRT")  # noqa: RUF009
+    shape: Shape = added("SQRT")
 
 
 def test_fields_that_were_added_have_a_meaning_in_earlier_files_but_none_in_configs():

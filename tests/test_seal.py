@@ -14,7 +14,8 @@ from pgolf.quant import Quant
 from pgolf.quant.tensors import QTensor, dequantize
 from pgolf.stages import seal
 from pgolf.stages.artifact import unpack
-from tests.test_quant import option, tiny
+from tests.options import option
+from tests.test_quant import tiny
 
 torch.set_num_threads(1)
 LIMITS = {"train_seconds": 60.0, "eval_seconds": 60.0, "artifact_bytes": 10**6, "train_steps": None}

@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgolf.errors import ConfigError, UserError, nearest
-from pgolf.files.frozen import EARLIER, TARGET
+from pgolf.files import frozen
+from pgolf.files.frozen import TARGET
 from pgolf.files.names import CONFIG
 
 
@@ -46,8 +47,8 @@ def completed(node: Any) -> Any:
         return node
     module, _, name = str(node.get(TARGET, "")).rpartition(".")
     cls = getattr(import_module(module), name, None) if module.split(".")[0] == "pgolf" else None
-    later = {f.name: f.metadata[EARLIER] for f in fields(cls) if EARLIER in f.metadata} if is_dataclass(cls) else {}
-    return later | {key: completed(value) for key, value in node.items()}
+    stated = frozen.completed(cls, node) if is_dataclass(cls) else node
+    return {key: completed(value) for key, value in stated.items()}
 
 
 def component_class(target: object, base: type, key: str) -> type:

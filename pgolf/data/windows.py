@@ -6,25 +6,28 @@ small array. No window crosses a shard's end or enters the held-out slice.
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pgolf.data.corpus import TrainingText
 from pgolf.data.shards import open_shard
 from pgolf.errors import UserError
+
+if TYPE_CHECKING:
+    from pgolf.data.corpus import TrainingText
 
 
 class Windows:
     """Memory-mapped shards of a TrainingText. `usable` (S,) tokens of each shard come before the held-out slice."""
 
-    def __init__(self, text: TrainingText, shards: Sequence[np.ndarray]):
+    def __init__(self, text: "TrainingText", shards: Sequence[np.ndarray]):
         self.sequence_length, self._dev_tokens, self._shards = text.sequence_length, text.dev_tokens, shards
         self._text = text
         self.usable = np.array(text.usable, np.int64)
         self.base = np.concatenate([[0], np.cumsum(text.counts)]).astype(np.int64)
 
     @classmethod
-    def open(cls, text: TrainingText) -> "Windows":
+    def open(cls, text: "TrainingText") -> "Windows":
         """Map the files. Raises UserError for one that is not as it was when the corpus was prepared."""
         shards = [open_shard(path) for path in text.paths]
         for path, shard, stated in zip(text.paths, shards, text.counts, strict=True):

@@ -5,6 +5,7 @@ name in a file leads to code that is not such a component.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import field, fields, is_dataclass
 from enum import Enum
 from types import NoneType
@@ -18,8 +19,21 @@ EARLIER = "earlier"
 
 
 def added(meaning: Any) -> Any:
-    """A dataclass field that files written before it existed lack: there it means `meaning`. Configs still must state it."""
+    """A dataclass field that files written before it existed lack. There it means `meaning`, a plain value or a function that
+    takes it out of the fields that such a file states (`was.pop("old name")`). Configs still must state it.
+    """
     return field(metadata={EARLIER: meaning})
+
+
+def completed(cls: type, stated: dict) -> dict:
+    """The fields that a file states of a `cls`, with those that it lacks because the class got them later."""
+    whole = dict(stated)
+    for f in fields(cls):
+        if f.name not in whole and EARLIER in f.metadata:
+            meaning = f.metadata[EARLIER]
+            with suppress(KeyError):
+                whole[f.name] = meaning(whole) if callable(meaning) else meaning
+    return whole
 
 
 def freeze(value: Any) -> Any:
@@ -43,13 +57,14 @@ def thaw(frozen: Any, base: type[C]) -> C:
     known = {cls.__name__: cls for cls in family(base)}
     if word not in known:
         raise ArtifactError(f"meta: {word!r} is no {base.__name__} that is known here ({', '.join(sorted(known))})")
-    cls = known[word]
-    names = {f.name for f in fields(cls)}
-    if unknown := sorted(frozen.keys() - names - {TARGET}):
-        raise ArtifactError(f"meta: {word} has no {', '.join(unknown)}; a later version wrote this")
-    hints = get_type_hints(cls)
+    cls, hints = known[word], get_type_hints(known[word])
+    stated, names = completed(cls, frozen), {f.name for f in fields(cls)}
+    for wrong in sorted(stated.keys() - names - {TARGET}):
+        raise ArtifactError(f"meta: {word} has no {wrong}; a later version wrote this")
+    for wrong in sorted(names - stated.keys()):
+        raise ArtifactError(f"meta: {word} lacks {wrong}")
     try:
-        return cls(**{f.name: _thawed(_stated(f, frozen, word), hints[f.name]) for f in fields(cls)})
+        return cls(**{name: _thawed(stated[name], hints[name]) for name in names})
     except (ConfigError, TypeError, ValueError, LookupError) as wrong:
         raise wrong if isinstance(wrong, ArtifactError) else ArtifactError(f"meta: {word}: {wrong}") from None
 
@@ -59,12 +74,6 @@ def family(base: type) -> Iterator[type]:
     yield base
     for cls in base.__subclasses__():
         yield from family(cls)
-
-
-def _stated(f: Any, frozen: dict, word: str) -> Any:
-    if f.name not in frozen and EARLIER not in f.metadata:
-        raise ArtifactError(f"meta: {word} lacks {f.name}")
-    return frozen.get(f.name, f.metadata.get(EARLIER))
 
 
 def _thawed(value: Any, hint: Any) -> Any:

@@ -6,29 +6,16 @@ The components here are plain numbers, checked for combinations that cannot exis
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from pgolf.errors import need
+from pgolf.files.frozen import TARGET, added
+from pgolf.model.activation import Activation
+from pgolf.model.attention import AttentionKernel
+from pgolf.model.kinds import Skips
 
 if TYPE_CHECKING:
     from pgolf.model.transformer import Transformer
-
-
-class Skips(Enum):
-    """How a decoder block takes up its encoder block's output: not at all, added, or blended by a learned gate."""
-
-    NONE = "none"
-    PLAIN = "plain"
-    GATED = "gated"
-
-
-class Role(Enum):
-    """What a parameter is to an optimiser: a matrix (Muon), a lookup table or head (Adam), or vectors and scalars (Adam)."""
-
-    MATRIX = "matrix"
-    EMBEDDING = "embedding"
-    SCALAR = "scalar"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +100,10 @@ class GPT(Model):
     heads: int
     kv_heads: int
     mlp_hidden: int
-    leaky_slope: float
+    activation: Activation = added(
+        lambda old: {TARGET: "pgolf.model.activation.LeakyReluSquared", "slope": old.pop("leaky_slope")}
+    )
+    attention: AttentionKernel = added({TARGET: "pgolf.model.attention.Causal"})
     rope_dims: int
     rope_base: float
     rope_train_len: int
@@ -148,7 +138,6 @@ class GPT(Model):
         yield "rope_dims", self.rope_dims, rope, allowed
         yield "rope_base", self.rope_base, self.rope_base > 1, "above 1"
         yield "rope_train_len", self.rope_train_len, self.rope_train_len >= 1, "at least 1"
-        yield "leaky_slope", self.leaky_slope, 0 <= self.leaky_slope <= 1, "between 0 (relu²) and 1"
         yield "xsa_layers", self.xsa_layers, 0 <= self.xsa_layers <= layers, f"between 0 and model.layers ({layers})"
         start = self.parallel_from
         yield "parallel_from", start, start is None or 0 <= start < layers, f"null or between 0 and {layers - 1}"
@@ -187,9 +176,9 @@ class GPT(Model):
         return 0 if self.skips is Skips.NONE else len(self.order(looping=True)) // 2
 
     def build(self, seed: int, device: str = "cpu") -> "Transformer":
-        from pgolf.model.initial import built
+        from pgolf.model.initial import init_model
 
-        return built(self, seed, device)
+        return init_model(self, seed, device)
 
     def outline(self) -> "Transformer":
         import torch
@@ -207,7 +196,9 @@ class GPT(Model):
         N counts a block's matrices once per visit, the head and the projections once, table lookups never. The causal
         half of attention that is masked away is counted, as is usual, so utilisation compares with published figures.
         """
-        block = 2 * self.width * (self.width + self.kv_width + self.mlp_hidden)
+        block = 2 * self.width * (self.width + self.kv_width) + self.activation.multiplications(
+            self.width, self.mlp_hidden
+        )
         visits = len(self.order(looping))
         N = visits * block + self.vocab_size * self.embed_width
         if self.embed_width != self.width:
@@ -216,4 +207,4 @@ class GPT(Model):
             N += self.bigram.dim * self.embed_width
         if self.value_embedding is not None and self.value_embedding.dim != self.kv_width:
             N += self.value_embedding.dim * self.kv_width
-        return 6 * N + 12 * self.width * sequence_length * visits
+        return 6 * N + 12 * self.width * self.attention.keys(sequence_length) * visits

@@ -1,14 +1,16 @@
-"""One transformer block: attention with grouped keys and values, an MLP of squared leaky ReLU, and how they join the stream."""
+"""One transformer block: attention with grouped keys and values, an MLP, and how they join the stream."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pgolf.model import GPT
-from pgolf.model.layers import Linear, rms_norm, rotate, without_self
-from pgolf.model.pieces import Pieces, attend_in_pieces
+from pgolf.model.layers import Linear, exclusive_self_attention, rms_norm, rotate
+from pgolf.model.pieces import Pieces
+
+if TYPE_CHECKING:
+    from pgolf.model import GPT
 
 VALUE_RESIDUAL_INIT = (0.01, 0.99)
 
@@ -27,9 +29,9 @@ class Shared:
 class Attention(nn.Module):
     """Causal attention of block `index`; queries and keys RMS-normed per head, then partly rotated, then gained."""
 
-    def __init__(self, spec: GPT, index: int):
+    def __init__(self, spec: "GPT", index: int):
         super().__init__()
-        self.heads, self.kv_heads = spec.heads, spec.kv_heads
+        self.heads, self.kv_heads, self.attend = spec.heads, spec.kv_heads, spec.attention.build()
         self.q = Linear(spec.width, spec.width)
         self.k = Linear(spec.width, spec.kv_width)
         self.v = Linear(spec.width, spec.kv_width)
@@ -48,16 +50,17 @@ class Attention(nn.Module):
     def forward(self, n_BTC: Tensor, shared: Shared, last: int | None) -> Tensor:
         """Attention outputs at the `last` positions (None: all)."""
         n_BSC = n_BTC if last is None else n_BTC[:, -last:]
-        q_BSHD = self._turned(self.q(n_BSC).unflatten(-1, (self.heads, -1)), shared)
+        q_BSHD = self.apply_rope(self.q(n_BSC).unflatten(-1, (self.heads, -1)), shared)
         q_BSHD = q_BSHD * self.q_gain[:, None].to(q_BSHD.dtype)
-        k_BTKD = self._turned(self.k(n_BTC).unflatten(-1, (self.kv_heads, -1)), shared)
+        k_BTKD = self.apply_rope(self.k(n_BTC).unflatten(-1, (self.kv_heads, -1)), shared)
         v_BTKD = self._values(n_BTC, shared)
-        y_BSHD = attend(q_BSHD, k_BTKD, v_BTKD, shared.pieces)
+        y_BSHD = self.attend(q_BSHD, k_BTKD, v_BTKD, shared.pieces)
         if self.xsa:
-            y_BSHD = without_self(y_BSHD, v_BTKD[:, -y_BSHD.shape[1] :])
+            y_BSHD = exclusive_self_attention(y_BSHD, v_BTKD[:, -y_BSHD.shape[1] :])
         return self.out(y_BSHD.flatten(2))
 
-    def _turned(self, x_BTHD: Tensor, shared: Shared) -> Tensor:
+    def apply_rope(self, x_BTHD: Tensor, shared: Shared) -> Tensor:
+        """RMS norm per head, then RoPE where the model has it."""
         normed = rms_norm(x_BTHD)
         if shared.rotary is None:
             return normed
@@ -77,35 +80,24 @@ class Attention(nn.Module):
         return v_BTKD
 
 
-def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, pieces: Pieces | None = None) -> Tensor:
-    """Causal attention, scale 1/√D, H query heads over K groups, inside `pieces` if there are any. Fewer queries than keys are
-    the last positions."""
-    if pieces is not None:
-        return attend_in_pieces(q_BSHD, k_BTKD, v_BTKD, pieces)
-    q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BTKD, v_BTKD))
-    S, T, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
-    seen = None if S == T else torch.ones(S, T, dtype=torch.bool, device=q.device).tril(T - S)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=grouped)
-    return y.transpose(1, 2)
-
-
 class MLP(nn.Module):
-    """`down(leaky_relu(up(n), slope)²)`; slope 0 is relu²."""
+    """`down(f(up(n)))` with f and its input matrices from `model.activation`."""
 
-    def __init__(self, spec: GPT):
+    def __init__(self, spec: "GPT"):
         super().__init__()
-        self.slope = spec.leaky_slope
-        self.up = Linear(spec.width, spec.mlp_hidden)
+        self.inputs, self.activation = spec.activation.inputs, spec.activation.build()
+        for name in self.inputs:
+            self.add_module(name, Linear(spec.width, spec.mlp_hidden))
         self.down = Linear(spec.mlp_hidden, spec.width)
 
     def forward(self, n_BTC: Tensor) -> Tensor:
-        return self.down(F.leaky_relu(self.up(n_BTC), self.slope).square())
+        return self.down(self.activation(*(self.get_submodule(name)(n_BTC) for name in self.inputs)))
 
 
 class Block(nn.Module):
     """Block `index` of the stack. Its place, not its turn, sets the LN scale and the parallel form."""
 
-    def __init__(self, spec: GPT, index: int):
+    def __init__(self, spec: "GPT", index: int):
         super().__init__()
         self.attn = Attention(spec, index)
         self.mlp = MLP(spec)

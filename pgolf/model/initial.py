@@ -1,14 +1,18 @@
 """First values of the weights, from one generator: the same seed gives the same bits on every device."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Generator, nn
 
-from pgolf.model import GPT
 from pgolf.model.layers import Linear
 from pgolf.model.transformer import Transformer
 
+if TYPE_CHECKING:
+    from pgolf.model import GPT
 
-def built(spec: GPT, seed: int, device: str) -> Transformer:
+
+def init_model(spec: "GPT", seed: int, device: str) -> Transformer:
     """Initialise on the CPU, so that devices agree, then move. Accelerators compute in bfloat16, the CPU in float32."""
     dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
     model = Transformer(spec, dtype)
@@ -26,7 +30,7 @@ def initialise(model: Transformer, generator: Generator) -> None:
     silent = {model.head} | {layer for block in model.blocks for layer in (block.attn.out, block.mlp.down)}
     for name, module in model.named_modules():
         if isinstance(module, Linear):
-            first_weights(module, module in silent, generator)
+            init_weights(module, module in silent, generator)
             if name.endswith(".proj"):
                 module.weight.mul_((2 * spec.layers) ** -0.5)
     nn.init.normal_(model.embedding.weight, std=spec.embed_std, generator=generator)
@@ -36,7 +40,8 @@ def initialise(model: Transformer, generator: Generator) -> None:
         nn.init.normal_(model.value_embedding.table.weight, std=spec.value_embedding.std, generator=generator)
 
 
-def first_weights(layer: Linear, silent: bool, generator: Generator) -> None:
+def init_weights(layer: Linear, silent: bool, generator: Generator) -> None:
+    """Zeros where the layer is to be `silent` at first, else an orthogonal matrix, in place."""
     if silent:
         nn.init.zeros_(layer.weight)
     else:

@@ -71,7 +71,7 @@ def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos + b * sin, b * cos - a * sin, rest], dim=-1)
 
 
-def without_self(y_BTHD: Tensor, v_BTKD: Tensor) -> Tensor:
+def exclusive_self_attention(y_BTHD: Tensor, v_BTKD: Tensor) -> Tensor:
     """Exclusive self-attention: take from each head's output its component along the position's own value.
 
     y ← y − (y · v̂) v̂, v̂ = v / ‖v‖, query heads grouped over their key-value head. y = [1, 2], v = [0, 3] gives [1, 0].

@@ -1,7 +1,5 @@
-"""Attention inside pieces: tokens of many documents stand in one row, and none sees a token of another piece.
-
-This is the interface, and the reference for any kernel: one call of causal attention per piece.
-"""
+"""Causal attention, whole rows or inside pieces: tokens of many documents stand in one row, and none sees a token of another
+piece. One call per piece is the interface, and the reference for any kernel."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +16,18 @@ class Pieces:
 
     bounds: Tensor
     longest: int
+
+
+def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, pieces: Pieces | None = None) -> Tensor:
+    """Causal attention, scale 1/√D, H query heads over K groups, inside `pieces` if there are any. Fewer queries than keys are
+    the last positions."""
+    if pieces is not None:
+        return attend_in_pieces(q_BSHD, k_BTKD, v_BTKD, pieces)
+    q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BTKD, v_BTKD))
+    S, T, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
+    seen = None if S == T else torch.ones(S, T, dtype=torch.bool, device=q.device).tril(T - S)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=grouped)
+    return y.transpose(1, 2)
 
 
 def attend_in_pieces(q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, pieces: Pieces) -> Tensor:

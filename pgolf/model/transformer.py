@@ -1,11 +1,13 @@
 """The whole network: embeddings, a U-Net of blocks in looped or plain order, a capped head, and the loss per token."""
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pgolf.model import GPT, Role, Skips
 from pgolf.model.blocks import Block, Shared
+from pgolf.model.kinds import Role, Skips
 from pgolf.model.layers import (
     Linear,
     ScaledTable,
@@ -18,6 +20,9 @@ from pgolf.model.layers import (
     rotary_tables,
 )
 from pgolf.model.pieces import Pieces
+
+if TYPE_CHECKING:
+    from pgolf.model import GPT
 
 
 class TiedHead(nn.Module):
@@ -33,7 +38,7 @@ class Transformer(nn.Module):
     `looping` says whether the recurrent segment runs; it is off until `set_looping(True)`.
     """
 
-    def __init__(self, spec: GPT, dtype: torch.dtype):
+    def __init__(self, spec: "GPT", dtype: torch.dtype):
         super().__init__()
         self.spec, self.dtype, self.looping = spec, dtype, False
         self.embedding = Table(spec.vocab_size, spec.embed_width)
@@ -144,6 +149,7 @@ class Transformer(nn.Module):
 
 
 def section(name: str, role: Role) -> str:
+    """One parameter's group, by its name and role."""
     if role is Role.SCALAR:
         return "control"
     places = {"attn": "attention", "mlp": "mlp"}

@@ -6,23 +6,16 @@ The classes here are configuration; the optimiser they build is in `pgolf.optim.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from pgolf.errors import need
+from pgolf.optim.kinds import Coefficients
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pgolf.machine.world import World
     from pgolf.optim.optimizer import Optimizer
-
-
-class Coefficients(Enum):
-    """The polynomials of Muon's iteration: one quintic for every step, or Polar Express's own for each."""
-
-    QUINTIC = "quintic"
-    POLAR_EXPRESS = "polar_express"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from pgolf.optim import Coefficients
+from pgolf.optim.kinds import Coefficients
 
 Polynomial = tuple[float, float, float]  # (a, b, c) of p(x) = a x + b x³ + c x⁵
 

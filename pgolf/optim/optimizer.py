@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pgolf.machine.world import World
-from pgolf.model import Role
+from pgolf.model.kinds import Role
 from pgolf.optim.stack import Stack
 
 if TYPE_CHECKING:

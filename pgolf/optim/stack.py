@@ -1,11 +1,15 @@
 """Matrices of one shape, stepped together. Over ranks each owns an equal share of the stack, and its momentum."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from pgolf.machine.world import World
-from pgolf.optim import Muon
 from pgolf.optim.muon import orthogonalize, row_normalized, shape_factor
+
+if TYPE_CHECKING:
+    from pgolf.optim import Muon
 
 
 class Stack:
@@ -39,7 +43,7 @@ class Stack:
         squares[self.first : self.first + self.share] = g_BMN.square().sum((-2, -1))
         return squares
 
-    def update(self, g_BMN: Tensor, momentum: float, muon: Muon, finite: Tensor) -> Tensor:
+    def update(self, g_BMN: Tensor, momentum: float, muon: "Muon", finite: Tensor) -> Tensor:
         """Nesterov momentum of the own share, made orthogonal. A gradient that is not finite leaves the momentum be.
 
         b ← μ b + g;  u = g + μ b.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pgolf.errors import need
 from pgolf.quant import estimate
-from pgolf.quant.fits import Cap, Fit, LowRank, PruneToCap
+from pgolf.quant.fits import Cap, Correction, Fit, LowRank, PruneToCap
 from pgolf.quant.scales import MaxScale, QuantileScale, Scale, StdScale
 from pgolf.quant.solvers import (
     Calibration,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cap",
+    "Correction",
     "Fit",
     "Gptq",
     "Keep",
@@ -160,7 +161,7 @@ class Symmetric(Quant):
     scale: Scale
     embedding_scale: Scale
     solver: Solver
-    low_rank: LowRank | None
+    low_rank: Correction | None
     fit: Fit | None
 
     def __post_init__(self) -> None:

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank:
+class Correction(ABC):
+    """What is stored beside the symbols, to take back some of the error that they make."""
+
+    @abstractmethod
+    def correct(self, out: "Quantized", model: "nn.Module", hessians: Mapping[str, "Tensor"]) -> None:
+        """Add the corrections to `out`, with a receipt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRank(Correction):
     """The `tensors` with the largest relative output error get W ≈ Q + AᵀB, A and B of `rank` rows (LQER, arXiv 2402.02446)."""
 
     rank: int
@@ -33,7 +42,6 @@ class LowRank:
             need(2 <= bits <= 8, f"quant.low_rank.{key}", bits, "between 2 and 8")
 
     def correct(self, out: "Quantized", model: "nn.Module", hessians: Mapping[str, "Tensor"]) -> None:
-        """Add the corrections to `out`, with a receipt."""
         from pgolf.quant.lowrank import correct
 
         correct(out, dict(model.named_parameters()), hessians, self)

@@ -19,6 +19,7 @@ from pgolf.ttt.parts import (
     GradientScale,
     Hedge,
     LastBlocks,
+    Mixer,
     Queries,
     Temperature,
     Trained,
@@ -48,6 +49,7 @@ __all__ = [
     "LastBlocks",
     "Legal",
     "LoraScoreFirst",
+    "Mixer",
     "NoTTT",
     "PrequantAdamW",
     "Queries",
@@ -151,7 +153,7 @@ class ScoreFirst(Legal):
     byte_weighted: bool
     polyak: float | None
     temperature: Temperature | None
-    mixer: Hedge | None
+    mixer: Mixer | None
     isolated = False
 
     def __post_init__(self) -> None:

@@ -14,18 +14,18 @@ from pgolf.eval.learner import Learner
 from pgolf.files.receipts import Receipt
 from pgolf.machine.world import World
 from pgolf.model.layers import Linear
-from pgolf.ttt import LoraScoreFirst
 from pgolf.ttt.documents import DocumentPlan
 
 if TYPE_CHECKING:
     from pgolf.eval.text import CommittedText
     from pgolf.model.transformer import Transformer
+    from pgolf.ttt import LoraScoreFirst
 
 
 class Adapter(nn.Module):
     """For lane l: x ↦ scale · (x A_lᵀ) B_lᵀ. B starts as zeros, so a fresh adapter changes nothing."""
 
-    def __init__(self, slots: int, inputs: int, outputs: int, spec: LoraScoreFirst, device: torch.device):
+    def __init__(self, slots: int, inputs: int, outputs: int, spec: "LoraScoreFirst", device: torch.device):
         super().__init__()
         self.scale = spec.alpha / spec.rank
         self.A = nn.Parameter(torch.empty(slots, spec.rank, inputs, device=device))
@@ -47,7 +47,7 @@ class Adapter(nn.Module):
 class LoraLearner(Learner):
     """Rows of every batch are the longest-lived documents of the group, so row i always belongs to lane i."""
 
-    def __init__(self, spec: LoraScoreFirst, model: "Transformer", world: World, plan: DocumentPlan):
+    def __init__(self, spec: "LoraScoreFirst", model: "Transformer", world: World, plan: DocumentPlan):
         self.spec, self.model, self.world, self.plan = spec, model.requires_grad_(False), world, plan
         slots = len(range(world.rank, spec.documents, world.size))
         self.adapters = nn.ModuleDict(attached(spec, model, slots, world.device))
@@ -97,7 +97,7 @@ class LoraLearner(Learner):
         return (Receipt("ttt", what, self.moved, self.moved > 0),)
 
 
-def attached(spec: LoraScoreFirst, model: "Transformer", slots: int, device: torch.device) -> dict[str, Adapter]:
+def attached(spec: "LoraScoreFirst", model: "Transformer", slots: int, device: torch.device) -> dict[str, Adapter]:
     """An adapter on every layer that `spec.layers` names, its output added by a hook."""
     adapters = {}
     for name, (module, (outputs, inputs)) in adapted(spec, model).items():
@@ -106,7 +106,7 @@ def attached(spec: LoraScoreFirst, model: "Transformer", slots: int, device: tor
     return adapters
 
 
-def adapted(spec: LoraScoreFirst, model: "Transformer") -> dict[str, tuple[nn.Module, tuple[int, int]]]:
+def adapted(spec: "LoraScoreFirst", model: "Transformer") -> dict[str, tuple[nn.Module, tuple[int, int]]]:
     """The layers that `spec.layers` names, each with its (outputs, inputs); ConfigError if one of them names none."""
     linear = {}
     for name, module in model.named_modules():

@@ -3,11 +3,15 @@
 The counts and the mixing weights change between chunks only, from committed text. A convex mixture of distributions is a
 distribution, so nothing has to be normalised afterwards and nothing can depend on the token that came."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from pgolf.files.receipts import Receipt
-from pgolf.ttt import Hedge
+
+if TYPE_CHECKING:
+    from pgolf.ttt.parts import Hedge
 
 EXPERTS = ("neural", "unigram", "bigram")
 
@@ -15,7 +19,7 @@ EXPERTS = ("neural", "unigram", "bigram")
 class HedgeMixer:
     """The experts' counts and log weights on one device; equal on all ranks, since all see the same committed text."""
 
-    def __init__(self, spec: Hedge, vocabulary: int, device: torch.device):
+    def __init__(self, spec: "Hedge", vocabulary: int, device: torch.device):
         self.spec, V = spec, vocabulary
         self.pairs_VV = torch.zeros(V, V, device=device)
         other = (1 - spec.neural_weight) / 2

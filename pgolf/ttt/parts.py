@@ -11,6 +11,8 @@ from pgolf.errors import need
 if TYPE_CHECKING:
     import torch
 
+    from pgolf.ttt.mixer import HedgeMixer
+
 
 class GradientScale(Enum):
     """Whether each tensor's gradient is scaled by its signal-to-noise ratio (a power of it), clipped to [0.3, 3]."""
@@ -170,7 +172,16 @@ class EntropyTemperature(Temperature):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hedge:
+class Mixer(ABC):
+    """Other predictors, learnt from committed text, that are mixed with the network's."""
+
+    @abstractmethod
+    def build(self, vocabulary: int, device: "torch.device") -> "HedgeMixer":
+        """The predictors and their weights as they are before any text, for tokens 0 … `vocabulary` − 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hedge(Mixer):
     """The network mixed with unigram and bigram counts of committed text. The network begins with `neural_weight`, the two
     counts share the rest; after each chunk a weight falls by exp(-`rate` x mean nats). Priors are in tokens."""
 
@@ -184,3 +195,8 @@ class Hedge:
         need(self.rate > 0, "ttt.mixer.rate", self.rate, "above 0")
         need(self.unigram_prior > 0, "ttt.mixer.unigram_prior", self.unigram_prior, "above 0")
         need(self.bigram_prior > 0, "ttt.mixer.bigram_prior", self.bigram_prior, "above 0")
+
+    def build(self, vocabulary: int, device: "torch.device") -> "HedgeMixer":
+        from pgolf.ttt.mixer import HedgeMixer
+
+        return HedgeMixer(self, vocabulary, device)

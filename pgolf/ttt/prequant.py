@@ -15,11 +15,11 @@ from pgolf.data.corpus import ValidationText
 from pgolf.files.receipts import Receipt
 from pgolf.machine.share import share
 from pgolf.machine.world import World
-from pgolf.ttt import PrequantAdamW
 from pgolf.ttt.score_first import cosine, distance
 
 if TYPE_CHECKING:
     from pgolf.model.transformer import Transformer
+    from pgolf.ttt import PrequantAdamW
 
 MATRIX = 1000  # elements from which a weight counts in the void fraction
 
@@ -28,7 +28,7 @@ MATRIX = 1000  # elements from which a weight counts in the void fraction
 class ValidationFinetuning:
     """The validation text, given to the training side on purpose, with what it is to do there."""
 
-    spec: PrequantAdamW
+    spec: "PrequantAdamW"
     text: ValidationText
 
     @property
@@ -78,7 +78,7 @@ class ValidationFinetuning:
         return nats
 
 
-def rate(spec: PrequantAdamW, epoch: int) -> float:
+def rate(spec: "PrequantAdamW", epoch: int) -> float:
     """The learning rate of an epoch: `lr` in the first, `final_lr` in the last, a cosine between."""
     return spec.lr * cosine(epoch / max(spec.epochs - 1, 1), spec.final_lr / spec.lr)
 

@@ -19,13 +19,12 @@ from pgolf.eval.windows import SlidingPlan
 from pgolf.files.receipts import Receipt
 from pgolf.machine.share import share
 from pgolf.machine.world import World
-from pgolf.ttt import ScoreFirst
-from pgolf.ttt.mixer import HedgeMixer
 from pgolf.ttt.parts import GradientScale
 
 if TYPE_CHECKING:
     from pgolf.eval.text import CommittedText
     from pgolf.model.transformer import Transformer
+    from pgolf.ttt import ScoreFirst
 
 
 # What the options that only change numbers on the way did, so that one which is on and does nothing is seen.
@@ -39,14 +38,14 @@ EFFECTS = {
 class ScoreFirstLearner(Learner):
     """Trains `model` in place; scores with it, or with the Polyak average of it."""
 
-    def __init__(self, spec: ScoreFirst, model: "Transformer", world: World, plan: SlidingPlan):
+    def __init__(self, spec: "ScoreFirst", model: "Transformer", world: World, plan: SlidingPlan):
         self.spec, self.model, self.world, self.plan = spec, model, world, plan
         self.trained = trained_parameters(spec, model)
         self.optimizer = spec.optimizer.build(list(self.trained.values()))
         self.scorer = model if spec.polyak is None else copy.deepcopy(model)
         self.averages = [p for name, p in self.scorer.named_parameters() if name in self.trained]
         if spec.mixer is not None:
-            self.hedge = HedgeMixer(spec.mixer, model.spec.vocab_size, world.device)
+            self.mixer = spec.mixer.build(model.spec.vocab_size, world.device)
         self.moved: list[float] = []
         on = {
             "ttt.gradient_scale": spec.gradient_scale is not GradientScale.NONE,
@@ -57,7 +56,7 @@ class ScoreFirstLearner(Learner):
 
     def log_p(self, x_BT: Tensor, last: int) -> Tensor:
         log_p_BSV = self._network(x_BT, last)
-        return log_p_BSV if self.spec.mixer is None else self.hedge.mixed(log_p_BSV, x_BT[:, -last:])
+        return log_p_BSV if self.spec.mixer is None else self.mixer.mixed(log_p_BSV, x_BT[:, -last:])
 
     def _network(self, x_BT: Tensor, last: int) -> Tensor:
         logits_BSV = self.scorer.logits(x_BT, last=last)
@@ -88,9 +87,9 @@ class ScoreFirstLearner(Learner):
         for at in range(mine, end, self.spec.micro_sequences):
             x_BT, y_BT = (t[at : min(at + self.spec.micro_sequences, end)] for t in (x_NT, y_NT))
             neural_BT = self._network(x_BT, T).gather(-1, y_BT[..., None]).squeeze(-1)
-            losses += self.hedge.losses(neural_BT.flatten(), x_BT.flatten(), y_BT.flatten())
+            losses += self.mixer.losses(neural_BT.flatten(), x_BT.flatten(), y_BT.flatten())
         self.world.sum_(losses)
-        self.hedge.learn(losses, x_NT.flatten(), y_NT.flatten())
+        self.mixer.learn(losses, x_NT.flatten(), y_NT.flatten())
 
     @torch.no_grad()
     def _record_temperature(self, text: "CommittedText") -> None:
@@ -154,7 +153,7 @@ class ScoreFirstLearner(Learner):
 
     def state(self) -> dict[str, Tensor]:
         # The optimiser's buffers are left out: no score reads them, and they change only in `adapt`.
-        mixer = {} if self.spec.mixer is None else self.hedge.state()
+        mixer = {} if self.spec.mixer is None else self.mixer.state()
         if self.scorer is self.model:
             return self.model.state_dict() | mixer
         both = (("model", self.model), ("scorer", self.scorer))
@@ -171,11 +170,11 @@ class ScoreFirstLearner(Learner):
             )
         found += [Receipt(part, EFFECTS[part], size.item(), size.item() > 0) for part, size in self.effects.items()]
         if self.spec.mixer is not None:
-            found.append(self.hedge.receipt())
+            found.append(self.mixer.receipt())
         return tuple(found)
 
 
-def trained_parameters(spec: ScoreFirst, model: "Transformer") -> dict[str, torch.nn.Parameter]:
+def trained_parameters(spec: "ScoreFirst", model: "Transformer") -> dict[str, torch.nn.Parameter]:
     """The parameters that learn, by name; all others are frozen, so that no gradient is computed for them."""
     everything = dict(model.named_parameters())
     names = trained_names(spec, model)
@@ -184,7 +183,7 @@ def trained_parameters(spec: ScoreFirst, model: "Transformer") -> dict[str, torc
     return {name: everything[name] for name in names}
 
 
-def trained_names(spec: ScoreFirst, model: "Transformer") -> list[str]:
+def trained_names(spec: "ScoreFirst", model: "Transformer") -> list[str]:
     """The names of the parameters that learn; ConfigError if there are none."""
     everything = [name for name, _ in model.named_parameters()]
     names = spec.trained.names(everything, len(model.blocks))
