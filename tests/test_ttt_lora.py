@@ -15,7 +15,7 @@ from pgolf.machine.world import World
 from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import SGD, AdamW, LoraScoreFirst
 from pgolf.ttt.documents import DocumentPlan
-from pgolf.ttt.lora import clip_by_lane
+from pgolf.ttt.lora import clip_by_slot
 from tests.golden_ttt import IDS, NONE, SLIDING, TABLE, model
 from tests.ranks import run_ranks
 
@@ -93,9 +93,9 @@ def test_each_target_once_in_its_documents_order_with_no_other_document_in_sight
 
 def test_the_worked_example():
     plan = DocumentPlan(np.array([0, 5, 8]), np.array([5, 3, 2]), 4, 2, 2)
-    told = [[(0, 2), (5, 7)], [(2, 4), (7, 8)], [(4, 5)], [(8, 10)]]
-    assert [plan.spans(c) for c in range(plan.chunks)] == told
-    assert [plan.ends_group(c) for c in range(4)] == [False, False, True, True]
+    spans = [[(0, 2)], [(2, 4)], [(4, 5)], [(5, 7), (8, 10)], [(7, 8)]]
+    assert [plan.spans(c) for c in range(plan.chunks)] == spans
+    assert [plan.ends_group(c) for c in range(5)] == [False, False, True, False, True]
 
 
 def test_rows_end_with_their_last_known_token():
@@ -167,9 +167,9 @@ def test_a_rank_may_be_left_without_a_document():
         assert loss == pytest.approx(one_document_at_a_time(ALONE), abs=1e-5)
 
 
-def test_a_lanes_gradient_is_clipped_by_its_own_norm():
+def test_a_slots_gradient_is_clipped_by_its_own_norm():
     grads = [torch.tensor([[3.0], [0.3]]), torch.tensor([[[4.0]], [[0.4]]])]
-    clip_by_lane(grads, 1.0)
+    clip_by_slot(grads, 1.0)
     torch.testing.assert_close(grads[0], torch.tensor([[0.6], [0.3]]))
     torch.testing.assert_close(grads[1], torch.tensor([[[0.8]], [[0.4]]]))
 

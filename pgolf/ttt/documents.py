@@ -44,16 +44,20 @@ class DocumentBatch(Batch):
 @dataclass(frozen=True, eq=False)
 class DocumentPlan(Plan):
     """Documents by falling length: `starts` and how many `targets_in` each has. Chunk i is round r of a group of `side`
-    documents: of each that is long enough, targets [r · chunk, (r + 1) · chunk).
+    documents: of each that is long enough, targets [r · c, (r + 1) · c). A document's place in its group is its slot.
 
-    Documents of 5, 3 and 2 targets, two side by side, chunks of 2: rounds of the first group score 2 + 2, 2 + 1 and 1
-    targets, the second group's only round 2."""
+    Groups are cut from the shortest document; what remains, of the longest, is the first group. c is the chunk of the first row
+    of `short` (tokens, chunk) that holds the group's longest document with its closing token, else `chunk`.
+
+    Documents of 5, 3 and 2 targets, two side by side, chunks of 2: the first group's rounds score 2, 2 and 1 targets, the
+    second's 2 + 2 and 1."""
 
     starts: np.ndarray
     targets_in: np.ndarray
     context: int
     chunk: int
     side: int
+    short: tuple[tuple[int, int], ...] = ()
     one_shape = False
 
     @property
@@ -61,14 +65,31 @@ class DocumentPlan(Plan):
         return int(self.targets_in.sum())
 
     @cached_property
+    def edges(self) -> list[int]:
+        """The first document of each group, and the number of documents."""
+        n = len(self.starts)
+        return [0, *range(n % self.side or self.side, n + 1, self.side)]
+
+    @cached_property
+    def chunk_of(self) -> list[int]:
+        """Targets of a document in one round of each group."""
+        longest = self.targets_in[self.edges[:-1]] + 1
+        return [next((c for tokens, c in self.short if n <= tokens), self.chunk) for n in longest]
+
+    @cached_property
     def rounds_before(self) -> list[int]:
         """Rounds before each group, and all of them."""
-        rounds = -(-self.targets_in[:: self.side] // self.chunk)
+        rounds = -(-self.targets_in[self.edges[:-1]] // self.chunk_of)
         return [0, *np.cumsum(rounds).tolist()]
 
     @property
     def chunks(self) -> int:
         return self.rounds_before[-1]
+
+    @property
+    def slots(self) -> int:
+        """Documents of the largest group."""
+        return min(self.side, len(self.starts))
 
     def place(self, chunk: int) -> tuple[int, int]:
         """(group, round) of a chunk."""
@@ -78,15 +99,15 @@ class DocumentPlan(Plan):
     def ends_group(self, chunk: int) -> bool:
         return chunk + 1 in self.rounds_before
 
-    def rows(self, chunk: int, rank: int = 0, size: int = 1, left: int = 0) -> DocumentBatch:
-        """This rank's documents of the chunk that have more than `left` targets after it (or, for 0, any in it)."""
+    def rows(self, chunk: int, rank: int = 0, size: int = 1, goes_on: bool = False) -> DocumentBatch:
+        """This rank's documents in the chunk, by slot; those only that have targets after it where it `goes_on`."""
         group, turn = self.place(chunk)
-        mine = slice(group * self.side, (group + 1) * self.side)
+        mine, c = slice(*self.edges[group : group + 2]), self.chunk_of[group]
         starts, lengths = self.starts[mine][rank::size], self.targets_in[mine][rank::size]
-        done = turn * self.chunk
-        alive = lengths > done + left
-        firsts, ends = starts[alive] + done, starts[alive] + np.minimum(lengths[alive], done + self.chunk)
-        return DocumentBatch(firsts, ends, min(self.context, done + self.chunk), self.chunk)
+        done = turn * c
+        alive = lengths > done + c * goes_on
+        firsts, ends = starts[alive] + done, starts[alive] + np.minimum(lengths[alive], done + c)
+        return DocumentBatch(firsts, ends, min(self.context, done + c), c)
 
     def spans(self, chunk: int) -> list[Span]:
         return self.rows(chunk).spans()
@@ -101,9 +122,13 @@ class DocumentPlan(Plan):
         return gather_rows(tokens, batch.starts, batch.ends, batch.length)
 
 
-def document_plan(text: Outline, context: int, chunk: int, side: int) -> DocumentPlan:
-    """The plan of `text`, each document holding the targets from its first token to the token that opens the next."""
+def document_plan(
+    text: Outline, context: int, chunk: int, side: int, short: tuple[tuple[int, int], ...] = ()
+) -> DocumentPlan:
+    """The plan of `text`, each document holding the targets from its first token to the token that opens the next.
+
+    Of two of equal length the later one comes first."""
     starts = text.document_starts
     lengths = np.diff([*starts, text.targets])
-    order = np.argsort(-lengths, kind="stable")
-    return DocumentPlan(starts[order], lengths[order], context, chunk, side)
+    order = np.argsort(lengths, kind="stable")[::-1]
+    return DocumentPlan(starts[order], lengths[order], context, chunk, side, short)

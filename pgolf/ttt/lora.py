@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Adapter(nn.Module):
-    """For lane l: x ↦ scale · (x A_lᵀ) B_lᵀ. B starts as zeros, so a fresh adapter changes nothing."""
+    """For slot s: x ↦ scale · (x A_sᵀ) B_sᵀ. B starts as zeros, so a fresh adapter changes nothing."""
 
     def __init__(self, slots: int, inputs: int, outputs: int, spec: "LoraScoreFirst", device: torch.device):
         super().__init__()
@@ -33,7 +33,7 @@ class Adapter(nn.Module):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Fresh: B zeros, A uniform in ±1/√inputs and the same for every lane, so that a document's place does not matter."""
+        """Fresh: B zeros, A uniform in ±1/√inputs and the same for every slot, so that a document's place does not matter."""
         fresh = (torch.rand(self.A.shape[1:], generator=generator) * 2 - 1) * self.A.shape[2] ** -0.5
         self.A.copy_(fresh)
         self.B.zero_()
@@ -45,11 +45,11 @@ class Adapter(nn.Module):
 
 
 class LoraLearner(Learner):
-    """Rows of every batch are the longest-lived documents of the group, so row i always belongs to lane i."""
+    """Rows of every batch are the longest-lived documents of the group, so row i always belongs to slot i."""
 
     def __init__(self, spec: "LoraScoreFirst", model: "Transformer", world: World, plan: DocumentPlan):
         self.spec, self.model, self.world, self.plan = spec, model.requires_grad_(False), world, plan
-        slots = len(range(world.rank, spec.documents, world.size))
+        slots = len(range(world.rank, plan.slots, world.size))
         self.adapters = nn.ModuleDict(attached(spec, model, slots, world.device))
         self.steps, self.moved = 0, 0.0
         self._fresh()
@@ -68,25 +68,25 @@ class LoraLearner(Learner):
             self._fresh()
             return 0.0
         moved = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        batch = self.plan.rows(chunk, self.world.rank, self.world.size, left=self.spec.chunk_tokens)
+        batch = self.plan.rows(chunk, self.world.rank, self.world.size, goes_on=True)
         if batch.rows:
             x_BT, y_BT = text.rows(batch.starts, batch.ends, batch.length)
-            living = [p.detach()[: batch.rows] for p in self.adapters.parameters()]  # lanes of finished documents drift
+            living = [p.detach()[: batch.rows] for p in self.adapters.parameters()]  # slots of finished documents drift
             before = [p.clone() for p in living]
             for _ in range(self.spec.epochs):
-                self._step(x_BT, y_BT)
+                self._step(x_BT, y_BT, batch.last)
             moved += sum((a - b).double().square().sum() for a, b in zip(living, before, strict=True))
         self.world.sum_(moved)
         self.steps += 1
         self.moved += (distance := moved.sqrt().item())
         return distance
 
-    def _step(self, x_BT: Tensor, y_BT: Tensor) -> None:
-        """One step of every lane on the chunk that was just scored; a lane's gradient is clipped by its own norm."""
+    def _step(self, x_BT: Tensor, y_BT: Tensor, last: int) -> None:
+        """One step of every slot on the chunk that was just scored; a slot's gradient is clipped by its own norm."""
         params = list(self.adapters.parameters())
         self.optimizer.zero_grad()
-        self.loss(x_BT, y_BT, self.spec.chunk_tokens).mean(1).sum().backward()
-        clip_by_lane([p.grad for p in params], self.spec.clip)
+        self.loss(x_BT, y_BT, last).mean(1).sum().backward()
+        clip_by_slot([p.grad for p in params], self.spec.clip)
         self.optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
@@ -122,9 +122,9 @@ def adapted(spec: "LoraScoreFirst", model: "Transformer") -> dict[str, tuple[nn.
 
 
 @torch.no_grad()
-def clip_by_lane(grads: list[Tensor], limit: float) -> None:
-    """Scale each lane's gradients (first dimension) down to a norm of `limit` over all tensors together."""
-    squares_L = sum(g.square().flatten(1).sum(1) for g in grads)
-    scale_L = (limit / (squares_L.sqrt() + 1e-6)).clamp(max=1.0)
+def clip_by_slot(grads: list[Tensor], limit: float) -> None:
+    """Scale each slot's gradients (first dimension) down to a norm of `limit` over all tensors together."""
+    squares_S = sum(g.square().flatten(1).sum(1) for g in grads)
+    scale_S = (limit / (squares_S.sqrt() + 1e-6)).clamp(max=1.0)
     for g in grads:
-        g.mul_(scale_L.view(-1, *[1] * (g.dim() - 1)))
+        g.mul_(scale_S.view(-1, *[1] * (g.dim() - 1)))
