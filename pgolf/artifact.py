@@ -79,7 +79,7 @@ def _line(row: Stream, stored, size: int) -> Line:
     integers = isinstance(stored, QTensor)
     kind = row.dtype
     if integers:
-        kind = f"int{row.bits}" + (f"+rank{len(stored.correction[0].scale)}" if stored.correction else "")
+        kind = "+".join([f"int{row.bits}", *(extra.text for extra in stored.extras)])
     bits = entropy(stored.symbols) if integers and stored.symbols.numel() else None
     return Line(row.name, row.section, row.shape, kind, row.codec, size, bits)
 

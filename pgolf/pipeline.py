@@ -100,8 +100,14 @@ def require_room(record: Record) -> None:
         raise UserError(
             f"artifact {artifact:,} + code {code:,} = {artifact + code:,} bytes, over limits.artifact_bytes={cap:,} by"
             f" {artifact + code - cap:,}. Largest: {largest(record['artifact'])}."
-            " Fewer bits (quant=...), quant/fit=cap or a smaller model would fit."
+            f" {_advice(record['artifact'])}"
         )
+
+
+def _advice(artifact: dict) -> str:
+    if artifact["fit"] is None:
+        return "Fewer bits (quant=...), quant/fit=cap or a smaller model would fit."
+    return "quant.fit was at its end: a smaller quant.keep_below, fewer bits (quant=...) or a smaller model would fit."
 
 
 def largest(artifact: dict, count: int = 10) -> str:

@@ -25,6 +25,7 @@ from pgolf.machine.server import start_importing
 from pgolf.show.console import open_console
 
 if TYPE_CHECKING:
+    from pgolf.config.compose import Job
     from pgolf.recipe import Recipe
 
 
@@ -74,8 +75,8 @@ def main() -> None:
     try:
         if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
             rehearsed = rehearse(args.overrides, sweep=args.multirun)
-            for ttt, model in dict.fromkeys((one.recipe.ttt, one.recipe.model) for one in rehearsed):
-                ttt.check_model(model)
+            for one in {one.arm_sha256: one for one in rehearsed if not one.source}.values():
+                _check_model(one)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
             if not _elsewhere(args.overrides):
@@ -87,6 +88,15 @@ def main() -> None:
     except KeyboardInterrupt as stop:
         say(f"\ninterrupted{f': {stop}' if str(stop) else ''}")
         sys.exit(130)
+
+
+def _check_model(one: "Job") -> None:
+    """What is learnt in evaluation, and how weights are stored, suit the model."""
+    from pgolf.export.code import script
+
+    recipe = one.recipe
+    recipe.ttt.check_model(recipe.model)
+    recipe.quant.check_model(recipe.model, lambda: recipe.limits.artifact_bytes - script(one.config).size)
 
 
 def _elsewhere(overrides: list[str]) -> bool:

@@ -11,7 +11,7 @@ from pgolf.eval import Chunked, Sliding
 from pgolf.eval.learner import Fixed
 from pgolf.ttt import AdamW, EntropyTemperature, FixedTemperature, GradientScale, Hedge, LoraScoreFirst, NoTTT, Queries
 from tests import cheats
-from tests.golden_ttt import IDS, NONE, TABLE, adamw, model, sgd
+from tests.goldens.judging import IDS, NONE, TABLE, adamw, model, sgd
 
 torch.set_num_threads(1)
 WINDOWS = Sliding(context=32, stride=16, batch_windows=4)

@@ -1,8 +1,6 @@
 """Rows of documents end to end: no token twice, none lost, the same for any ranks; pieces; attention inside them."""
 
-import json
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,29 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgolf.data import PackedDocuments
-from pgolf.data.packed import ENTRIES, padded, piece_bounds, row_bounds
+from pgolf.data.packed import ENTRIES, row_bounds
 from pgolf.data.prefetch import Prefetched
 from pgolf.errors import ConfigError
 from pgolf.model.pieces import Pieces, attend
 from tests.test_data_loaders import windows_over
 from tests.test_model import PLAIN, lively, spec, tokens
 
-GOLDEN = json.loads((Path(__file__).parent / "data" / "record_packing.json").read_text())
 LOADER = PackedDocuments(cuts=(1024, 2048, 3072), until=(0.1, 0.7))
-
-
-@pytest.mark.parametrize("case", GOLDEN["cu_seqlens"], ids=lambda case: f"total {case['total']} cut {case['cut']}")
-def test_golden_pieces(case):
-    bounds = piece_bounds(np.array(case["bos"], int), case["total"], case["cut"])
-    assert bounds.tolist() == case["cu_seqlens"]
-    assert bounds.dtype == np.int32
-    assert len(padded(bounds)) == case["entries"]
-    assert max(np.diff(bounds)) == case["max_seqlen"]
-
-
-@pytest.mark.parametrize(("fraction", "cut"), GOLDEN["cut_at"])
-def test_golden_cut_by_the_clock(fraction, cut):
-    assert LOADER.cut(fraction) == cut
 
 
 @st.composite

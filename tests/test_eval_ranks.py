@@ -8,7 +8,7 @@ from pgolf.eval.ledger import Ledger
 from pgolf.eval.text import LedgerError, Text
 from pgolf.machine.world import World
 from pgolf.stages.evaluate import evaluate
-from tests.golden_ttt import IDS, NONE, SLIDING, TABLE, model, sgd
+from tests.goldens.judging import IDS, NONE, SLIDING, TABLE, model, sgd
 from tests.ranks import run_ranks
 
 TEXT = IDS[:900]

@@ -16,8 +16,8 @@ from pgolf.model.activation import LeakyReluSquared
 from pgolf.model.kinds import Role, Skips
 from pgolf.model.layers import Linear, Smear, bigram_slots, exclusive_self_attention, rms_norm, rotary_base, rotate
 from pgolf.model.pieces import attend
+from tests.goldens.models import COMMON, LOOPED
 from tests.options import option
-from tests.test_model_golden import COMMON, LOOPED
 
 COUNTS = {
     "baseline": (1024, 17_059_912),

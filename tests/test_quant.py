@@ -1,4 +1,4 @@
-"""GPTQ against golden symbols and plain rounding; scales, storage plans, Hessians, estimates; what bad weights are told."""
+"""GPTQ against the column loop and plain rounding; scales, storage plans, Hessians, estimates; what bad weights are told."""
 
 import doctest
 from pathlib import Path
@@ -64,18 +64,6 @@ def classic_gptq(W, H, scale, c, damp=0.01):
 @pytest.mark.parametrize("module", [gptq, rows, estimate, lowrank, budget])
 def test_examples_in_docstrings(module):
     assert doctest.testmod(module).failed == 0
-
-
-@pytest.mark.parametrize("c", [15, 31])
-def test_golden_symbols_and_objective(c):
-    scale = torch.from_numpy(GOLDEN[f"sdclip_{c}_scale"])
-    reference = torch.from_numpy(GOLDEN[f"sdclip_{c}_q"])
-    q = gptq.gptq(W, H, scale, c)
-    assert (q == reference).float().mean() >= 0.999
-    assert error(q, scale) == pytest.approx(error(reference, scale), rel=1e-3)
-    power = rows.objective(W[None], [H]).sum().item()
-    assert error(q, scale) / power == pytest.approx(GOLDEN[f"rel_err_{c}"][0], rel=1e-3)
-    assert torch.equal(StdScale(k=4.0).steps(W, c), scale)
 
 
 @pytest.mark.parametrize("c", [3, 31])

@@ -55,7 +55,7 @@ def test_directions_are_the_leading_eigenvectors():
 def test_a_correction_of_any_shape_is_finite_and_of_the_right_form(rows, columns, seed, left, right):
     W, H = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)), correlated(columns, seed)
     better = corrected(W, rounded(W), H, replace(PLAN, left_bits=left, right_bits=right))
-    A, B = better.correction
+    A, B = better.extras[0].parts()
     assert A.shape == (min(4, rows, columns), rows)
     assert B.shape == (min(4, rows, columns), columns)
     assert better.dequantize().isfinite().all()
@@ -77,7 +77,7 @@ def test_the_worst_tensors_get_one_and_the_file_keeps_it():
     plain = option("quant/int4_gptq", keep_below=512).quantize(model, hessians)
     quant = option("quant/int5_gptq_low_rank", bits=4, keep_below=512)
     out = quant.quantize(model, hessians)
-    with_one = [n for n, t in out.tensors.items() if isinstance(t, QTensor) and t.correction]
+    with_one = [n for n, t in out.tensors.items() if isinstance(t, QTensor) and t.extras]
     worst = sorted(plain.layers, key=lambda row: -row.error)[:4]
     assert 0 < len(with_one) <= 4
     assert set(with_one) <= {row.name for row in worst}

@@ -74,7 +74,7 @@ def test_other_ranks_read_the_same_from_the_file(packed, tmp_path):
 def test_corrections_are_counted_with_their_tensor():
     made = trainer(option("quant/int5_gptq_low_rank", bits=4, keep_below=512))
     file = seal.compress(made, seal.calibrate(made, lambda: False), 10**6)
-    corrected = [n for n, t in file.quantized.tensors.items() if isinstance(t, QTensor) and t.correction]
+    corrected = [n for n, t in file.quantized.tensors.items() if isinstance(t, QTensor) and t.extras]
     assert corrected
     assert file.section()["tensors"].keys() == file.quantized.tensors.keys()
     assert file.section()["fit"] is None

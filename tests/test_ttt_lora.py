@@ -16,7 +16,7 @@ from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import SGD, AdamW, LoraScoreFirst
 from pgolf.ttt.documents import DocumentPlan
 from pgolf.ttt.lora import clip_by_slot
-from tests.golden_ttt import IDS, NONE, SLIDING, TABLE, model
+from tests.goldens.judging import IDS, NONE, SLIDING, TABLE, model
 from tests.ranks import run_ranks
 
 ALONE = World.alone()

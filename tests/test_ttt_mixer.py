@@ -9,7 +9,7 @@ from pgolf.machine.world import World
 from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import Hedge
 from pgolf.ttt.mixer import HedgeMixer, bigram, hedge, unigram
-from tests.golden_ttt import IDS, SLIDING, TABLE, model, sgd
+from tests.goldens.judging import IDS, SLIDING, TABLE, model, sgd
 from tests.ranks import run_ranks
 
 ALONE = World.alone()

@@ -14,7 +14,7 @@ from pgolf.machine.world import World
 from pgolf.ttt import NoTTT, PrequantAdamW
 from pgolf.ttt.prequant import ValidationFinetuning, rate, void_fraction
 from tests.command import TINY, only, run
-from tests.golden_ttt import IDS, model
+from tests.goldens.judging import IDS, model
 from tests.ranks import run_ranks
 
 BASE = dict(

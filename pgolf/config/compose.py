@@ -46,8 +46,17 @@ def register_experiments() -> None:
 
 
 def short_words(argument: str) -> str:
-    """`seed=42` and `seed=1337,42,7` are short for `seed.value=...`: an integer cannot name a Hydra option. Paths get quotes."""
-    return quoted(re.sub(r"^seed=(?=[-+]?\d)", "seed.value=", argument))
+    """`seed=42` and `seed=1337,42,7` are short for `seed.value=...`: an integer cannot name a Hydra option. A dot where a
+    part of a group is chosen by name is read as the slash it should be. Paths get quotes."""
+    return quoted(_chosen_part(re.sub(r"^seed=(?=[-+]?\d)", "seed.value=", argument)))
+
+
+def _chosen_part(argument: str) -> str:
+    """`quant.low_rank=lqer_pr1797` as `quant/low_rank=lqer_pr1797`, if all its words are options of that part."""
+    key, _, value = argument.partition("=")
+    folder = beside_or_inside("conf") / key.replace(".", "/")
+    options = [folder / f"{name}.yaml" for name in value.split(",")]
+    return f"{key.replace('.', '/')}={value}" if "." in key and all(path.is_file() for path in options) else argument
 
 
 @dataclass(frozen=True)

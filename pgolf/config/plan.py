@@ -86,13 +86,15 @@ def _where(recipe: Recipe) -> str:
 
 @dataclass(frozen=True)
 class Size:
-    """What will be weighed, in bytes. `fitted` says that the artifact will be made as small as the cap asks."""
+    """What will be weighed, in bytes. `fitted` says that the artifact will be made as small as the cap asks, and `foreseen`
+    how."""
 
     parameters: int
     artifact: int
     code: int
     cap: int
     fitted: bool
+    foreseen: str
 
     @classmethod
     def predicted(cls, job: "Job", code: int) -> "Size":
@@ -100,10 +102,13 @@ class Size:
         recipe = job.recipe
         model = recipe.model.outline()
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        guess, cap = recipe.quant.estimate_bytes(shapes, model.sections()), recipe.limits.artifact_bytes
-        fit = vars(recipe.quant).get("fit")  # not every Quant has one
-        most = cap - code - fit.within if fit else guess
-        return cls(sum(map(math.prod, shapes.values())), min(guess, most), code, cap, most < guess)
+        cap, fit = recipe.limits.artifact_bytes, vars(recipe.quant).get("fit")  # not every Quant has one
+        if fit is None:
+            guess = most = recipe.quant.estimate_bytes(shapes, model.sections())
+        else:
+            guess, most = fit.most_bytes(recipe.quant, shapes, model.sections()), cap - code - fit.within
+        foreseen = fit.foreseen(recipe.quant, shapes, model.sections(), cap - code) if most < guess else ""
+        return cls(sum(map(math.prod, shapes.values())), min(guess, most), code, cap, most < guess, foreseen)
 
     @property
     def spare(self) -> int:
@@ -114,7 +119,7 @@ class Size:
         return f"about {self.artifact + self.code:,} bytes with code, of {self.cap:,}{over}"
 
     def in_full(self) -> str:
-        basis = "by quant.fit" if self.fitted else "entropy of Gaussian weights"
+        basis = f"by quant.fit: {self.foreseen}" if self.fitted else "entropy of Gaussian weights"
         fits = f"{self.spare:,} to spare" if self.spare >= 0 else f"{-self.spare:,} OVER; {HEAVY_TAILS}"
         return f"about {self.artifact:,} bytes of artifact ({basis}) + {self.code:,} of code; cap {self.cap:,}: {fits}"
 

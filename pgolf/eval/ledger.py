@@ -101,7 +101,8 @@ class ChunkScorer:
 
 
 class Ledger:
-    """`progress` is called for every batch and chunk, `on_nll` with (first target, nats) of a batch."""
+    """Scores `text` by `plan`, once. `progress` is called for every batch and chunk, `on_nll` with
+    (first target, nats) of each."""
 
     def __init__(
         self,

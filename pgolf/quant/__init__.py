@@ -5,12 +5,12 @@ imported at the top; the arithmetic in the others."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pgolf.errors import need
 from pgolf.quant import estimate
-from pgolf.quant.fits import Cap, Correction, Fit, LowRank, PruneToCap
+from pgolf.quant.fits import Cap, Correction, Fit, LowRank, LqerPr1797, PruneToCap, Shapes
 from pgolf.quant.scales import MaxScale, QuantileScale, Scale, StdScale
 from pgolf.quant.solvers import (
     Calibration,
@@ -26,6 +26,7 @@ from pgolf.quant.solvers import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from pgolf.model import Model
     from pgolf.quant.apply import Quantized
     from pgolf.quant.apply import Solver as Solve
 
@@ -36,6 +37,7 @@ __all__ = [
     "Gptq",
     "Keep",
     "LowRank",
+    "LqerPr1797",
     "MaxScale",
     "Nearest",
     "PruneToCap",
@@ -94,17 +96,33 @@ class Quant(ABC):
         """The fp16 steps of W's rows: the same for the export and for training that anticipates it."""
         return self.scale_of(section).steps(W_rn, estimate.levels(bits))
 
-    def estimate_bytes(self, shapes: Mapping[str, tuple[int, ...]], sections: Mapping[str, str]) -> int:
-        """Predicted size of the packed file, from names and shapes alone, before anything is trained."""
-        plan = self.plan(shapes, sections)
-        return estimate.file_bytes(self._tensor_bytes(tuple(s), plan[n], sections[n]) for n, s in shapes.items())
+    def check_model(self, model: "Model", budget: Callable[[], int]) -> None:
+        """Raise ConfigError for a model whose tensors cannot be stored so, or never in `budget()` bytes."""
+        outline = model.outline()
+        shapes = {name: tuple(p.shape) for name, p in outline.named_parameters()}
+        self.check_shapes(shapes, outline.sections(), budget)
 
-    def _tensor_bytes(self, shape: tuple[int, ...], bits: int, section: str) -> float:
+    @abstractmethod
+    def check_shapes(self, shapes: Shapes, sections: Mapping[str, str], budget: Callable[[], int]) -> None:
+        """The same for tensors of these shapes and sections."""
+
+    def estimate_bytes(self, shapes: Shapes, sections: Mapping[str, str], thinned: bool = False) -> int:
+        """Predicted size of the packed file, from names and shapes alone, before anything is trained; `thinned`: without any
+        symbol ±1 in the matrices."""
+        plan = self.plan(shapes, sections)
+        sizes = [self._tensor_bytes(tuple(s), plan[n], sections[n], thinned) for n, s in shapes.items()]
+        return estimate.file_bytes([*sizes, *self._extra_bytes(shapes, sections)])
+
+    def _tensor_bytes(self, shape: tuple[int, ...], bits: int, section: str, thinned: bool) -> float:
         if bits > 8:
             return estimate.float_bytes(shape, bits)
         columns = estimate.columns(shape)
         sigmas = self.scale_of(section).sigmas(columns, estimate.levels(bits))
-        return estimate.integer_bytes(shape, bits, sigmas)
+        return estimate.integer_bytes(shape, bits, sigmas, thinned and section in ("attention", "mlp"))
+
+    @abstractmethod
+    def _extra_bytes(self, shapes: Shapes, sections: Mapping[str, str]) -> list[float]:
+        """Predicted sizes of what is stored besides the tensors' symbols and steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +144,12 @@ class Keep(Quant):
 
     def plan(self, shapes: Mapping[str, tuple[int, ...]], sections: Mapping[str, str]) -> dict[str, int]:
         return {name: 32 if sections[name] == "control" else self.bits for name in shapes}
+
+    def check_shapes(self, shapes: Shapes, sections: Mapping[str, str], budget: Callable[[], int]) -> None:
+        pass
+
+    def _extra_bytes(self, shapes: Shapes, sections: Mapping[str, str]) -> list[float]:
+        return []
 
     def scale_of(self, section: str) -> Scale:
         raise AssertionError("nothing is stored as integers")
@@ -202,6 +226,36 @@ class Symmetric(Quant):
 
     def scale_of(self, section: str) -> Scale:
         return self.embedding_scale if section == "embedding" else self.scale
+
+    def check_shapes(self, shapes: Shapes, sections: Mapping[str, str], budget: Callable[[], int]) -> None:
+        if self.low_rank is not None:
+            self.low_rank.check_shapes(self._matrices(shapes, sections))
+        if self.fit is not None:
+            self.fit.check_shapes(self, shapes, sections, budget())
+
+    def _matrices(self, shapes: Shapes, sections: Mapping[str, str]) -> Shapes:
+        return {name: tuple(shapes[name]) for name, bits in self.plan(shapes, sections).items() if bits <= 8}
+
+    def _extra_bytes(self, shapes: Shapes, sections: Mapping[str, str]) -> list[float]:
+        return [] if self.low_rank is None else self.low_rank.estimates(self._matrices(shapes, sections))
+
+    @property
+    def steered(self) -> list[tuple[float, int]]:
+        """(k, c) of every StdScale, that of the matrices first; none where they have another kind."""
+        bits = self.bits if self.embedding_bits is None else self.embedding_bits
+        both = [(self.scale, self.bits), (self.embedding_scale, bits)]
+        found = [(scale.k, estimate.levels(n)) for scale, n in both if isinstance(scale, StdScale)]
+        return found if isinstance(self.scale, StdScale) else []
+
+    def moved(self, factor: float) -> "Symmetric":
+        """The k of every StdScale times `factor`."""
+        both = {"scale": self.scale, "embedding_scale": self.embedding_scale}
+        stds = {key: scale for key, scale in both.items() if isinstance(scale, StdScale)}
+        return replace(self, **{key: replace(scale, k=scale.k * factor) for key, scale in stds.items()})
+
+    def told_steps(self) -> tuple[str, float]:
+        """What the record says of the steps."""
+        return "step k", self.scale.k
 
     def quantize(
         self, model: "nn.Module", hessians: Mapping[str, "Tensor"], solve: "Solve | None" = None

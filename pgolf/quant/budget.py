@@ -3,7 +3,7 @@ a few real encodings that put the guess right. The variable is a factor on the r
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from pgolf.files.receipts import Receipt
 from pgolf.quant import estimate
 from pgolf.quant.apply import Quantized, planned
+from pgolf.quant.fits import CLIPS, coarsest
 from pgolf.quant.rows import as_rows, inverse
 from pgolf.quant.scales import StdScale
 
 if TYPE_CHECKING:
-    from pgolf.quant import Pack, Symmetric
+    from pgolf.quant import Pack
+    from pgolf.quant.fits import Fitted
 
 SAMPLE = 2**14  # symbols of a tensor that its entropy is guessed from
-COARSEST = 4.0  # steps in standard deviations, where nearly every symbol is 0
-CLIPS = tuple(2 * 1.1**i for i in range(30))  # 2 to 32 standard deviations
 HALVINGS = 24
 
 
@@ -99,28 +99,23 @@ def with_receipt(best: Trial, encodings: int, budget: int, what: str, value: flo
 
 
 def fit_step(
-    quant: "Symmetric", model: nn.Module, hessians: Mapping[str, Tensor], pack: "Pack", budget: int
+    quant: "Fitted", model: nn.Module, hessians: Mapping[str, Tensor], pack: "Pack", budget: int
 ) -> tuple[Quantized, bytes]:
-    """One factor on the k of every StdScale, so that symbols everywhere lose the same fraction of a bit."""
-    solver, k, c = quant.solver.build(), quant.scale.k, estimate.levels(quant.bits)
+    """One factor on every k, so that symbols everywhere lose the same fraction of a bit."""
+    solver, (k, _) = quant.solver.build(), quant.steered[0]
 
     def encode(factor: float) -> Trial:
-        out = scaled(quant, factor).quantize(model, hessians, solver)
+        out = quant.moved(factor).quantize(model, hessians, solver)
         return Trial(factor, out, pack(out))
 
     guess = StepGuess.of(*planned(model, hessians, quant), model.sections(), quant)
-    low = guess.finest(k)
-    search = Search(encode, guess, low, max(low, COARSEST * c / k), guess.rest, quant.fit.within, quant.fit.encodings)
+    low = max(guess.finest(k), 1 / min(k for k, _ in quant.steered))
+    high = max(low, coarsest(quant))
+    search = Search(encode, guess, low, high, guess.rest, quant.fit.within, quant.fit.encodings)
     best, encodings = search.best(budget)
-    what = "step k of least error, which leaves room" if best.variable == low else "step k"
-    return with_receipt(best, encodings, budget, what, k * best.variable)
-
-
-def scaled(quant: "Symmetric", factor: float) -> "Symmetric":
-    """`quant` with the k of its StdScales times `factor`."""
-    both = {"scale": quant.scale, "embedding_scale": quant.embedding_scale}
-    moved = {key: replace(scale, k=scale.k * factor) for key, scale in both.items() if isinstance(scale, StdScale)}
-    return replace(quant, **moved)
+    what, value = quant.moved(best.variable).told_steps()
+    what += " of least error, which leaves room" if best.variable == low else ""
+    return with_receipt(best, encodings, budget, what, value)
 
 
 @dataclass(frozen=True)
@@ -141,7 +136,7 @@ class StepGuess:
     @classmethod
     @torch.no_grad()
     def of(
-        cls, weights: Mapping[str, Tensor], plan: Mapping[str, int], sections: Mapping[str, str], quant: "Symmetric"
+        cls, weights: Mapping[str, Tensor], plan: Mapping[str, int], sections: Mapping[str, str], quant: "Fitted"
     ) -> "StepGuess":
         integers = [name for name, bits in plan.items() if bits <= 8]
         lines = [sample(weights[name], sections[name], plan[name], quant) for name in integers]
@@ -182,7 +177,7 @@ class StepGuess:
         return min((clip / k for clip in CLIPS), key=self.error)
 
 
-def sample(W: Tensor, section: str, bits: int, quant: "Symmetric") -> Tensor:
+def sample(W: Tensor, section: str, bits: int, quant: "Fitted") -> Tensor:
     """Some rows of a tensor, evenly spaced, in steps and in one line."""
     W_rn = as_rows(W)
     W_rn = W_rn[:: max(1, W.numel() // SAMPLE)].float()

@@ -69,19 +69,22 @@ def clip_error(k: float, c: int, n: int) -> float:
     return (k / c) ** 2 / 12 + over / n
 
 
-def gaussian_bits(k: float, c: int) -> float:
-    """Entropy in bits of a unit Gaussian in steps of k/c, clipped to ±c; 2.047 + log2(c/k) where steps are fine.
+def gaussian_bits(k: float, c: int, thinned: bool = False) -> float:
+    """Entropy in bits of a unit Gaussian in steps of k/c, clipped to ±c; 2.047 + log2(c/k) where steps are fine. `thinned`: ±1
+    have become 0.
 
     >>> abs(gaussian_bits(4.0, 127) - (2.047 + math.log2(127 / 4))) < 0.002
     True
     """
     edges = [0.0, *(GAUSS.cdf((i - c - 0.5) * k / c) for i in range(1, 2 * c + 1)), 1.0]
+    if thinned:
+        edges = [edge for i, edge in enumerate(edges) if i not in (c, c + 1)]
     return -sum(p * math.log2(p) for p in (b - a for a, b in pairwise(edges)) if p > 0)
 
 
-def integer_bytes(shape: tuple[int, ...], bits: int, sigmas: float) -> float:
+def integer_bytes(shape: tuple[int, ...], bits: int, sigmas: float, thinned: bool = False) -> float:
     """Symbols at their entropy, which never exceeds log2(2c + 1), and an fp16 step per row."""
-    return elements(shape) * gaussian_bits(sigmas, levels(bits)) / 8 + shape[0] * 2
+    return elements(shape) * gaussian_bits(sigmas, levels(bits), thinned) / 8 + shape[0] * 2
 
 
 def float_bytes(shape: tuple[int, ...], bits: int) -> float:

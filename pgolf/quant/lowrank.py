@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pgolf.files.receipts import Receipt
 from pgolf.quant.estimate import levels
+from pgolf.quant.forms import Factors
 from pgolf.quant.gptq import gptq
 from pgolf.quant.rows import as_rows, objective, quantile_steps
 from pgolf.quant.tensors import QTensor
@@ -50,7 +51,7 @@ def corrected(W: Tensor, stored: QTensor, H_nn: Tensor, plan: "LowRank") -> QTen
     basis_kr = output_directions(E_rn, H_nn, min(plan.rank, *E_rn.shape)).mT
     A_kr = in_bits(basis_kr, torch.eye(len(E_rn), device=E_rn.device), plan.left_bits)
     B_kn = torch.linalg.pinv(A_kr.dequantize().mT) @ E_rn
-    return replace(stored, correction=(A_kr, in_bits(B_kn, H_nn, plan.right_bits)))
+    return replace(stored, extras=(*stored.extras, Factors(A_kr, in_bits(B_kn, H_nn, plan.right_bits))))
 
 
 def output_directions(E_rn: Tensor, H_nn: Tensor, rank: int) -> Tensor:

@@ -51,7 +51,7 @@ class StdScale(Scale):
     k: float
 
     def __post_init__(self) -> None:
-        need(0 < self.k < 1000, "quant.scale.k", self.k, "above 0 and below 1000 (standard deviations)")
+        need(1 <= self.k <= 10_000, "quant.scale.k", self.k, "between 1 and 10,000 (standard deviations)")
 
     def steps(self, W_rn: "Tensor", c: int) -> "Tensor":
         from pgolf.quant.rows import std_steps

@@ -2,24 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pgolf.errors import UserError, nearest
 
+if TYPE_CHECKING:
+    from pgolf.quant.forms import Extra
+
 
 @dataclass(frozen=True)
 class QTensor:
     """value = symbol × its row's scale. `symbols` int8 in the weight's own shape, `scale` fp16 (rows,), `bits` 2–8.
 
-    A `correction` (A, B) of few rows each, (k, rows) and (k, columns), adds AᵀB.
+    `extras` work on these values, one after another.
     """
 
     symbols: Tensor
     scale: Tensor
     bits: int
-    correction: "tuple[QTensor, QTensor] | None" = None
+    extras: "tuple[Extra, ...]" = ()
 
     @property
     def shape(self) -> torch.Size:
@@ -27,11 +31,10 @@ class QTensor:
 
     def dequantize(self) -> Tensor:
         """The fp32 weight."""
-        W = self.symbols.float() * self.scale.float().view(-1, *[1] * (self.symbols.dim() - 1))
-        if self.correction is None:
-            return W
-        A_kr, B_kn = (factor.dequantize() for factor in self.correction)
-        return W + (A_kr.mT @ B_kn).view_as(W)
+        W_rn = self.symbols.float().view(len(self.scale), -1) * self.scale.float()[:, None]
+        for extra in self.extras:
+            W_rn = extra.applied(W_rn, self)
+        return W_rn.view(self.symbols.shape)
 
 
 def dequantize(stored: QTensor | Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from pgolf.codec import Codec, decode
 from pgolf.errors import ArtifactError
+from pgolf.files.frozen import family
+from pgolf.quant.forms import Extra
 from pgolf.quant.tensors import QTensor
 
 MAGIC = b"PGOLF\r\n\0"
@@ -30,7 +32,6 @@ RAW_LIMIT = 2**33  # bytes of all tensors together, unpacked
 DTYPES = {"int8": np.dtype("<i1"), "float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 COLUMNS = ("name", "section", "shape", "dtype", "bits", "codec", "offset", "length", "raw", "crc")
 SCALE = ":scale"  # the row scales of an integer tensor are the stream of that name, right after its symbols
-FACTORS = (":left", ":right")  # the two of a low-rank correction are integer tensors of those names
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def _parts(name: str, tensor: QTensor | Tensor) -> Iterator[tuple[str, int, np.n
     if isinstance(tensor, QTensor):
         yield name, tensor.bits, tensor.symbols.cpu().numpy()
         yield name + SCALE, 0, tensor.scale.cpu().numpy()
-        for suffix, factor in zip(FACTORS, tensor.correction or (), strict=False):
-            yield from _parts(name + suffix, factor)
+        for extra in tensor.extras:
+            for stream, part in extra.named():
+                yield from _parts(name + stream, part)
     else:
         array = tensor.detach().cpu().numpy()
         assert array.dtype.name in ("float16", "float32"), f"{name}: {array.dtype} is not stored"
@@ -116,8 +118,8 @@ def unpack(data: bytes) -> tuple[dict[str, QTensor | Tensor], dict[str, Any]]:
             tensors[name] = _joined(name, array, arrays.get(name + SCALE), bits[name])
         elif bits.get(name.removesuffix(SCALE), 0) == 0:
             tensors[name] = torch.from_numpy(array)
-    for name in [name for name in tensors if name.endswith(FACTORS[0])]:
-        _correct(tensors, name.removesuffix(FACTORS[0]))
+    for kind in family(Extra):
+        kind.read(tensors)
     return tensors, meta
 
 
@@ -208,16 +210,3 @@ def _joined(name: str, symbols: np.ndarray, scale: np.ndarray | None, bits: int)
     if scale is None or scale.dtype != np.float16 or symbols.ndim < 1 or scale.shape != symbols.shape[:1]:
         raise ArtifactError(f"scale: {name} needs one fp16 scale per row")
     return QTensor(torch.from_numpy(symbols), torch.from_numpy(scale), bits)
-
-
-def _correct(tensors: dict[str, QTensor | Tensor], name: str) -> None:
-    """Move the factors of a correction into their tensor."""
-    whole, *factors = (tensors.get(name), *(tensors.pop(name + suffix, None) for suffix in FACTORS))
-    if not all(isinstance(t, QTensor) and t.symbols.dim() == 2 for t in factors) or not isinstance(whole, QTensor):
-        raise ArtifactError(f"correction: {name} needs two integer matrices {' and '.join(FACTORS)}")
-    rows = whole.shape[0]
-    widths = [(t.shape[0], t.shape[1]) for t in factors]
-    rank = widths[0][0]
-    if widths != [(rank, rows), (rank, whole.symbols.numel() // max(1, rows))]:
-        raise ArtifactError(f"correction: factors {widths} do not suit {name}, {tuple(whole.shape)}")
-    tensors[name] = replace(whole, correction=tuple(factors))
