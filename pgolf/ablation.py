@@ -33,10 +33,12 @@ class Cell:
     run: Run
 
     def number(self, key: str) -> float:
+        """The number at a dotted key of the run's record."""
         return lookup(self.run.record, key)
 
     @property
     def bpb(self) -> float:
+        """`evaluate.val_bpb` of the run."""
         return self.number("evaluate.val_bpb")
 
     def without(self, word: str) -> tuple:
@@ -46,6 +48,7 @@ class Cell:
 
 @command()
 def main(args: Sequence[str]) -> int:
+    """Print the table of arms and the effect of each override."""
     parser = argparse.ArgumentParser(prog="python -m pgolf.ablation", description="What the words of a sweep do.")
     parser.add_argument(
         "sweeps", metavar="SWEEP", nargs="+", type=Path, help="a sweep's folder; the first arm is the first"
@@ -86,10 +89,12 @@ def cells_of(runs: Sequence[Run]) -> list[Cell]:
 
 
 def arm_words(run: Run) -> list[str]:
+    """The overrides of a run that tell one arm from another."""
     return [word for word in run.record["overrides"] if group_of(word) not in SAME_RESULT]
 
 
 def by_arm(cells: Iterable[Cell]) -> dict[tuple, list[Cell]]:
+    """The cells of each arm, in the order of their first appearance."""
     arms: dict[tuple, list[Cell]] = {}
     for cell in cells:
         arms.setdefault(cell.words, []).append(cell)

@@ -29,10 +29,12 @@ class Line:
 
     @property
     def weights(self) -> int:
+        """Number of values, at least 1."""
         return max(1, torch.Size(self.shape).numel())
 
     @property
     def bits_per_weight(self) -> float:
+        """8 · bytes / weights."""
         return 8 * self.bytes / self.weights
 
 
@@ -45,10 +47,12 @@ class Inventory:
 
     @property
     def total(self) -> int:
+        """Bytes of the whole file."""
         return self.overhead + sum(line.bytes for line in self.lines)
 
     @property
     def bits_per_weight(self) -> float:
+        """8 · bytes of the file / all weights."""
         return 8 * self.total / max(1, sum(line.weights for line in self.lines))
 
     @property

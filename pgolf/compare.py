@@ -32,6 +32,7 @@ SAME_STREAM = 0.01  # nats per bpb is a constant of the token stream; further ap
 
 @command()
 def main(args: Sequence[str]) -> int:
+    """Print the comparison of two results."""
     parser = argparse.ArgumentParser(
         prog="python -m pgolf.compare", description="Compare two results; A is the baseline."
     )

@@ -82,6 +82,7 @@ def workspace(entity: str, project: str) -> "Workspace":
 
 
 def settings(args: Sequence[str]) -> dict[str, str]:
+    """entity and project from `key=value` arguments. Raises UserError."""
     ours = dict(OURS)
     for word in args:
         key, _, value = word.partition("=")
@@ -95,6 +96,7 @@ def settings(args: Sequence[str]) -> dict[str, str]:
 
 @command(__doc__)
 def main(args: Sequence[str]) -> int:
+    """Create the dashboard, or print its specification."""
     if args == ["spec"]:
         print(json.dumps(spec(), indent=2))
         return 0

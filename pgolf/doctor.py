@@ -70,6 +70,7 @@ def python() -> Finding:
 
 
 def torch_itself() -> Finding:
+    """The version of torch and of its CUDA."""
     import torch
 
     return Finding("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}")
@@ -121,6 +122,7 @@ def _attends(backend, device: str) -> bool:
 
 
 def cores() -> Finding:
+    """Usable cores and how busy they are."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     busy = os.getloadavg()[0]
     do = "other programs are running: clocks will be short of steps" if busy > usable / 2 else ""
@@ -128,6 +130,7 @@ def cores() -> Finding:
 
 
 def memory() -> Finding:
+    """Physical memory."""
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     ok = size >= MEMORY_GIB
     return Finding("memory", f"{size:.0f} GiB", ok, "" if ok else f"{MEMORY_GIB} GiB are needed for the laptop run")
@@ -207,6 +210,7 @@ def _stepped(trainer, progress, clock: Callable[[], float]) -> float:
 
 @command(__doc__)
 def main(args: Sequence[str]) -> int:
+    """Print the findings; exit code 1 if one is bad."""
     register_experiments()
     good = True
     for finding in findings([short_words(word) for word in args]):

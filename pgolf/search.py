@@ -51,6 +51,7 @@ class Dimension:
 
     @property
     def first(self) -> str:
+        """An override with the first value, to check that the key exists."""
         return f"{self.key}={self.choices[0] if self.choices is not None else self.low}"
 
 
@@ -230,6 +231,7 @@ def settings(overrides: Sequence[str]) -> tuple[Mapping[str, str], list[str]]:
 
 @command(__doc__ + "\ntrials=N (20) in all, study=NAME (search): searches/NAME, taken up again where it stopped.")
 def main(overrides: Sequence[str]) -> int:
+    """Run trials until there are as many as asked for."""
     register_experiments()
     ours, theirs = settings(overrides)
     space, fixed = divided(theirs)

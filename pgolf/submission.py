@@ -241,6 +241,7 @@ def requirements(environment: dict) -> str:
 
 @command()
 def main(args: Sequence[str]) -> int:
+    """Copy a submission to its dated folder."""
     parser = argparse.ArgumentParser(
         prog="python -m pgolf.submission", description="Copy a submission to its dated folder."
     )

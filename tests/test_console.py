@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console as RichConsole
 
 from pgolf.config.compose import rehearse
-from pgolf.machine.outlet import Outlet
+from pgolf.machine import outlet as machine_outlet
+from pgolf.machine.outlet import Outlet, outlet
 from pgolf.show import console
 from pgolf.show.console import NullConsole, PlainConsole, TerminalConsole
 from pgolf.show.live import View
@@ -123,7 +124,7 @@ def test_a_null_console_shows_nothing(capfd):
     null.line("x")
     null.detail("x")
     null.card("x", ROWS)
-    console.outlet().drain()
+    outlet().drain()
     assert capfd.readouterr() == ("", "")
 
 
@@ -139,8 +140,8 @@ def test_a_console_is_drawn_on_a_terminal_that_a_person_watches(monkeypatch):
 
 
 def test_there_is_one_outlet_of_a_stream():
-    assert console.outlet(2) is console.outlet(2)
-    assert console.outlet(2) is not console.outlet(1)
+    assert outlet(2) is outlet(2)
+    assert outlet(2) is not outlet(1)
 
 
 # ---- streams that do not work
@@ -193,7 +194,7 @@ def test_a_full_pipe_that_nobody_reads_holds_nothing_up():
 
 
 def test_what_waits_is_bounded(monkeypatch):
-    monkeypatch.setattr(console, "PENDING", 100_000)
+    monkeypatch.setattr(machine_outlet, "PENDING", 100_000)
     with pipe() as (read, write):
         out, got = Outlet(write, "utf-8"), b""
         for _ in range(500):
@@ -231,7 +232,7 @@ def test_rich_draws_on_an_outlet():
         assert b"laptop" in os.read(read, 1 << 16)
 
 
-SAYS = "from pgolf.show.console import say\nsay('first')\nsay('second', 1)\nprint('third')"
+SAYS = "from pgolf.machine.outlet import say\nsay('first')\nsay('second', 1)\nprint('third')"
 
 
 def test_a_line_is_said_on_either_stream():

@@ -173,13 +173,13 @@ def test_entropy_estimate_on_gaussian_matrices(policy, c, columns):
 @pytest.mark.parametrize("name", ["int8_gptq", "int6_gptq", "int5_gptq", "int4_gptq", "int8_round", "int6_round"])
 def test_options_quantise_a_model_and_load_back(name):
     model, quant = tiny(), option(f"quant/{name}", keep_below=512)
-    hessians = collect_hessians(model, [ids(4), ids(4, seed=1)], World.alone()) if quant.needs_calibration else {}
+    hessians = collect_hessians(model, [ids(4), ids(4, seed=1)], World.alone()) if quant.calibration else {}
     before = [p.clone() for p in model.parameters()]
     out = quant.quantize(model, hessians)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert list(out.tensors) == [n for n, _ in model.named_parameters()]
     assert all(receipt.alive for receipt in out.receipts)
-    assert len(out.receipts) == (2 if quant.needs_calibration else 1)
+    assert len(out.receipts) == (2 if quant.calibration else 1)
     for row in out.layers:
         assert 0 < row.error <= row.rounding_error * (1 + 1e-4)
         assert row.bits == quant.plan({row.name: row.shape}, {row.name: row.section})[row.name]

@@ -34,6 +34,7 @@ class Entry:
 
     @property
     def words(self) -> str:
+        """The overall verdict of the folder."""
         return overall(self.found)
 
 

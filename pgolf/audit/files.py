@@ -158,6 +158,7 @@ def counts(record: dict[str, Any], targets: int, proven: int, scored_bytes: int)
 
 
 def judged(rule: str, ok: bool, where: str, bad: str, good: str) -> Finding:
+    """A finding that `rule` holds (`good`) or fails (`bad`) at `where`."""
     if ok:
         return Finding(rule, "note", where, f"holds: {good}", "")
     return Finding(rule, "fail", where, bad, "see the rule")

@@ -45,6 +45,7 @@ class Source:
     whole: bool
 
     def at(self, node: ast.AST) -> str:
+        """`file:line` of a node."""
         return f"{self.where}:{getattr(node, 'lineno', 1)}"
 
     def line(self, node: ast.AST) -> str:

@@ -86,6 +86,7 @@ class Log:
         return self.flat if self.flat and self.step and self.step[0] <= self.flat.line + 2 else None
 
     def at(self, line: int) -> str:
+        """`file:line` of a line of this log."""
         return f"{self.name}:{line}"
 
     def scored(self) -> list[Result]:

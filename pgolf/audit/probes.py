@@ -77,6 +77,7 @@ def distributions(seen: Observed) -> list[Finding]:
 
 
 def single_pass(seen: Observed) -> list[Finding]:
+    """C4: every target is scored exactly once."""
     wrong = np.flatnonzero(seen.visits != 1)
     if len(wrong):
         return [_fail("C4", f"target {wrong[0]}", f"scored {seen.visits[wrong[0]]} times")]
@@ -135,6 +136,7 @@ def flipped(base: Observed, other: Observed, t: int) -> list[Finding]:
 
 
 def first(found) -> int:
+    """The first element as an int; 0 of nothing."""
     return int(found[0]) if len(found) else 0
 
 

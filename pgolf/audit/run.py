@@ -91,6 +91,7 @@ def judged_by(loaded: LoadedRun) -> list[Finding]:
 
 
 def unfinished(run: Run) -> list[Finding]:
+    """A finding for a run that did not end as complete."""
     if run.complete:
         return []
     what = f"the run is {run.status}: {run.record.get('error') or 'no reason recorded'}"

@@ -44,6 +44,7 @@ class Observed:
 
     @classmethod
     def blank(cls, ids: np.ndarray) -> "Observed":
+        """Nothing seen yet of `ids`: nats NaN, visits 0."""
         targets = len(ids) - 1
         empty = (np.full(targets, np.nan, np.float32) for _ in range(3))
         return cls(ids, *empty, np.zeros(targets, int), np.full(targets, -1), np.full(targets, -1))
@@ -54,6 +55,7 @@ class Observed:
         self.visits[first : first + len(nll)] += 1
 
     def end(self, score: Score) -> None:
+        """Take what the ledger's score says: the fingerprint before each chunk, loss and bytes."""
         self.shas = {row.chunk: row.sha for row in score.trace if row.phase == "score"}
         self.loss, self.bytes = score.val_loss, score.bytes
 
@@ -77,6 +79,7 @@ class Watched:
         self.plan = ttt.plan
 
     def build(self, model: "Transformer", world: World, plan: Plan) -> "WatchedLearner":
+        """The learner of `ttt`, watched."""
         return WatchedLearner(self.ttt.build(model, world, plan), self.seen, self.watch)
 
 
@@ -88,6 +91,7 @@ class WatchedLearner:
         self.adapt, self.state, self.receipts = inner.adapt, inner.state, inner.receipts
 
     def score(self, scorer: "ChunkScorer") -> None:
+        """Note the whole distributions of each batch, then let `inner` score the chunk."""
         for slot, (first, end) in enumerate(scorer.spans):
             self.seen.slot[first:end] = slot
         with torch.no_grad():
@@ -122,6 +126,7 @@ class WatchedLearner:
 
 
 def targets_of(batch: Batch) -> np.ndarray:
+    """The targets that a batch scores, in order, (N,)."""
     return np.concatenate([np.arange(first, end) for first, end in batch.spans()])
 
 

@@ -51,6 +51,7 @@ class Averager(ABC):
         return receipts
 
     def receipt(self, found: Candidate) -> Receipt:
+        """How far the chosen weights are from the last ones, relative to these."""
         moved = relative_distance(found.weights, self.weights)
         return Receipt("average", f"{found.name}: distance from the last weights, relative to them", moved, moved > 0)
 

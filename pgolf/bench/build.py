@@ -24,6 +24,7 @@ PIECE = 3000  # characters of a document
 
 
 def contests(setting: Setting) -> Iterator[Contest]:
+    """Building a data set: sentencepiece alone, one worker, two workers."""
     megabytes = setting.pick(1, 30, 400)
     with tempfile.TemporaryDirectory() as folder:
         texts = numbered(megabytes * 1_000_000)
@@ -39,6 +40,7 @@ def numbered(size: int) -> list[str]:
 
 
 def building(folder: Path, texts: list[str], name: str) -> Contest:
+    """One contest: the same documents to the same shards, by each way."""
     docs, model = folder / "docs.jsonl", folder / "tokens.model"
     docs.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     model.write_bytes(train(texts[:300], 1024))

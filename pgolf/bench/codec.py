@@ -27,6 +27,7 @@ SIGMA, C = 2.41, 31
 
 
 def contests(setting: Setting) -> Iterator[Contest]:
+    """Packing and unpacking the tensors of an artifact, by each codec."""
     if setting.artifact is None:
         tensors = gaussian(setting.pick(2**15, 2**21, 33_400_000))
     else:
@@ -36,6 +37,7 @@ def contests(setting: Setting) -> Iterator[Contest]:
 
 
 def read(path: str) -> bytes:
+    """The bytes of an artifact. Raises UserError."""
     try:
         return Path(path).read_bytes()
     except OSError as wrong:
@@ -67,10 +69,12 @@ def entropy_bytes(tensor: torch.Tensor) -> float:
 
 
 def same(a: dict, b: dict) -> bool:
+    """Whether two sets of stored tensors are equal to the bit."""
     return a.keys() == b.keys() and all(torch.equal(dequantize(a[n]), dequantize(b[n])) for n in a)
 
 
 def packing(tensors: dict) -> Contest:
+    """Encoding: bytes above the order-0 entropy, and seconds."""
     least = least_bytes(tensors)
 
     def check(made: dict[str, bytes]) -> str:

@@ -22,6 +22,7 @@ VOCABULARY = {"pr606": 1024, "pr1129": 1024, "pr1852": 8192}
 
 
 def contests(setting: Setting) -> Iterator[Contest]:
+    """Scoring windows of the published shapes, planning them, and cutting batches."""
     for name, strides in ARCHITECTURES.items():
         for stride in strides:
             yield windows(setting, name, stride)

@@ -23,6 +23,7 @@ MODEL = (
 
 
 def contests(setting: Setting) -> Iterator[Contest]:
+    """One layer, then the layers of a whole model."""
     yield layer(setting, *setting.pick((24, 96), (512, 1792), (512, 1792)))
     share = setting.pick(16, 4, 1)  # of the number of layers; small also has smaller ones
     shrink = setting.pick(16, 1, 1)
@@ -74,10 +75,12 @@ def without_elimination(W: Tensor, H: Tensor, scale: Tensor) -> Tensor:
 
 
 def error(q: Tensor, W: Tensor, H: Tensor, scale: Tensor) -> float:
+    """tr((W − s·q) H (W − s·q)ᵀ): the Hessian-weighted error of the symbols `q`."""
     return objective((W - q * scale.float()[:, None])[None], [H]).sum().item()
 
 
 def layer(setting: Setting, rows: int, columns: int) -> Contest:
+    """GPTQ of one matrix (rows, columns)."""
     W, H, scale = problem(rows, columns, 0, setting.device)
     rounding = error(nearest(W, scale, C), W, H, scale)
 
@@ -103,6 +106,7 @@ def layer(setting: Setting, rows: int, columns: int) -> Contest:
 
 
 def model(setting: Setting, kinds: list[tuple[int, int, int]]) -> Contest:
+    """GPTQ of many matrices: `kinds` are (count, rows, columns)."""
     layers = [
         [problem(r, c, 100 * i + n, setting.device) for n in range(count)] for i, (count, r, c) in enumerate(kinds)
     ]

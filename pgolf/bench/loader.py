@@ -19,6 +19,7 @@ RANKS, LENGTH, HEADER = 8, 2048, 1024
 
 
 def contests(setting: Setting) -> Iterator[Contest]:
+    """Reading one rank's share of a global batch from shards."""
     shards, tokens, batch = setting.pick((4, 20_000, 64), (16, 10**6, 384), (80, 10**7, 384))
     with tempfile.TemporaryDirectory() as folder:
         paths = written(Path(folder), shards, tokens)
@@ -37,6 +38,7 @@ def written(folder: Path, shards: int, tokens: int) -> list[str]:
 
 
 def gathering(text: TrainingText, count: int) -> Contest:
+    """Cutting and widening rows one at a time against gathering them at once."""
     windows = Windows.open(text)
     positions = windows.sample(count, np.random.default_rng(1))
 

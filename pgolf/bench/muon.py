@@ -17,6 +17,7 @@ STEPS = 5
 
 
 def contests(setting: Setting) -> Iterator[Contest]:
+    """Newton–Schulz one matrix at a time against stacks of equal shapes."""
     kinds = [
         (max(1, n // setting.pick(11, 4, 1)), r // setting.pick(8, 1, 1), c // setting.pick(8, 1, 1))
         for n, r, c in MODEL

@@ -20,14 +20,17 @@ WAYS = {
 
 
 def contests(setting: Setting) -> Iterator[Contest]:
+    """Whole commands, from the prompt to their answer."""
     yield Contest("from the prompt to the answer", {way: command(args) for way, (args, _, _) in WAYS.items()}, check)
 
 
 def command(args: tuple[str, ...]) -> Callable[[], subprocess.CompletedProcess]:
+    """A way that runs a command and keeps what it printed."""
     return lambda: subprocess.run(args, capture_output=True, text=True)
 
 
 def check(made: dict[str, subprocess.CompletedProcess]) -> str:
+    """Every command printed its answer and ended with its exit code. Raises DisagreementError."""
     for way, (_, code, printed) in WAYS.items():
         done = made[way]
         if done.returncode != code or printed not in done.stdout + done.stderr:

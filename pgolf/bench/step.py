@@ -17,6 +17,7 @@ MICRO_TOKENS = 98_304
 
 
 def contests(setting: Setting) -> Iterator[Contest]:
+    """Forward and backward of one training step, by model, loop off and on."""
     for name, looping in MODELS:
         yield one_step(setting, name, looping)
 
@@ -60,6 +61,7 @@ def accumulated(model: torch.nn.Module, nll: Callable, parts: list[Tensor]) -> l
 
 
 def agreement(made: dict[str, list[Tensor]], allowed: float) -> str:
+    """The largest relative distance of losses and gradients. Raises DisagreementError above `allowed`."""
     first, *others = made.values()
     whole = torch.cat([t.flatten().float() for t in first])
     apart = max(((torch.cat([t.flatten().float() for t in o]) - whole).norm() / whole.norm()).item() for o in others)

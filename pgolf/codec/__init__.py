@@ -42,6 +42,7 @@ class Codec(ABC):
         """What to try on a stream of `length` bytes; the smallest result is kept."""
 
     def decode(self, data: bytes, raw_length: int, itemsize: int) -> bytes:
+        """The bytes that `encode` was given. Raises ArtifactError."""
         return decode(self.name, data, raw_length, itemsize)
 
 

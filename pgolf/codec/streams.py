@@ -21,10 +21,12 @@ def shuffled(raw: bytes, itemsize: int) -> bytes:
 
 
 def unshuffled(data: bytes, itemsize: int) -> bytes:
+    """The inverse of `shuffled`: bytes of each place back into numbers."""
     return data if itemsize == 1 else np.frombuffer(data, np.uint8).reshape(itemsize, -1).T.tobytes()
 
 
 def zstd(raw: bytes, level: int) -> bytes:
+    """One frame without checksum, content size or dictionary id."""
     import zstandard
 
     chosen = zstandard.ZstdCompressionParameters.from_level(
@@ -45,6 +47,7 @@ def from_zstd(data: bytes, limit: int) -> bytes:
 
 
 def brotli(raw: bytes, quality: int) -> bytes:
+    """One stream with the largest window that decoders must take (16 MiB)."""
     import brotli
 
     return brotli.compress(raw, quality=quality, lgwin=24)

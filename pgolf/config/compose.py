@@ -76,14 +76,17 @@ class Job:
 
     @property
     def arm(self) -> str:
+        """What the results are grouped by, for people: the overrides that make the arm, or "default"."""
         return ",".join(word for word in self.overrides if group_of(word) not in SAME_RESULT) or "default"
 
     @property
     def arm_sha256(self) -> str:
+        """The identity of the arm: the same for every seed, machine and logger."""
         return sha256_of({k: v for k, v in self.config.items() if k not in SAME_RESULT})
 
     @property
     def config_sha256(self) -> str:
+        """The identity of the whole configuration."""
         return sha256_of(self.config)
 
 

@@ -112,13 +112,16 @@ class Size:
 
     @property
     def spare(self) -> int:
+        """Bytes below the cap; negative where over it."""
         return self.cap - self.artifact - self.code
 
     def brief(self) -> str:
+        """In a few words, for the start of a run."""
         over = f", {-self.spare:,} OVER" if self.spare < 0 else ""
         return f"about {self.artifact + self.code:,} bytes with code, of {self.cap:,}{over}"
 
     def in_full(self) -> str:
+        """With its parts and where the estimate comes from, for the plan."""
         basis = f"by quant.fit: {self.foreseen}" if self.fitted else "entropy of Gaussian weights"
         fits = f"{self.spare:,} to spare" if self.spare >= 0 else f"{-self.spare:,} OVER; {HEAVY_TAILS}"
         return f"about {self.artifact:,} bytes of artifact ({basis}) + {self.code:,} of code; cap {self.cap:,}: {fits}"

@@ -93,6 +93,7 @@ class Data(ABC):
 
     @property
     def cache_folder(self) -> Path:
+        """Where what is built is kept."""
         return Path(self.cache).expanduser().absolute()
 
     def _corpus(self, manifest: Manifest, folder: Path, tokenizer: str) -> Corpus:
@@ -222,6 +223,7 @@ class PublishedText(Data):
 
     @property
     def local(self) -> Path:
+        """The folder of the fetched shards."""
         return Path(self.folder).expanduser().absolute()
 
     @property
@@ -230,6 +232,7 @@ class PublishedText(Data):
         return (self.local / MANIFEST).exists()
 
     def corpus_of(self, manifest: Manifest) -> Corpus:
+        """The corpus that a manifest of that folder describes."""
         return self._corpus(manifest, self.local, self.tokenizer)
 
     def prepare(self, show: Show) -> Corpus:
@@ -264,6 +267,7 @@ class BuiltText(Data):
 
     @property
     def local(self) -> Path:
+        """The folder of the built data set."""
         return Path(self.folder).expanduser().absolute()
 
     def prepare(self, show: Show) -> Corpus:

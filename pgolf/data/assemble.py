@@ -41,7 +41,8 @@ class Source(Protocol):
     read: int
     dropped: dict
 
-    def items(self) -> Iterator[Item]: ...
+    def items(self) -> Iterator[Item]:
+        """Documents in order, with the split that the source itself says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,7 @@ class Assembly:
         return Part(part.ids[np.repeat(kept, sizes)], rows, part.per_token)
 
     def write_note(self) -> None:
+        """Flush the streams and note how far the build has come, so that it can be taken up."""
         for stream in self.streams.values():
             stream.flush()
         totals = {name: stream.total for name, stream in self.streams.items()}

@@ -27,6 +27,7 @@ class ByteCounts(ABC):
 
     @property
     def vocabulary(self) -> int:
+        """Number of pieces."""
         return len(self.boundary)
 
     @abstractmethod
@@ -120,6 +121,7 @@ class Sidecar(ByteCounts):
 
 
 def load_tokenizer(path: str | Path) -> sentencepiece.SentencePieceProcessor:
+    """The SentencePiece model at `path`. Raises UserError where there is none."""
     if not Path(path).is_file():
         raise UserError(f"tokenizer {path}: no such file; give the SentencePiece .model the tokens were made with")
     return sentencepiece.SentencePieceProcessor(model_file=str(path))

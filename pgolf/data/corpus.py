@@ -86,6 +86,7 @@ class ValidationText:
 
     @property
     def tokens(self) -> int:
+        """Tokens of all shards together."""
         return sum(self.counts)
 
     def byte_counts(self) -> "ByteCounts":
@@ -144,6 +145,8 @@ class Corpus:
 
     @classmethod
     def of(cls, manifest: Manifest, folder: Path, tokenizer: Path, sequence_length: int, dev_tokens: int) -> "Corpus":
+        """Both halves of the data set that `manifest` describes."""
+
         def of(split: str) -> tuple[tuple, tuple]:
             shards = manifest.of(split)
             return tuple(str(folder / name) for name in shards), tuple(shard.tokens for shard in shards.values())

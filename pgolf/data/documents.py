@@ -43,6 +43,7 @@ class Document:
 
     @property
     def sha256(self) -> str:
+        """Of its UTF-8 bytes."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 

@@ -43,6 +43,7 @@ class Sides:
     below: bytes | None
 
     def validation(self, ordinal: int, item: Item, sha256: bytes) -> bool:
+        """Whether a document belongs to the validation split."""
         if self.below is not None:
             return sha256 < self.below
         return item.own if self.own else ordinal < self.first

@@ -194,9 +194,11 @@ class Batches:
         return self.windows.gather(positions, out)
 
     def state_dict(self) -> dict:
+        """Where the loader stands: epoch, batch and what has been drawn."""
         return {"epoch": self.epoch, "batch": self.batch, "taken": self.order.taken}
 
     def load_state_dict(self, state: dict) -> None:
+        """Continue from a `state_dict`."""
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.order.begin(self.epoch)
         self.order.skip(state["taken"])

@@ -134,6 +134,7 @@ def validation(name: str, options: dict) -> dict:
 
 
 def number(key: str, value: str, least: int, most: int = 1 << 60) -> int:
+    """A whole number in [least, most]. Raises ConfigError."""
     if not value.isdecimal() or not least <= int(value) <= most:
         raise ConfigError(
             key, value, f"must be a whole number, at least {least}" + (f" and at most {most}" if most < 1 << 60 else "")

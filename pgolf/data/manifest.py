@@ -86,6 +86,7 @@ class Manifest:
         return manifest
 
     def write(self, path: Path) -> None:
+        """Write it as JSON."""
         write_json(path, asdict(self))
 
     def check(self, where: str) -> None:
@@ -101,6 +102,7 @@ class Manifest:
             )
 
     def check_tokens(self) -> None:
+        """Raises UserError for a shard with a token outside the vocabulary."""
         vocabulary = self.tokenizer["vocab_size"]
         for split in SPLITS:
             for name, shard in self.of(split).items():
@@ -111,9 +113,11 @@ class Manifest:
                     )
 
     def of(self, split: str) -> dict[str, Shard]:
+        """The shards of a split, by file name."""
         return {name: shard for name, shard in self.files.items() if shard.split == split}
 
     def tokens(self, split: str) -> int:
+        """Tokens of a split."""
         return sum(shard.tokens for shard in self.of(split).values())
 
     def bytes(self, split: str) -> int | None:

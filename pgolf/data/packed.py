@@ -56,9 +56,11 @@ class PackedRows:
             position = (position + len(part)) % self._ring
 
     def state_dict(self) -> dict:
+        """Where the loader stands: epoch and batch."""
         return {"epoch": self.epoch, "batch": self.batch}
 
     def load_state_dict(self, state: dict) -> None:
+        """Continue from a `state_dict`."""
         self.batch = state["batch"]
 
 

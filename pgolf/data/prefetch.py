@@ -38,9 +38,11 @@ class Prefetched:
         return self._state["epoch"]
 
     def state_dict(self) -> dict:
+        """Where the loader stood before the batch that is next given out."""
         return self._state
 
     def load_state_dict(self, state: dict) -> None:
+        """Continue from a `state_dict`; what was read ahead is dropped."""
         self.close()
         self._batches.load_state_dict(state)
         self._start()

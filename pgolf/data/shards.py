@@ -73,10 +73,12 @@ def _check_header(path: Path, magic: int, version: int, count: int, body: int) -
 
 
 def max_token(tokens: np.ndarray) -> int:
+    """The largest token, read a block at a time."""
     return max(int(tokens[i : i + BLOCK].max()) for i in range(0, len(tokens), BLOCK))
 
 
 def sha256_of(path: str | Path) -> str:
+    """Of a file's bytes, in hex. Raises UserError."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -85,6 +87,7 @@ def sha256_of(path: str | Path) -> str:
 
 
 def verify_file(path: Path, sha256: str) -> None:
+    """Raises UserError unless the file has this sha256."""
     found = sha256_of(path)
     if found != sha256:
         raise UserError(

@@ -32,6 +32,7 @@ class Library:
         self.dropped = asdict(dropped)
 
     def items(self) -> Iterator[Item]:
+        """The documents found, in order."""
         self.read = 0
         for item in self.found:
             yield item
@@ -39,6 +40,7 @@ class Library:
 
 
 def plan(vocab_size: int, val_fraction: float) -> Plan:
+    """How the standard library becomes shards."""
     return Plan(
         name=NAME,
         prefix=NAME,

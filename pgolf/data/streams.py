@@ -30,6 +30,7 @@ class Stream:
         self._cut_back()
 
     def path(self, file: int) -> Path:
+        """The file of this number."""
         return self.folder / f"{self.stem}_{file:06d}{self.suffix}"
 
     def paths(self) -> list[Path]:
@@ -43,6 +44,7 @@ class Stream:
             os.truncate(path, self.head + min(self.limit, self.total - i * self.limit) * self.dtype.itemsize)
 
     def append(self, numbers: np.ndarray) -> None:
+        """Write numbers, beginning a new file every `limit` of them."""
         while len(numbers):
             file, used = divmod(self.total, self.limit)
             part, numbers = numbers[: self.limit - used], numbers[self.limit - used :]

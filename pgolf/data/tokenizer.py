@@ -77,6 +77,7 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def first_difference(text: str, back: str) -> str:
+    """Where a text and its decoded tokens part, for a message."""
     at = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))
     return f"at character {at}, {text[at : at + 20]!r} came back as {back[at : at + 20]!r}"
 

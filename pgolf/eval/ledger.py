@@ -125,6 +125,7 @@ class Ledger:
         self._began = time.monotonic()
 
     def run(self, learner: "Learner") -> Score:
+        """Score every chunk and let `learner` adapt after each but the last. Raises LedgerError."""
         for chunk in range(self.plan.chunks):
             self._score(learner, chunk)  # first the score …
             if chunk + 1 < self.plan.chunks:
@@ -154,6 +155,7 @@ class Ledger:
         self.trace.append(TraceRow(chunk, "adapt", sha, self.bpb, time.monotonic() - began, moved))
 
     def visit(self, scorer: ChunkScorer, batch: Batch) -> None:
+        """Count the targets of a batch as scored. Raises LedgerError for one that is not open or was scored before."""
         for first, end in batch.spans():
             visits = self.visits[first:end]
             if visits.any():
@@ -187,6 +189,7 @@ class Ledger:
 
     @property
     def bpb(self) -> float:
+        """Bits per byte of the committed chunks; NaN before the first."""
         return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
 
     def _report(self, chunk: int, done: int) -> None:

@@ -48,6 +48,7 @@ class Text:
         self.tokens = torch.from_numpy(padded).to(device)
 
     def bytes_in(self, spans: list[Span]) -> int:
+        """Bytes of the targets in `spans`."""
         return sum(int(self.bytes[first:end].sum(dtype=np.int64)) for first, end in spans)
 
 

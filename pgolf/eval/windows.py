@@ -63,6 +63,7 @@ class SlidingBatch(Batch):
 
     @property
     def rows(self) -> int:
+        """Number of windows."""
         return self.hi - self.lo
 
     def spans(self) -> list[Span]:
@@ -93,6 +94,7 @@ class SlidingPlan(Plan):
 
     @property
     def chunks(self) -> int:
+        """Number of chunks."""
         return _ceil(self.targets, self.chunk)
 
     def first(self, window: int) -> int:

@@ -18,6 +18,7 @@ class Module:
 
     @property
     def source(self) -> str:
+        """The text of the module's file."""
         return self.path.read_text(encoding="utf-8")
 
 

@@ -56,6 +56,7 @@ class Script:
 
     @property
     def size(self) -> int:
+        """Bytes of the exported file."""
         return len(self.data)
 
     def section(self) -> dict[str, Any]:

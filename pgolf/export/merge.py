@@ -108,6 +108,7 @@ class Names:
         return {name: dotted for name, dotted in found.items() if self.at_top(dotted)}
 
     def at_top(self, dotted: str) -> bool:
+        """Whether a dotted name is bound at the top of the merged module."""
         return self.ours(dotted) or dotted in self.foreign
 
     def _fix(self, dotted: str) -> None:
@@ -126,6 +127,7 @@ class Names:
             self.final[dotted] = wanted
 
     def ours(self, dotted: str) -> bool:
+        """Whether a dotted name is of a merged module."""
         return dotted in self.parts or dotted.rpartition(".")[0] in self.parts
 
     def resolved(self, dotted: str) -> str:
@@ -137,6 +139,7 @@ class Names:
         return self.resolved(self.parts[module].imports[name])
 
     def foreign_imports(self) -> list[ast.stmt]:
+        """Import statements for the names of other packages."""
         return [self._import(dotted) for dotted in sorted(self.final) if not self.ours(dotted)]
 
     def _import(self, dotted: str) -> ast.stmt:
@@ -164,6 +167,7 @@ class Linker(Renamer, ast.NodeTransformer):
         self.part, self.names = part, names
 
     def linked(self) -> list[ast.stmt]:
+        """The module's statements, its imports replaced by the merged names."""
         body = [s for s in self.part.tree.body if not isinstance(s, Import)]
         return [ast.Expr(ast.Constant(self.part.name)), *map(self.visit, body)]
 

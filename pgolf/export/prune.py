@@ -46,6 +46,7 @@ class Walk:
                 self._keep(statement)
 
     def reach(self, name: str) -> None:
+        """Keep a name and all that its statements use."""
         if name not in self.kept:
             self.kept.add(name)
             for statement in self.bound.get(name, []):

@@ -69,6 +69,7 @@ def last_name(node: ast.expr) -> str:
 
 
 def parameters(args: ast.arguments) -> list[ast.arg]:
+    """All parameters of a signature, starred ones last."""
     starred = [a for a in (args.vararg, args.kwarg) if a]
     return [*args.posonlyargs, *args.args, *args.kwonlyargs, *starred]
 
@@ -107,6 +108,7 @@ def scope_names(node: ast.AST) -> list[str]:
 
 
 def unique(names: Iterable[str]) -> list[str]:
+    """Names without repetition, in order."""
     return list(dict.fromkeys(names))
 
 
@@ -131,6 +133,7 @@ class Renamer(ast.NodeTransformer):
         self.scopes: list[tuple[ast.AST, dict[str, Any]]] = []
 
     def meanings(self, scope: ast.AST) -> dict[str, Any]:
+        """What the names bound in a scope become."""
         raise NotImplementedError
 
     def renamed(self, name: str) -> str:

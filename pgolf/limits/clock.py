@@ -14,16 +14,19 @@ class Clock:
         self._began: float | None = None
 
     def start(self) -> None:
+        """Start; once only."""
         assert self._began is None, "a clock starts once"
         self._began = time.monotonic()
 
     @property
     def elapsed(self) -> float:
+        """Seconds since the start."""
         assert self._began is not None, "the clock has not been started"
         return time.monotonic() - self._began
 
     @property
     def left(self) -> float:
+        """Seconds of the budget that are left; negative once it is spent."""
         return self.budget - self.elapsed
 
     def __str__(self) -> str:
@@ -31,6 +34,7 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """Count the seconds spent inside under a name."""
         began = self.elapsed
         try:
             yield

@@ -64,6 +64,7 @@ class Machine:
 
     @property
     def on_gpu(self) -> bool:
+        """Whether ranks compute on GPUs."""
         return self.device is Device.CUDA or (self.device is Device.AUTO and gpus_present() >= max(1, self.ranks or 1))
 
     @property
@@ -75,4 +76,5 @@ class Machine:
 
     @property
     def threads_per_rank(self) -> int:
+        """CPU threads of each rank."""
         return self.threads or max(1, len(os.sched_getaffinity(0)) // self.world_size)

@@ -24,6 +24,7 @@ class Outlet:
         threading.Thread(target=self._work, daemon=True, name=f"outlet {descriptor}").start()
 
     def write(self, text: str) -> int:
+        """Queue a text; the number of its characters. What comes when too much waits is dropped."""
         if self.fault is None and self._pending < PENDING:
             self._count(len(text))
             self._waiting.put(text)
@@ -37,9 +38,11 @@ class Outlet:
         """Writing is the thread's business."""
 
     def isatty(self) -> bool:
+        """Whether it is a terminal."""
         return os.isatty(self.descriptor)
 
     def fileno(self) -> int:
+        """The descriptor."""
         return self.descriptor
 
     @contextmanager

@@ -25,10 +25,12 @@ class World:
 
     @classmethod
     def alone(cls, device: str = "cpu") -> "World":
+        """One rank of one, without a process group."""
         return cls(0, 1, torch.device(device))
 
     @property
     def main(self) -> bool:
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def sum_(self, *tensors: torch.Tensor) -> None:

@@ -156,10 +156,12 @@ class GPT(Model):
 
     @property
     def head_dim(self) -> int:
+        """Width of one attention head."""
         return self.width // self.heads
 
     @property
     def kv_width(self) -> int:
+        """Width of keys and of values."""
         return self.kv_heads * self.head_dim
 
     def order(self, looping: bool) -> tuple[int, ...]:

@@ -75,6 +75,7 @@ class Optimizer:
         return norm
 
     def zero_grad(self) -> None:
+        """Drop all gradients."""
         for stack in self.stacks:
             for weight in stack.weights:
                 weight.grad = None

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class QAT(ABC):
+    """Training through the rounding of the export: what `build` installs on a model."""
+
     @property
     @abstractmethod
     def acts(self) -> bool:

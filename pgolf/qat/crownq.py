@@ -33,6 +33,7 @@ class Penalty:
         self.reset()
 
     def reset(self) -> None:
+        """Forget moments and sums."""
         self.moments: dict[nn.Parameter, Tensor] = {}
         self.squares = torch.zeros(())
 
@@ -54,5 +55,6 @@ class Penalty:
         return g_MN
 
     def receipt(self, steps: int) -> Receipt:
+        """The mean norm of the penalty's gradient over `steps`."""
         norm = math.sqrt(self.squares.item() / max(steps, 1))
         return Receipt("qat", "norm of the penalty's gradient, mean over steps, first rank's matrices", norm, norm > 0)

@@ -41,11 +41,15 @@ class FakeQuant(nn.Module):
 
 
 class StraightThrough(FakeQuant):
+    """W rounded to its steps, with the gradient of the identity, while `on`."""
+
     def forward(self, weight: Tensor) -> Tensor:
         return torch.where(self.on, straight_through(weight, self.scale, self.c), weight)
 
 
 class SoftStairs(FakeQuant):
+    """W on stairs of sharpness `alpha`, while `on`."""
+
     def forward(self, weight: Tensor) -> Tensor:
         return torch.where(self.on, soft_stairs(weight, self.scale, self.c, self.alpha), weight)
 
@@ -60,30 +64,37 @@ class Runtime(Protocol):
     def regularise(self, weights: list[nn.Parameter], gradient_BMN: Tensor) -> None:
         """Add to the reduced gradient of some weights of one shape (the first B of them), in place."""
 
-    def set(self, on: bool, alpha: float = 1.0) -> None: ...
+    def set(self, on: bool, alpha: float = 1.0) -> None:
+        """Switch rounding on or off."""
 
     def reset(self) -> None:
         """As it was built."""
 
-    def receipts(self) -> list[Receipt]: ...
+    def receipts(self) -> list[Receipt]:
+        """Proof that it acted."""
 
 
 class Idle:
     """No QAT: nothing to switch and nothing to prove."""
 
     def update(self, on: bool, fraction: float, probe: Callable[[], Tensor]) -> None:
+        """Nothing to do."""
         pass
 
     def regularise(self, weights: list[nn.Parameter], gradient_BMN: Tensor) -> None:
+        """Nothing to add."""
         pass
 
     def set(self, on: bool, alpha: float = 1.0) -> None:
+        """Nothing to switch."""
         pass
 
     def reset(self) -> None:
+        """Nothing to forget."""
         pass
 
     def receipts(self) -> list[Receipt]:
+        """None: nothing was asked for."""
         return []
 
 
@@ -103,6 +114,7 @@ class Installed:
         self.reset()
 
     def reset(self) -> None:
+        """As before the first step."""
         self.set(False)
         self.steps_on = 0
         self.began: float | None = None
@@ -111,6 +123,7 @@ class Installed:
             self.penalty.reset()
 
     def update(self, on: bool, fraction: float, probe: Callable[[], Tensor]) -> None:
+        """Before each step: switch rounding on when it is due, and measure once what it changes."""
         if not on:
             self.set(False)
             return
@@ -134,10 +147,12 @@ class Installed:
         return start * (end / start) ** done
 
     def regularise(self, weights: list[nn.Parameter], gradient_BMN: Tensor) -> None:
+        """Add the penalty's gradient, where there is one."""
         if self.on and self.penalty is not None:
             self.penalty.add_(weights, gradient_BMN)
 
     def set(self, on: bool, alpha: float = 1.0) -> None:
+        """Switch rounding on or off in all layers, at sharpness `alpha`."""
         self.on = on
         self.layers.switch.on.fill_(on)
         self.layers.switch.alpha.fill_(alpha)
@@ -149,6 +164,7 @@ class Installed:
             fake.scale.copy_(self.quant.steps(layer.weight, fake.section, fake.bits)[:, None])
 
     def receipts(self) -> list[Receipt]:
+        """Proof that it acted."""
         change = self.change or 0.0
         found = [
             Receipt("qat", "mean change of the forward pass at switch-on", change, alive=change > 0),

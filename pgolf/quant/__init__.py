@@ -84,10 +84,6 @@ class Quant(ABC):
         """`quantize` and the file that `pack` makes of it, for which there are `budget` bytes."""
 
     @property
-    def needs_calibration(self) -> bool:
-        return self.calibration is not None
-
-    @property
     @abstractmethod
     def encodings(self) -> int:
         """How often `compress` may pack before it is content."""

@@ -34,6 +34,7 @@ class Trial:
 
     @property
     def size(self) -> int:
+        """Bytes of the encoding."""
         return len(self.data)
 
 
@@ -138,6 +139,7 @@ class StepGuess:
     def of(
         cls, weights: Mapping[str, Tensor], plan: Mapping[str, int], sections: Mapping[str, str], quant: "Fitted"
     ) -> "StepGuess":
+        """Samples of the integer tensors of a plan, with their steps."""
         integers = [name for name, bits in plan.items() if bits <= 8]
         lines = [sample(weights[name], sections[name], plan[name], quant) for name in integers]
         count_t = torch.tensor([len(line) for line in lines])
@@ -159,6 +161,7 @@ class StepGuess:
         )
 
     def symbols(self, factor: float) -> Tensor:
+        """The sampled symbols when all fitted steps are multiplied by `factor`."""
         return (self.y_i / factor**self.moves_i).round().clamp(-self.c_i, self.c_i)
 
     def __call__(self, factor: float) -> float:

@@ -25,6 +25,7 @@ def levels(bits: int) -> int:
 
 
 def elements(shape: tuple[int, ...]) -> int:
+    """Number of values of a shape."""
     return math.prod(shape)
 
 
@@ -88,6 +89,7 @@ def integer_bytes(shape: tuple[int, ...], bits: int, sigmas: float, thinned: boo
 
 
 def float_bytes(shape: tuple[int, ...], bits: int) -> float:
+    """Bytes of a float tensor after compression, by the bits of its kind."""
     return elements(shape) * FLOAT_BITS[bits] / 8
 
 

@@ -62,6 +62,7 @@ class PruningCandidates:
     @classmethod
     @torch.no_grad()
     def of(cls, whole: Quantized, weights: Mapping[str, Tensor], hessians: Mapping[str, Tensor]) -> "PruningCandidates":
+        """The symbols ±1 of all matrices, with the cost of zeroing each."""
         rows = {row.name: as_rows(weights[row.name].detach()).float() for row in whole.layers}
         made = cls(whole, rows, hessians, {})
         for row in whole.layers:

@@ -79,7 +79,8 @@ class Solver(ABC):
         """What it must know of the layers' inputs; None where nothing."""
 
     @abstractmethod
-    def build(self) -> "Solve": ...
+    def build(self) -> "Solve":
+        """The function that chooses symbols."""
 
 
 @dataclass(frozen=True, kw_only=True)

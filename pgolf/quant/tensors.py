@@ -27,6 +27,7 @@ class QTensor:
 
     @property
     def shape(self) -> torch.Size:
+        """Shape of the symbols."""
         return self.symbols.shape
 
     def dequantize(self) -> Tensor:
@@ -38,6 +39,7 @@ class QTensor:
 
 
 def dequantize(stored: QTensor | Tensor) -> Tensor:
+    """A stored tensor as float32, or the float tensor as it is."""
     return stored.dequantize() if isinstance(stored, QTensor) else stored
 
 

@@ -46,6 +46,7 @@ class Split:
 
     @property
     def lengths(self) -> np.ndarray:
+        """Tokens of each document."""
         return np.diff(self.starts)
 
     def document(self, i: int, most: int) -> list[int]:

@@ -86,6 +86,7 @@ def cell(value: Any) -> str:
 
 
 def plain(value: Any) -> str:
+    """A cell: a dash for None, yes or no for booleans."""
     return {None: "–", True: "yes", False: "no"}.get(value) or str(value)
 
 
@@ -109,4 +110,5 @@ def folded(title: str, inside: str) -> str:
 
 
 def code(content: str) -> str:
+    """Preformatted text."""
     return f"<pre>{escape(content)}</pre>"

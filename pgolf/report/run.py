@@ -28,6 +28,7 @@ class Seen:
     faults: list[str]
 
     def get(self, dotted: str) -> Any:
+        """The value at a dotted key of the record, or None."""
         return lookup(self.record, dotted)
 
     def points(self, kind: str, x: str, y: str) -> list[tuple[float, float]]:
@@ -37,6 +38,7 @@ class Seen:
 
 
 def finite(value: Any) -> bool:
+    """Whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -113,6 +115,7 @@ def run_page(folder: Path) -> str:
 
 
 def name(run: Seen) -> str:
+    """The run's name and seed, or its folder's name."""
     return f"{run.get('name')} seed {run.get('seed')}" if run.record else run.folder.name
 
 

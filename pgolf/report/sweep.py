@@ -10,6 +10,7 @@ from pgolf.stages.views import digits
 
 
 def is_sweep(folder: Path) -> bool:
+    """Whether a folder is a sweep's."""
     return (folder / SUMMARY).exists()
 
 

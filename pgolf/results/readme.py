@@ -46,6 +46,7 @@ def count(value: int) -> str:
 
 
 def seconds(value: float) -> str:
+    """Two decimals."""
     return f"{value:.2f}"
 
 

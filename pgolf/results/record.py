@@ -50,6 +50,7 @@ class Record:
             self.update(notices=[*self["notices"], *kept])
 
     def update(self, **fields: object) -> None:
+        """Set fields and save the whole record."""
         self.fields.update(fields)
         write_json(self.path, self.fields)
 

@@ -26,14 +26,17 @@ class Run:
 
     @property
     def seed(self) -> int:
+        """The seed in the record."""
         return self.record["seed"]
 
     @property
     def status(self) -> str:
+        """running, complete, failed or interrupted, as recorded."""
         return self.record["status"]
 
     @property
     def complete(self) -> bool:
+        """Whether it ended with a score."""
         return self.status == "complete"
 
     @property
@@ -43,6 +46,7 @@ class Run:
 
     @property
     def code_sha256(self) -> str | None:
+        """The hash of the exported script."""
         return lookup(self.record, "code.sha256")
 
 

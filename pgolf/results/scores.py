@@ -28,6 +28,7 @@ class Scores:
 
 
 def known(label: str, bpb: dict[str, float], loss: dict[str, float], notes: tuple[str, ...]) -> Scores:
+    """Scores from figures by seed: mean, deviation, and nats per bpb where losses are known."""
     ratios = [stats.nats_per_bpb(loss[s], bpb[s]) for s in bpb if loss.get(s) and bpb[s]]
     return Scores(label, stats.sample(list(bpb.values())), bpb, stats.mean(ratios) if ratios else None, notes)
 

@@ -157,6 +157,7 @@ class Claim:
 
     @property
     def met(self) -> bool:
+        """Whether the bar is met in nats per token, which decides."""
         return self.readings[0].met
 
 

@@ -24,10 +24,12 @@ class Progress:
 
     @property
     def remaining(self) -> float:
+        """What is left of the total, at least 0."""
         return max(self.total - self.elapsed, 0.0)
 
     @property
     def fraction(self) -> float:
+        """elapsed / total."""
         return self.elapsed / self.total
 
 

@@ -22,6 +22,7 @@ class View:
         self.spinner = Spinner("dots")
 
     def update(self, label: str, done: float, text: str) -> None:
+        """What the next drawing shows."""
         self.label, self.done, self.text = label, done, text
 
     def __rich__(self) -> Group:

@@ -32,6 +32,7 @@ class RunLog:
         self._write(b"", "wb")
 
     def line(self, text: str) -> None:
+        """Append a line."""
         data = f"{text}\n".encode()
         self.lines += data.count(b"\n")
         self._sha.update(data)

@@ -250,6 +250,7 @@ class DevChecks:
         self.count, self.made = count, 0
 
     def due(self, progress: Progress) -> bool:
+        """Whether a check is due at this point of the training."""
         due = int(progress.elapsed / progress.total * (self.count + 1)) > self.made
         self.made += due
         return due and self.made <= self.count

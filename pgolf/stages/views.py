@@ -55,6 +55,7 @@ def card(record: dict) -> list[tuple[str, str]]:
 
 
 def receipt_text(receipt: dict) -> str:
+    """One line; DEAD marks a part that did nothing."""
     return f"{receipt['part']}: {receipt['what']} = {receipt['value']:.6g}{'' if receipt['alive'] else '  DEAD'}"
 
 
@@ -98,6 +99,7 @@ def _evaluation(record: dict) -> list[tuple[str, str]]:
 
 
 def phases(seconds: dict[str, float]) -> str:
+    """ "name seconds" of each phase."""
     return ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items())
 
 

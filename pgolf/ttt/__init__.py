@@ -272,6 +272,7 @@ class PrequantAdamW(TTT):
         self.descent()
 
     def descent(self) -> AdamW:
+        """Its optimiser."""
         return AdamW(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
 
     def check_text(self, targets: int) -> None:

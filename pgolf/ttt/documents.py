@@ -26,6 +26,7 @@ class DocumentBatch(Batch):
 
     @property
     def rows(self) -> int:
+        """Number of windows."""
         return len(self.firsts)
 
     @property
@@ -62,6 +63,7 @@ class DocumentPlan(Plan):
 
     @property
     def targets(self) -> int:
+        """Targets of all documents."""
         return int(self.targets_in.sum())
 
     @cached_property
@@ -84,6 +86,7 @@ class DocumentPlan(Plan):
 
     @property
     def chunks(self) -> int:
+        """Number of chunks, all groups together."""
         return self.rounds_before[-1]
 
     @property
@@ -97,6 +100,7 @@ class DocumentPlan(Plan):
         return group, chunk - self.rounds_before[group]
 
     def ends_group(self, chunk: int) -> bool:
+        """Whether the documents of a group end with this chunk."""
         return chunk + 1 in self.rounds_before
 
     def rows(self, chunk: int, rank: int = 0, size: int = 1, goes_on: bool = False) -> DocumentBatch:

@@ -49,9 +49,11 @@ class HedgeMixer:
         self.pairs_VV.index_put_((before_N, target_N), one, accumulate=True)
 
     def state(self) -> dict[str, Tensor]:
+        """All that its mixture depends on."""
         return {"mixer.pairs": self.pairs_VV, "mixer.log_w": self.log_w}
 
     def receipt(self) -> Receipt:
+        """How far the log weights moved."""
         weights = ", ".join(f"{name} {w:.4f}" for name, w in zip(EXPERTS, self.log_w.exp().tolist(), strict=True))
         moved = (self.log_w - self.start).abs().max().item()
         return Receipt("ttt.mixer", f"log weights moved (largest); now {weights}", moved, moved > 0)

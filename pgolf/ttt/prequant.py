@@ -33,6 +33,7 @@ class ValidationFinetuning:
 
     @property
     def tokens(self) -> int:
+        """Tokens of the validation text."""
         return self.text.tokens
 
     def finetune(self, model: "Transformer", world: World, say: Callable[[str], None]) -> list[Receipt]:
@@ -93,6 +94,7 @@ def void_fraction(weights: list[Tensor]) -> float:
 
 
 def receipts(moved: float, params: list[Tensor], epochs: int) -> list[Receipt]:
+    """What was done, marked as for study only, and the void fraction."""
     trained = f"STUDY ONLY, breaks C3: trained {epochs} epochs on validation text before quantising (L2 distance)"
     void = "void fraction, |w| <= mean |w|; a Gaussian gives 0.575 whatever happens, so it proves nothing"
     return [Receipt("ttt", trained, moved, moved > 0), Receipt("ttt.void_fraction", void, void_fraction(params), True)]
