@@ -1,5 +1,7 @@
 """Experiments on evaluators: every cheat is caught by the name of the rule it breaks, every legal option passes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,24 @@ from pgolf.audit.probes import evaluations, flip_positions, probe
 from pgolf.audit.watch import Harness
 from pgolf.eval import Chunked, Sliding
 from pgolf.eval.learner import Fixed
-from pgolf.ttt import AdamW, EntropyTemperature, FixedTemperature, GradientScale, Hedge, LoraScoreFirst, NoTTT, Queries
+from pgolf.ttt import (
+    AdamW,
+    EntropyTemperature,
+    FixedTemperature,
+    GradientScale,
+    Hedge,
+    LoraScoreFirst,
+    Ngram,
+    NoTTT,
+    Queries,
+)
 from tests import cheats
 from tests.goldens.judging import IDS, NONE, TABLE, adamw, model, sgd
 
 torch.set_num_threads(1)
 WINDOWS = Sliding(context=32, stride=16, batch_windows=4)
 HEDGE = Hedge(neural_weight=0.9, rate=0.1, unigram_prior=1.0, bigram_prior=32.0)
+NGRAM = Ngram(order=3, threshold=0.3, beta=1.5, slots=2**12)
 SMALL = dict(chunk_tokens=64, sequence_length=32, batch_sequences=2, epochs=1)
 LORA = LoraScoreFirst(
     chunk_tokens=16,
@@ -27,6 +40,7 @@ LORA = LoraScoreFirst(
     epochs=1,
     clip=1.0,
     seed=0,
+    mixer=None,
 )
 
 
@@ -82,7 +96,9 @@ LEGAL = {
         **SMALL, byte_weighted=True, within_chunk_floor=0.1, temperature=FixedTemperature(value=0.9)
     ),
     "hedge": sgd(**SMALL, mixer=HEDGE),
+    "ngram": sgd(**SMALL, mixer=NGRAM),
     "lora": LORA,
+    "lora_ngram": replace(LORA, mixer=NGRAM),
 }
 
 

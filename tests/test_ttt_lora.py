@@ -30,6 +30,7 @@ BASE = dict(
     epochs=1,
     clip=1.0,
     seed=0,
+    mixer=None,
 )
 
 

@@ -116,6 +116,10 @@ class DocumentPlan(Plan):
     def spans(self, chunk: int) -> list[Span]:
         return self.rows(chunk).spans()
 
+    def seen_from(self, chunk: int) -> list[int]:
+        group, turn = self.place(chunk)
+        return [first - turn * self.chunk_of[group] for first, _ in self.spans(chunk)]
+
     def batches(self, chunk: int, rank: int, size: int, batch_windows: int) -> Iterator[DocumentBatch]:
         """One batch: the adapters of the rank's documents work together, however many windows `eval` would take at once."""
         batch = self.rows(chunk, rank, size)

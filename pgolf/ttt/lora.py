@@ -51,6 +51,8 @@ class LoraLearner(Learner):
         self.spec, self.model, self.world, self.plan = spec, model.requires_grad_(False), world, plan
         slots = len(range(world.rank, plan.slots, world.size))
         self.adapters = nn.ModuleDict(attached(spec, model, slots, world.device))
+        if spec.mixer is not None:
+            self.mixer = spec.mixer.build(model.spec.vocab_size, plan, world.device)
         self.steps, self.moved = 0, 0.0
         self._fresh()
 
@@ -61,9 +63,12 @@ class LoraLearner(Learner):
         self.optimizer = self.spec.optimizer.build(list(self.adapters.parameters()))
 
     def log_p(self, x_BT: Tensor, last: int) -> Tensor:
-        return self.model.logits(x_BT, last=last).log_softmax(-1)
+        log_p_BSV = self.model.logits(x_BT, last=last).log_softmax(-1)
+        return log_p_BSV if self.spec.mixer is None else self.mixer.mixed(log_p_BSV, x_BT)
 
     def adapt(self, text: "CommittedText", chunk: int) -> float:
+        if self.spec.mixer is not None:
+            self.mixer.learn(self, text, chunk)
         if self.plan.ends_group(chunk):
             self._fresh()
             return 0.0
@@ -90,11 +95,13 @@ class LoraLearner(Learner):
         self.optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
-        return self.model.state_dict() | {f"adapters.{k}": v for k, v in self.adapters.state_dict().items()}
+        mixer = {} if self.spec.mixer is None else self.mixer.state()
+        return self.model.state_dict() | {f"adapters.{k}": v for k, v in self.adapters.state_dict().items()} | mixer
 
     def receipts(self) -> tuple[Receipt, ...]:
         what = f"moved {len(self.adapters)} adapters in {self.steps} steps (sum of L2 distances)"
-        return (Receipt("ttt", what, self.moved, self.moved > 0),)
+        mixer = () if self.spec.mixer is None else (self.mixer.receipt(),)
+        return (Receipt("ttt", what, self.moved, self.moved > 0), *mixer)
 
 
 def attached(spec: "LoraScoreFirst", model: "Transformer", slots: int, device: torch.device) -> dict[str, Adapter]:

@@ -11,7 +11,9 @@ from pgolf.errors import need
 if TYPE_CHECKING:
     import torch
 
-    from pgolf.ttt.mixer import HedgeMixer
+    from pgolf.eval.windows import Plan
+    from pgolf.ttt.mixer import HedgeMixer, Mixing
+    from pgolf.ttt.ngram import NgramTilt
 
 
 class GradientScale(Enum):
@@ -175,8 +177,12 @@ class EntropyTemperature(Temperature):
 class Mixer(ABC):
     """Other predictors, learnt from committed text, that are mixed with the network's."""
 
+    def check_text(self, targets: int) -> None:
+        """Refuse a text of `targets` targets on which this could not act."""
+        return None
+
     @abstractmethod
-    def build(self, vocabulary: int, device: "torch.device") -> "HedgeMixer":
+    def build(self, vocabulary: int, plan: "Plan", device: "torch.device") -> "Mixing":
         """The predictors and their weights as they are before any text, for tokens 0 … `vocabulary` − 1."""
 
 
@@ -196,7 +202,40 @@ class Hedge(Mixer):
         need(self.unigram_prior > 0, "ttt.mixer.unigram_prior", self.unigram_prior, "above 0")
         need(self.bigram_prior > 0, "ttt.mixer.bigram_prior", self.bigram_prior, "above 0")
 
-    def build(self, vocabulary: int, device: "torch.device") -> "HedgeMixer":
+    def build(self, vocabulary: int, plan: "Plan", device: "torch.device") -> "HedgeMixer":
         from pgolf.ttt.mixer import HedgeMixer
 
         return HedgeMixer(self, vocabulary, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ngram(Mixer):
+    """Token n-gram tilt (pull request 2135): where one token came at least `threshold` of the times after the same `order` − 1
+    tokens, in committed text or earlier in the same row, its odds are multiplied by exp(`beta`). Its tables have `slots` places
+    (fewer for a short text), and leave new contexts out when three quarters of them are taken."""
+
+    order: int
+    threshold: float
+    beta: float
+    slots: int
+
+    def __post_init__(self) -> None:
+        need(self.order >= 2, "ttt.mixer.order", self.order, "at least 2 (one token of context and the next)")
+        need(0 < self.threshold <= 1, "ttt.mixer.threshold", self.threshold, "above 0 and at most 1")
+        need(self.beta > 0, "ttt.mixer.beta", self.beta, "above 0 (ttt/mixer=null switches the tilt off)")
+        power = self.slots >= 2 and self.slots & (self.slots - 1) == 0
+        need(power, "ttt.mixer.slots", self.slots, "a power of two, at least 2")
+
+    def check_text(self, targets: int) -> None:
+        allowed = f"at most the {targets:,} tokens to score: no context of the text would be whole"
+        need(self.order <= targets, "ttt.mixer.order", self.order, allowed)
+
+    @property
+    def table_bytes(self) -> int:
+        """Most that the tables of one rank take of its host's memory: 32 bytes a slot."""
+        return 32 * self.slots
+
+    def build(self, vocabulary: int, plan: "Plan", device: "torch.device") -> "NgramTilt":
+        from pgolf.ttt.ngram import NgramTilt
+
+        return NgramTilt(self, plan, device)

@@ -10,6 +10,7 @@ from pgolf.machine.world import World
 from pgolf.model import GPT
 from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import SGD, AdamW, Everything, GradientScale, LastBlocks, NoTTT, ScoreFirst
+from pgolf.ttt.ngram import hints, tilted
 from tests.goldens import DATA, Golden, Part, has
 from tests.goldens.models import CASES, COMMON, loaded, our_name
 
@@ -72,6 +73,24 @@ def check_score_first(golden: Golden) -> None:
             assert score.receipts[0].alive
 
 
+def check_tilt(golden: Golden) -> None:
+    """Hints and gates of a stream in its own order, and what the tilt makes of given scores."""
+    for name in {key.split("/")[0] for key in golden if key.startswith("order")}:
+        part = golden.under(f"{name}/")
+        found, gates = hints(golden["tokens"], int(name.removeprefix("order")), float(part["threshold"]))
+        np.testing.assert_array_equal(gates, part["gates"])
+        np.testing.assert_array_equal(found, part["hints"])
+        # Three tokens: the target, the hint, and the rest; where the hint is right, the first two are one.
+        hit = torch.from_numpy(gates & (part["hints"] == golden["tokens"][1:]))
+        p, h = torch.from_numpy(-part["nll"]).double().exp(), torch.from_numpy(part["log_p_hint"]).double().exp()
+        h = torch.where(torch.from_numpy(gates), h, 0.0)
+        log_p = torch.stack([p, torch.where(hit, 0.0, h), 1 - p - torch.where(hit, 0.0, h)], -1).log()[:, None]
+        bonus = torch.from_numpy(gates).double()[:, None] * float(part["beta"])
+        mixed = tilted(log_p, torch.where(hit, 0, 1)[:, None], bonus)
+        np.testing.assert_allclose(-mixed[:, 0, 0].numpy(), part["tilted_nll"], atol=1e-6)
+        assert torch.allclose(mixed.exp().sum(-1), torch.ones((), dtype=torch.double))
+
+
 def not_built(golden: Golden) -> None:
     raise AssertionError(f"{golden.path.name} is of a part that is not built")
 
@@ -80,5 +99,5 @@ PARTS = (
     Part("score first", has("tokens", "token_bytes", "sliding", "sgd_all_params", "adamw_last2"), check_score_first),
     Part("lora forward", has("lora/*", "nll_zero_B"), not_built, missing="parallel LoRA per visit (ttt)"),
     Part("lora ttt", has("nll/all", "sgd_after_documents"), not_built, missing="parallel LoRA per visit (ttt)"),
-    Part("tilt", has("tokens", "order*"), not_built, missing="the n-gram tilt (ttt.mixer)"),
+    Part("tilt", has("tokens", "order*"), check_tilt),
 )
