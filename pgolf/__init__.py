@@ -1,3 +1,3 @@
-"""pgolf: compose a parameter-golf experiment from named parts, run it with one command, dispute nothing."""
+"""pgolf: an experiment framework for parameter golf: composed from named parts by Hydra, run by one command."""
 
 __version__ = "0.2.0"

@@ -149,14 +149,16 @@ def test_there_is_one_outlet_of_a_stream():
 
 @contextmanager
 def pipe():
-    """The reading end, and an outlet into the writing end."""
+    """Both ends. The writing one leads nowhere afterwards, so that an outlet's thread cannot write into another test's file."""
     read, write = os.pipe()
     try:
         yield read, write
     finally:
-        for end in (read, write):
-            with suppress(OSError):
-                os.close(end)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, write)
+        os.close(nowhere)
+        with suppress(OSError):
+            os.close(read)
 
 
 def test_an_outlet_writes_in_order_what_it_is_given():

@@ -1,5 +1,6 @@
 """Rows of documents end to end: no token twice, none lost, the same for any ranks; pieces; attention inside them."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,15 +9,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgolf.data import PackedDocuments
-from pgolf.data.packed import ENTRIES, row_bounds
+from pgolf.data import InOrder, PackedDocuments
+from pgolf.data.packed import ENTRIES, Rewarm, row_bounds
 from pgolf.data.prefetch import Prefetched
 from pgolf.errors import ConfigError
 from pgolf.model.pieces import Pieces, attend
+from pgolf.schedule import Progress
 from tests.test_data_loaders import windows_over
 from tests.test_model import PLAIN, lively, spec, tokens
 
-LOADER = PackedDocuments(cuts=(1024, 2048, 3072), until=(0.1, 0.7))
+LOADER = PackedDocuments(cuts=(1024, 2048, 3072), until=(0.1, 0.7), rewarm_steps=32)
+
+
+def test_learning_rates_rise_again_after_each_change_of_the_cut():
+    rewarm = Rewarm(LOADER.cut, 4)
+    fractions = [0.0, 0.05, 0.1, 0.11, 0.2, 0.3, 0.4, 0.5, 0.71, 0.72]
+    got = [rewarm(Progress(step, fraction, 1.0)) for step, fraction in enumerate(fractions)]
+    assert got == [1, 1, 1, 0.25, 0.5, 0.75, 1, 1, 0.25, 0.5]
+    assert all(Rewarm(LOADER.cut, 0)(Progress(9, fraction, 1.0)) == 1 for fraction in fractions)
+    assert InOrder().rewarm()(Progress(0, 0.5, 1.0)) == 1
+    with pytest.raises(ConfigError, match=r"data\.loader\.rewarm_steps=-1"):
+        replace(LOADER, rewarm_steps=-1)
 
 
 @st.composite
@@ -135,4 +148,4 @@ def test_a_document_scores_in_a_row_as_it_does_alone():
 )
 def test_cuts_are_checked(cuts, until, key):
     with pytest.raises(ConfigError, match=f"data.loader.{key}"):
-        PackedDocuments(cuts=cuts, until=until)
+        PackedDocuments(cuts=cuts, until=until, rewarm_steps=0)

@@ -1,1 +1,1 @@
-"""Audits: whether a run, or a submission folder of anybody's, can be believed. `python -m pgolf.audit PATH`."""
+"""Audits of run folders and of anybody's submission folders. `python -m pgolf.audit PATH`."""

@@ -1,4 +1,4 @@
-"""A run's record doubted: against its files, its own arithmetic, its clocks, and the validation split it names."""
+"""Checks of a run's record against its files, its own arithmetic, its clocks, and the validation split it names."""
 
 import hashlib
 import math

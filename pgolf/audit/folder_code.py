@@ -1,4 +1,4 @@
-"""A shipped script, read and never run: unwrapped through its layers, and looked through for what may not be."""
+"""Checks of a shipped script: its wrapper is undone and its syntax tree searched for what the rules forbid. Nothing runs."""
 
 import ast
 import io

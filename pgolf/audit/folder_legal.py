@@ -1,4 +1,4 @@
-"""What logs and texts confess about C1 to C4 and about validation text, and figures that lie where no public record's do."""
+"""What logs and texts state about C1 to C4 and about validation text, and figures outside the ranges of public records."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Logs as files, and the seeds they are of: whole, readable, of the shipped script, one for every seed that is claimed."""
+"""Checks of log files: whole, readable, written by the shipped script, one for every claimed seed."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""One score, three places: whether submission.json, the logs and README say the same, to the digits each of them gives."""
+"""Whether submission.json, the logs and README state the same score, to the digits each of them gives."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

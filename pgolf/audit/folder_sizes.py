@@ -1,4 +1,4 @@
-"""Code and model in bytes: counted again where they lie in the folder, and under the cap for every seed."""
+"""Bytes of code and model: counted again where the files are in the folder, and held against the cap for every seed."""
 
 import re
 from collections.abc import Iterator, Sequence

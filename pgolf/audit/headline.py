@@ -1,4 +1,4 @@
-"""Which of a log's many scores is the one that is claimed: the label whose figures submission.json repeats, run by run."""
+"""The label of a log's scores whose figures submission.json repeats, run by run: the claimed score among many."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

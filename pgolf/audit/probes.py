@@ -1,4 +1,4 @@
-"""Experiments on an evaluator as a black box: change the text, and see what may not change.
+"""Experiments on an evaluator as a black box: the text is changed, and what must not depend on the change is compared.
 
 Whatever a learner enters must be what its distributions say of the targets, and neither may depend on later text, on the target
 itself, or on text that is not yet scored."""

@@ -1,4 +1,4 @@
-"""How far an audit is: what it listens with while it evaluates, and where it shows it."""
+"""Progress of an audit: callbacks of its evaluations, and the console that shows them."""
 
 import math
 import time

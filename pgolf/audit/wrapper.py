@@ -1,4 +1,4 @@
-"""Programs inside programs: what the long constants of a script hold, with encodings and compressions taken off.
+"""Programs inside programs: the long constants of a script, decoded and decompressed.
 
 What a wrapper does with its constant is guessed from the constant alone, by trying to undo the usual encodings, each with a
 bound on what may come out. Nothing is run."""

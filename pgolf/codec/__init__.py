@@ -1,4 +1,4 @@
-"""The codec group: how a tensor's bytes are squeezed. An encoder has settings; a decoder has none, so that a file is read
+"""The codec group: how a tensor's bytes are compressed. An encoder has settings; a decoder has none, so that a file is read
 by the name of the method alone (`decode`)."""
 
 from abc import ABC, abstractmethod

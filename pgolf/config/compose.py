@@ -222,7 +222,7 @@ def _message(wrong: Exception, overrides: list[str]) -> str:
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         there = f"{nearest(option.group(2), options)} There are: {', '.join(options)}."
         return f"{option.group(1)}={option.group(2)}: there is no such option.{there}"
-    if part := re.search(r"Could not override '([^'/]+)/([^'/]+)'", text):
+    if part := re.search(r"Could not override '([^'/]+)/([^'@]+)", text):
         return f"{part.group(1)}/{part.group(2)}: {_having(*part.groups())}"
     if key := re.search(r"Could not override '([^']+)'", text):
         return f"{key.group(1)}: there is no such key.{_known(key.group(1), overrides)}"
@@ -231,11 +231,22 @@ def _message(wrong: Exception, overrides: list[str]) -> str:
 
 def _having(group: str, part: str) -> str:
     """Which options of a group are put together from parts of that name, as some of `ttt` are from a `mixer`."""
-    files = sorted((beside_or_inside("conf") / group).glob("*.yaml"))
-    having = [file.stem for file in files if re.search(rf"^  - {re.escape(part)}: ", file.read_text(), re.MULTILINE)]
+    folder, _, name = f"{group}/{part}".rpartition("/")
+    defaults = {file.stem: _defaults(file) for file in sorted((beside_or_inside("conf") / folder).glob("*.yaml"))}
+    having = [option for option in defaults if _inherits(option, name, defaults)]
     if not having:
         return "there is no such key."
-    return f"the {group} that is chosen has no {part}; of its options these have one: {', '.join(having)}."
+    return f"the {folder} that is chosen has no {name}; of its options these have one: {', '.join(having)}."
+
+
+def _defaults(file: Path) -> list[str]:
+    """The first words of an option's defaults list: the parts it has, and the options it inherits from."""
+    return re.findall(r"^  - ([\w/]+)(?=[:\s]|$)", file.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def _inherits(option: str, part: str, defaults: dict[str, list[str]]) -> bool:
+    above = defaults.get(option, [])
+    return part in above or any(_inherits(one, part, defaults) for one in above if one != option)
 
 
 def _known(key: str, overrides: list[str]) -> str:

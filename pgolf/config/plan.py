@@ -1,4 +1,4 @@
-"""What a run would do, said before it does anything: size, work, text and clocks, all from the recipe."""
+"""The plan of a run, printed before it starts: size, work, text and clocks, all computed from the recipe."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""The door where config dies: component classes are the schema, and a checked node becomes a frozen object.
+"""Component classes are the schema of the configuration; a checked node becomes a frozen object.
 
 A node's `_target_` names its class; the class's fields and their types say which keys the node must hold. OmegaConf
 converts and checks the values. Checking and building are one walk, so that an error in a `__post_init__` and a
@@ -27,7 +27,8 @@ from pgolf.files.names import CONFIG
 def build(node: Any, base: type, key: str) -> Any:
     """The component that `node` describes, a subclass of `base`; `key` is its dotted place in the config."""
     if not isinstance(node, dict):
-        raise ConfigError(key, node, f"must be a component: a mapping with {TARGET}")
+        by_name = f"; {key.replace('.', '/')}={node} chooses one by its name" if isinstance(node, str) else ""
+        raise ConfigError(key, node, f"must be a component: a mapping with {TARGET}{by_name}")
     cls = component_class(node.get(TARGET), base, key)
     given = {k: v for k, v in node.items() if k != TARGET}
     hints = get_type_hints(cls)

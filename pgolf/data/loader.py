@@ -1,17 +1,21 @@
 """The part data.loader: in which order the training text is met. Its mathematics is in `loaders`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pgolf.errors import need
+from pgolf.files.frozen import added
 
 if TYPE_CHECKING:
-    import numpy as np
+    from torch import Tensor, device
 
     from pgolf.data.loaders import Batches
-    from pgolf.data.packed import PackedRows
+    from pgolf.data.packed import PackedRows, Rewarm
     from pgolf.data.windows import Windows
+    from pgolf.model.pieces import Pieces
+    from pgolf.schedule import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +26,20 @@ class Loader(ABC):
     def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
         """Endless global batches of `batch_sequences` windows, the same for any number of ranks."""
 
-    def bounds(self, windows: "Windows", rows: "np.ndarray", fraction: float) -> "tuple[np.ndarray, int] | None":
-        """Where pieces begin in the inputs `rows` (B, T) laid end to end, when a `fraction` of the clock is used up, and how long
-        one may be; attention stays inside them. None: it does not keep to documents."""
+    def pieces(self, windows: "Windows", rows: "Tensor", fraction: float, device: "device") -> "Pieces | None":
+        """Where pieces begin in the inputs `rows` (B, T) laid end to end, when a `fraction` of the clock is used up; attention
+        stays inside them. None: it does not keep to documents."""
         return None
+
+    changes: ClassVar[tuple[float, ...]] = ()  # fractions of the clock up to which the length of pieces does not change
+
+    def cut(self, fraction: float) -> int:
+        """The longest piece when this `fraction` of the clock is used up; 0 where it does not keep to documents."""
+        return 0
+
+    def rewarm(self) -> "Callable[[Progress], float]":
+        """What learning rates are multiplied by besides the schedule, asked before every step in turn."""
+        return lambda progress: 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,29 +94,43 @@ class PackedDocuments(Loader):
     """Documents end to end in rows of data.sequence_length, front to back; attention stays inside a document.
 
     A document is cut into pieces of at most `cuts[i]` tokens until the fraction `until[i]` of the clock is used up, the last of
-    `cuts` to the end.
+    `cuts` to the end. After each change the learning rates rise again, over `rewarm_steps` steps (0: they do not fall).
     """
 
     cuts: tuple[int, ...]
     until: tuple[float, ...]
+    rewarm_steps: int = added(0)
 
     def __post_init__(self) -> None:
         need(len(self.cuts) > 0 and min(self.cuts) >= 1, "data.loader.cuts", list(self.cuts), "lengths of at least 1")
         ascending = list(self.until) == sorted(set(self.until)) and all(0 < f < 1 for f in self.until)
         allowed = "one fraction fewer than data.loader.cuts, ascending between 0 and 1"
         need(ascending and len(self.until) == len(self.cuts) - 1, "data.loader.until", list(self.until), allowed)
+        need(self.rewarm_steps >= 0, "data.loader.rewarm_steps", self.rewarm_steps, "at least 0 (32 are usual)")
 
     def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "PackedRows":
         from pgolf.data.packed import PackedRows
 
         return PackedRows(windows, batch_sequences)
 
-    def bounds(self, windows: "Windows", rows: "np.ndarray", fraction: float) -> "tuple[np.ndarray, int]":
+    def pieces(self, windows: "Windows", rows: "Tensor", fraction: float, device: "device") -> "Pieces":
+        import torch
+
         from pgolf.data.packed import row_bounds
+        from pgolf.model.pieces import Pieces
 
         cut = self.cut(fraction)
-        return row_bounds(rows, windows.bos, cut), min(cut, rows.shape[1])
+        bounds = torch.from_numpy(row_bounds(rows.numpy(), windows.bos, cut))
+        return Pieces(bounds.to(device, non_blocking=True), min(cut, rows.shape[1]))
+
+    @property
+    def changes(self) -> tuple[float, ...]:
+        return self.until
+
+    def rewarm(self) -> "Rewarm":
+        from pgolf.data.packed import Rewarm
+
+        return Rewarm(self.cut, self.rewarm_steps)
 
     def cut(self, fraction: float) -> int:
-        """The longest piece when this `fraction` of the clock is used up."""
         return self.cuts[sum(fraction > until for until in self.until)]

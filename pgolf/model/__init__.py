@@ -12,6 +12,7 @@ from pgolf.errors import need
 from pgolf.files.frozen import TARGET, added
 from pgolf.model.activation import Activation
 from pgolf.model.attention import AttentionKernel
+from pgolf.model.extras import HeadGate, Lanes, Loss, WindowSmear
 from pgolf.model.kinds import Skips
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ class GPT(Model):
         lambda old: {TARGET: "pgolf.model.activation.LeakyReluSquared", "slope": old.pop("leaky_slope")}
     )
     attention: AttentionKernel = added({TARGET: "pgolf.model.attention.Causal"})
+    head_gate: HeadGate | None = added(None)
+    window_smear: WindowSmear | None = added(None)
+    lanes: Lanes | None = added(None)
+    loss: Loss = added({TARGET: "pgolf.model.extras.PlainLoss"})
     rope_dims: int
     rope_base: float
     rope_train_len: int
@@ -127,6 +132,12 @@ class GPT(Model):
             need(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         for key, value, ok, allowed in self._ranges():
             need(ok, f"model.{key}", value, allowed)
+        if self.head_gate is not None:
+            self.head_gate.check(self.width)
+        if self.window_smear is not None:
+            self.window_smear.check(self.embed_width, self.vocab_size)
+        if self.lanes is not None:
+            self._check_lanes(self.lanes.first)
 
     def _ranges(self) -> Iterator[tuple[str, object, bool, str]]:
         """Rows of (key, value, is it possible, what is); each row may rely on those before it."""
@@ -149,6 +160,15 @@ class GPT(Model):
             inside = all(0 <= i < layers for i in self.value_embedding.layers)
             allowed = f"indices between 0 and {layers - 1} (model.layers is {layers})"
             yield "value_embedding.layers", list(self.value_embedding.layers), inside, allowed
+
+    def _check_lanes(self, first: int) -> None:
+        """Lanes need blocks of their own, after those that recur, in the half that takes up skips."""
+        need(0 <= first < self.layers, "model.lanes.first", first, f"between 0 and {self.layers - 1}, the last block")
+        alone = self.loop is None or first > self.loop.last
+        need(alone, "model.lanes.first", first, f"above model.loop.last: lanes cannot recur with {self.loop}")
+        middle = max(len(order) // 2 - order.index(first) for order in map(self.order, (False, True)))
+        need(middle <= 0, "model.lanes.first", first, "in the second half of the blocks, which takes up skips")
+        need(self.parallel_from is None, "model.parallel_from", self.parallel_from, "null where there are lanes")
 
     @property
     def recurrent(self) -> bool:

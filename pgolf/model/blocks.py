@@ -36,6 +36,7 @@ class Attention(nn.Module):
         self.k = Linear(spec.width, spec.kv_width)
         self.v = Linear(spec.width, spec.kv_width)
         self.out = Linear(spec.width, spec.width)
+        self.head_gate = spec.head_gate and spec.head_gate.build(spec.heads)
         self.q_gain = nn.Parameter(torch.full((spec.heads,), spec.qk_gain, dtype=torch.float32))
         self.xsa = index >= spec.layers - spec.xsa_layers
         extra = spec.value_embedding
@@ -57,6 +58,8 @@ class Attention(nn.Module):
         y_BSHD = self.attend(q_BSHD, k_BTKD, v_BTKD, shared.pieces)
         if self.xsa:
             y_BSHD = exclusive_self_attention(y_BSHD, v_BTKD[:, -y_BSHD.shape[1] :])
+        if self.head_gate:
+            y_BSHD = self.head_gate(y_BSHD, n_BSC)
         return self.out(y_BSHD.flatten(2))
 
     def apply_rope(self, x_BTHD: Tensor, shared: Shared) -> Tensor:
@@ -109,12 +112,17 @@ class Block(nn.Module):
         self.norm_gain = (index + 1) ** -0.5 if spec.ln_scale else 1.0
         self.parallel = spec.parallel_from is not None and index >= spec.parallel_from
 
+    def mixed(self, x_BTC: Tensor, shared: Shared) -> Tensor:
+        """The stream with some of the first stream, where the block mixes them."""
+        if not self.mixes:
+            return x_BTC
+        mix, mix0 = self.resid_mix.to(x_BTC.dtype)
+        return mix * x_BTC + mix0 * shared.x0
+
     def forward(self, x_BTC: Tensor, shared: Shared, last: int | None = None) -> Tensor:
         """The stream after this block, at the `last` positions (None: all)."""
         dtype = x_BTC.dtype
-        if self.mixes:
-            mix, mix0 = self.resid_mix.to(dtype)
-            x_BTC = mix * x_BTC + mix0 * shared.x0
+        x_BTC = self.mixed(x_BTC, shared)
         n_BTC = rms_norm(x_BTC, self.norm_gain)
         y_BSC = self.attn(n_BTC, shared, last)
         if last is not None:

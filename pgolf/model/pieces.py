@@ -17,12 +17,16 @@ class Pieces:
     bounds: Tensor
     longest: int
 
+    def attend(self, q_BTHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor) -> Tensor:
+        """Causal attention inside each piece."""
+        return attend_in_pieces(q_BTHD, k_BTKD, v_BTKD, self)
+
 
 def attend(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, pieces: Pieces | None = None) -> Tensor:
     """Causal attention, scale 1/√D, H query heads over K groups, inside `pieces` if there are any. Fewer queries than keys are
     the last positions."""
     if pieces is not None:
-        return attend_in_pieces(q_BSHD, k_BTKD, v_BTKD, pieces)
+        return pieces.attend(q_BSHD, k_BTKD, v_BTKD)
     q, k, v = (t.transpose(1, 2) for t in (q_BSHD, k_BTKD, v_BTKD))
     S, T, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
     seen = None if S == T else torch.ones(S, T, dtype=torch.bool, device=q.device).tril(T - S)

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pgolf.model.blocks import Block, Shared
@@ -19,7 +18,9 @@ from pgolf.model.layers import (
     rotary_base,
     rotary_tables,
 )
+from pgolf.model.loss import capped
 from pgolf.model.pieces import Pieces
+from pgolf.model.product import head_product
 
 if TYPE_CHECKING:
     from pgolf.model import GPT
@@ -29,7 +30,7 @@ class TiedHead(nn.Module):
     """Scores against the rows of the embedding. A module of its own so that hooks see its inputs."""
 
     def forward(self, h_BTE: Tensor, weight_VE: Tensor) -> Tensor:
-        return F.linear(h_BTE, weight_VE.to(h_BTE.dtype))
+        return head_product(h_BTE, weight_VE)
 
 
 class Transformer(nn.Module):
@@ -44,11 +45,14 @@ class Transformer(nn.Module):
         self.embedding = Table(spec.vocab_size, spec.embed_width)
         if (bigram := spec.bigram) is not None:
             self.bigram = ScaledTable(bigram.slots, bigram.dim, spec.embed_width, bigram.scale)
+        self.window_smear = spec.window_smear and spec.window_smear.build()
         self.embed_proj = projection(spec.embed_width, spec.width)
         if spec.smear:
             self.smear = Smear(spec.width)
         if (extra := spec.value_embedding) is not None:
             self.value_embedding = ScaledTable(spec.vocab_size, extra.dim, spec.kv_width, extra.scale)
+        self.lanes = spec.lanes and spec.lanes.build(spec.layers)
+        self.loss = spec.loss.build()
         self.blocks = nn.ModuleList(Block(spec, i) for i in range(spec.layers))
         if spec.skips is not Skips.NONE:
             self.skip_weights = nn.Parameter(torch.ones(spec.skip_slots, spec.width))
@@ -61,12 +65,16 @@ class Transformer(nn.Module):
         """Switch depth recurrence; without a loop in the spec both orders are the same."""
         self.looping = on
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        """Logits (B, T, V) after the softcap, float32."""
-        return self._logits(self._stream(ids_BT, None, None))
+    def forward(self, ids_BT: Tensor, pieces: Pieces | None = None) -> Tensor:
+        """Logits (B, T, V) after the softcap, float32; with `pieces`, attention stays inside them."""
+        return capped(self._scores(self._stream(ids_BT, None, pieces)), self.spec.softcap)
 
     def logits(self, ids_BT: Tensor, *, last: int) -> Tensor:
-        """Logits of the last positions, (B, last, V), without the work that only earlier positions need.
+        """Logits of the last positions, (B, last, V), without the work that only earlier positions need."""
+        return capped(self._last_scores(ids_BT, last), self.spec.softcap)
+
+    def _last_scores(self, ids_BT: Tensor, last: int) -> Tensor:
+        """Scores of the last positions before the softcap, (B, last, V).
 
         The last block's queries, output and MLP and the head start at a multiple of 16 positions: matrix kernels
         treat odd remainders differently, and so on a CPU the bits are those of the full pass (T a multiple of 16).
@@ -74,7 +82,7 @@ class Transformer(nn.Module):
         T = ids_BT.shape[1]
         assert 1 <= last <= T, f"{last} of {T} positions"
         start = (T - last) // 16 * 16
-        return self._logits(self._stream(ids_BT, T - start if start else None, None))[:, -last:]
+        return self._scores(self._stream(ids_BT, T - start if start else None, None))[:, -last:]
 
     def nll(
         self, ids_BT: Tensor, targets_BT: Tensor, pieces: Pieces | None = None, *, last: int | None = None
@@ -84,13 +92,15 @@ class Transformer(nn.Module):
         assert pieces is None or last is None
         targets = targets_BT if last is None else targets_BT[:, -last:]
         if pieces is None:
-            logits = self.logits(ids_BT, last=targets.shape[1])
+            scores = self._last_scores(ids_BT, targets.shape[1])
         else:
-            logits = self._logits(self._stream(ids_BT, None, pieces))
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+            scores = self._scores(self._stream(ids_BT, None, pieces))
+        return self.loss(scores.flatten(0, 1), targets.flatten(), self.spec.softcap).view(targets.shape)
 
     def _embedded(self, ids_BT: Tensor) -> Tensor:
         x = self.embedding(ids_BT, self.dtype)
+        if self.window_smear:
+            x = self.window_smear(x, ids_BT)
         if self.spec.bigram is not None:
             x = x + self.bigram(bigram_slots(ids_BT, self.spec.bigram.slots), self.dtype)
         x_BTC = self.embed_proj(rms_norm(x))
@@ -114,25 +124,26 @@ class Transformer(nn.Module):
         order = self.spec.order(self.looping)
         encoders, stack = len(order) // 2, []
         for turn, index in enumerate(order):
+            if self.lanes and index == self.lanes.first:
+                return self.lanes(self, x, shared, stack, turn - encoders, last)
             if turn >= encoders and stack:
-                x = self._with_skip(x, stack.pop(), turn - encoders)
+                x = self.with_skip(x, stack.pop(), turn - encoders)
             x = self.blocks[index](x, shared, last if turn == len(order) - 1 else None)
             if turn < encoders and self.spec.skips is not Skips.NONE:
                 stack.append(x)
         return x
 
-    def _with_skip(self, x: Tensor, skip: Tensor, slot: int) -> Tensor:
+    def with_skip(self, x: Tensor, skip: Tensor, slot: int) -> Tensor:
+        """The stream with an encoder block's output, by the weights of that pair."""
         weight = self.skip_weights[slot].to(x.dtype)
         if self.spec.skips is Skips.PLAIN:
             return x + weight * skip
         return torch.lerp(weight * skip, x, self.skip_gates[slot].sigmoid().to(x.dtype))
 
-    def _logits(self, x_BTC: Tensor) -> Tensor:
-        """softcap · tanh(E h / softcap), float32."""
+    def _scores(self, x_BTC: Tensor) -> Tensor:
+        """E h, before the softcap."""
         h_BTE = self.head_proj(rms_norm(x_BTC))
-        scores = (self.head(h_BTE, self.embedding.weight) if self.spec.tied else self.head(h_BTE)).float()
-        cap = self.spec.softcap
-        return scores if cap is None else cap * torch.tanh(scores / cap)
+        return self.head(h_BTE, self.embedding.weight) if self.spec.tied else self.head(h_BTE)
 
     def roles(self) -> dict[str, Role]:
         """What every parameter is to the optimiser, by name."""
@@ -149,7 +160,7 @@ class Transformer(nn.Module):
 
 
 def section(name: str, role: Role) -> str:
-    """One parameter's group, by its name and role."""
+    """The part of the artifact that a parameter is counted under: control, attention, mlp or embedding."""
     if role is Role.SCALAR:
         return "control"
     places = {"attn": "attention", "mlp": "mlp"}

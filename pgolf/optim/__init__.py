@@ -63,7 +63,8 @@ class MuonAdamW(Optim):
             need(group.lr >= 0, f"optim.{name}.lr", group.lr, "at least 0")
             need(0 <= group.weight_decay < 1, f"optim.{name}.weight_decay", group.weight_decay, "from 0 to below 1")
         steps = self.matrix.ns_steps
-        need(1 <= steps <= 10, "optim.matrix.ns_steps", steps, "between 1 and 10")
+        most = 5 if self.matrix.coefficients is Coefficients.POLAR_EXPRESS_PR1344 else 10
+        need(1 <= steps <= most, "optim.matrix.ns_steps", steps, f"between 1 and {most}")
         betas_ok = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
         need(betas_ok, "optim.betas", self.betas, "two numbers, each from 0 to below 1")
         need(self.eps > 0, "optim.eps", self.eps, "above 0")

@@ -162,7 +162,11 @@ def kept(quant: "Fitted", shapes: Shapes, sections: Mapping[str, str]) -> str:
     plan = quant.plan(shapes, sections)
     halves = [tuple(shape) for name, shape in shapes.items() if plan[name] == 16 and sections[name] != "control"]
     held = sum(estimate.float_bytes(shape, 16) for shape in halves)
-    return f" quant.keep_below={quant.keep_below} keeps {len(halves)} tensors at fp16, {held:,.0f} bytes." if halves else ""
+    return (
+        f" quant.keep_below={quant.keep_below} keeps {len(halves)} tensors at fp16, {held:,.0f} bytes."
+        if halves
+        else ""
+    )
 
 
 def coarsest(quant: "Fitted") -> float:
@@ -196,7 +200,11 @@ class Cap(Fit):
             low, high = (low, middle) if fits else (middle, high)
         sigmas = max(high * k / c for k, c in quant.steered)
         what, _ = quant.moved(high).told_steps()
-        coarse = f"; steps of {sigmas:.1f} standard deviations lose much.{kept(quant, shapes, sections)}" if sigmas > 1 else ""
+        coarse = (
+            f"; steps of {sigmas:.1f} standard deviations lose much.{kept(quant, shapes, sections)}"
+            if sigmas > 1
+            else ""
+        )
         return f"{what}, the least {quant.moved(high).steered[0][0]:.3g}{coarse}"
 
     def reach(

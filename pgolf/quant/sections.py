@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pgolf.quant.apply import Quantized
     from pgolf.quant.apply import Solver as Solve
 
-GATE = ".head_gate"  # ends the names of the small matrices that are stored as integers all the same
+GATE = ".head_gate.weight"  # ends the names of the small matrices that are stored as integers all the same
 INTEGERS = ("attention", "mlp", "embedding")
 
 

@@ -1,4 +1,4 @@
-"""Checks a value against a JSON Schema, for the keywords that pgolf's own schema uses. An unknown keyword is our mistake."""
+"""Checks a value against a JSON Schema, for the keywords that pgolf's own schema uses. Others raise AssertionError."""
 
 import json
 import re

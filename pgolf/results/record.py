@@ -1,4 +1,4 @@
-"""record.json: one per run, the truth from which logs, tables, README and submission are views."""
+"""record.json: one per run; logs, tables, README and submission are generated from it."""
 
 import os
 import platform

@@ -1,6 +1,6 @@
 """One finished run, read back from its folder: its record, and whether the record, the log and the artifact agree.
 
-The record is the truth that everything else is generated from; this is where it is doubted first.
+Everything else is generated from the record, so its fields, types and agreement with the files are checked here.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The figures of a submission.json by seed, in any of the spellings in use: read by what names say, not by where they stand.
+"""The figures of a submission.json by seed, in any of the spellings in use: read by their keys, at any depth.
 
 A seed is a key that is a number below one that speaks of seeds or scores (`seed_results`, `per_seed`, `val_bpb`), a key with
 `seed` in it (`seed_42`, `val_bpb_seed42`), an object's own `seed`, or a place in a list as long as `seeds`.

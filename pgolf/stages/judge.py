@@ -1,6 +1,6 @@
 """The evaluation stage, on every rank: artifact and validation text become bits per byte, on a clock of their own.
 
-It opens the sealed artifact as a stranger would; nothing else of training reaches it.
+It reads the sealed artifact and nothing else that training left.
 """
 
 import hashlib

@@ -23,9 +23,8 @@ from pgolf.files.events import Events
 from pgolf.limits.clock import Clock
 from pgolf.limits.stopping import StoppingRule, stopping_rule
 from pgolf.machine.world import World
-from pgolf.model.pieces import Pieces
 from pgolf.recipe import Recipe
-from pgolf.schedule import END, START, Progress, Schedule
+from pgolf.schedule import END, START, Progress
 from pgolf.stages.seal import Reserve, seal
 
 if TYPE_CHECKING:
@@ -96,6 +95,7 @@ class Trainer:
         self.windows = text.windows()
         batches = recipe.data.loader.build(self.windows, recipe.batch_sequences, recipe.seed.loader)
         self.loader = Prefetched(batches, rows_of(recipe, world), pin=world.device.type == "cuda")
+        self.rewarm, self.multiplier = recipe.data.loader.rewarm(), 0.0
         self.dev = Dev(text)
         self.nll = torch.compile(self.model.nll, dynamic=False) if recipe.machine.compile else self.model.nll
         self.queued: deque[torch.cuda.Event] = deque()
@@ -104,7 +104,7 @@ class Trainer:
     def step(self, progress: Progress) -> torch.Tensor:
         """One optimiser step on the global batch. Returns this rank's share of its mean loss, nats per token, scalar."""
         schedule = self.recipe.schedule
-        multiplier = schedule.lr(progress)
+        self.multiplier = multiplier = schedule.lr(progress) * self.rewarm(progress)
         self.model.set_looping(schedule.looping(progress))
         micros = self._micros(progress.fraction)
         self.qat.update(schedule.qat(progress), progress.fraction, lambda: self.nll(*micros[0]))
@@ -121,12 +121,9 @@ class Trainer:
         of the clock (None: it does not keep to documents). Tokens travel as uint16 and are widened on the device."""
         rows, size = self.loader.next(), self.recipe.micro_sequences
         ids = rows.to(self.world.device, non_blocking=True).long()
-        pieces = [self._pieces(part, fraction) for part in rows[:, :-1].split(size)]
+        parts, device = rows[:, :-1].split(size), self.world.device
+        pieces = [self.recipe.data.loader.pieces(self.windows, part, fraction, device) for part in parts]
         return [(part[:, :-1], part[:, 1:], inside) for part, inside in zip(ids.split(size), pieces, strict=True)]
-
-    def _pieces(self, rows: torch.Tensor, fraction: float) -> Pieces | None:
-        found = self.recipe.data.loader.bounds(self.windows, rows.numpy(), fraction)
-        return found and Pieces(torch.from_numpy(found[0]).to(self.world.device, non_blocking=True), found[1])
 
     def _accumulate(self, micros: list[tuple]) -> torch.Tensor:
         """Gradients of this rank's part of the global batch, whose sum over ranks is the gradient of its mean loss."""
@@ -167,7 +164,7 @@ class Trainer:
         """Run and undo `schedule.warmup_steps` steps of each kind that there will be, so that the clock meets no first
         time; measure the sealing of `budget` bytes."""
         before = copy.deepcopy(self._state())
-        for progress in stages(self.recipe.schedule):
+        for progress in stages(self.recipe):
             for _ in range(self.recipe.schedule.warmup_steps):
                 self.step(progress)
         reserve = Reserve.measured(self, budget)
@@ -184,6 +181,7 @@ class Trainer:
         self.averager.load_state_dict(state["averager"])
         self.loader.load_state_dict(state["loader"])
         self.qat.reset()
+        self.rewarm = self.recipe.data.loader.rewarm()
         self.bad_step.fill_(-1)
 
     def dev_bpb(self) -> float:
@@ -197,9 +195,11 @@ def rows_of(recipe: Recipe, world: World) -> np.ndarray:
     return rows[:, world.rank].reshape(-1)
 
 
-def stages(schedule: Schedule) -> list[Progress]:
-    """A step of each kind: as at the start and, where recurrence or QAT come on later, as at the end."""
-    kinds = {(schedule.looping(progress), schedule.qat(progress)): progress for progress in (END, START)}
+def stages(recipe: Recipe) -> list[Progress]:
+    """A step of each kind: as at the start and, where recurrence, QAT or longer pieces come later, as at the end."""
+    schedule, kinds = recipe.schedule, {}
+    for progress in (END, *(Progress(1, at, 1.0) for at in recipe.data.loader.changes), START):
+        kinds[schedule.looping(progress), schedule.qat(progress), recipe.data.loader.cut(progress.fraction)] = progress
     return list(reversed(kinds.values()))
 
 
@@ -213,7 +213,7 @@ def fit(trainer: Trainer, rule: StoppingRule, clock: Clock, events: Events, fold
     while (progress := rule.progress(step)).elapsed < progress.total:
         share = trainer.step(progress)
         step += 1
-        lr, rate = recipe.schedule.lr(progress), step * recipe.data.batch_tokens / clock.elapsed
+        lr, rate = trainer.multiplier, step * recipe.data.batch_tokens / clock.elapsed
         logged, checked = step == 1 or step % LOG_INTERVAL == 0, checks.due(progress)
         if logged or checked:
             trainer.require_finite(folder)

@@ -1,4 +1,4 @@
-"""Whether a run's own record lets its score stand. Words: `fail (rule)`, `needs argument (what)`, `consistent`."""
+"""The verdict of a run, from its own record. Words: `fail (rule)`, `needs argument (what)`, `consistent`."""
 
 
 def verdict(record: dict) -> str:

@@ -1,4 +1,4 @@
-"""Lines that people read, made from a record and from nothing else."""
+"""Log lines and tables made from a record alone."""
 
 import shlex
 from pathlib import Path

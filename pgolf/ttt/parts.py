@@ -1,4 +1,4 @@
-"""What the options of test-time training are put together from: optimisers, choices of parameters, temperatures, mixers."""
+"""The parts of test-time training options: optimisers, choices of parameters, temperatures, mixers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable

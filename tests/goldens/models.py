@@ -10,8 +10,11 @@ import torch
 from pgolf.model import GPT, BigramHash, Loop, ValueEmbedding
 from pgolf.model.activation import LeakyReluSquared
 from pgolf.model.attention import Causal
+from pgolf.model.extras import FusedLoss, GatedSmear, Loss, PlainLoss, SparseHeadGate, TwoLanes
 from pgolf.model.kinds import Skips
 from pgolf.model.layers import rotary_base, rotary_tables
+from pgolf.model.loss import fused_nll, plain_nll
+from pgolf.model.pieces import Pieces
 from tests.goldens import Golden, Part, has
 
 COMMON = dict(
@@ -24,6 +27,10 @@ COMMON = dict(
     mlp_hidden=192,
     activation=LeakyReluSquared(slope=0.5),
     attention=Causal(),
+    head_gate=None,
+    window_smear=None,
+    lanes=None,
+    loss=PlainLoss(),
     rope_dims=8,
     rope_base=1e4,
     rope_train_len=1024,
@@ -69,6 +76,11 @@ NAMES = (
     (r"\.attn\.vrl_lambda$", ".attn.value_residual"),
     (r"\.mlp\.fc\.", ".mlp.up."),
     (r"\.mlp\.proj\.", ".mlp.down."),
+    (r"\.attn_gate_w$", ".head_gate.weight"),
+    (r"^smear_gate\.", "window_smear."),
+    (r"^smear_lambda$", "window_smear.scale"),
+    (r"^parallel_resid_lambdas$", "lanes.residual"),
+    (r"^parallel_post_lambdas$", "lanes.post"),
 )
 
 
@@ -100,6 +112,31 @@ def by_name(golden: Golden) -> GPT:
     return GPT(**COMMON | CASES[system])
 
 
+def by_config(config: dict, masked: bool, loss: Loss) -> GPT:
+    """The record stack's model of these sizes, with the smear's mask at the beginning of documents or without."""
+    changes = dict(
+        vocab_size=config["vocab"],
+        width=config["width"],
+        embed_width=config["width"],
+        layers=config["layers"],
+        heads=config["heads"],
+        kv_heads=config["kv_heads"],
+        mlp_hidden=config["mlp_hidden"],
+        rope_dims=config["rope_dims"],
+        rope_base=config["rope_base"],
+        rope_train_len=2**20,
+        activation=LeakyReluSquared(slope=config["leaky_slope"]),
+        xsa_layers=config["xsa_layers"],
+        loop=Loop(first=config["loop_first"], last=config["loop_last"], num_loops=config["num_loops"]),
+        lanes=TwoLanes(first=config["lanes_from"], residual=1.1),
+        head_gate=SparseHeadGate(dims=config["gate_dims"], scale=config["head_gate_scale"]),
+        window_smear=GatedSmear(dims=config["gate_dims"], bos=config["bos"] if masked else None),
+        softcap=config["softcap"],
+        loss=loss,
+    )
+    return GPT(**COMMON | dict(value_embedding=None, bigram=None, smear=False, skips=Skips.GATED) | changes)
+
+
 def rounding(model, ids: torch.Tensor) -> float:
     """How far float32 takes this model's logits from float64 on this machine's kernels: a gain of 5.25 makes much of it."""
     with torch.no_grad():
@@ -117,16 +154,61 @@ def check_model(golden: Golden) -> None:
         assert model.spec.skip_slots == len(golden["encoder_indices"])
 
 
-def agree(model, golden: Golden, ids: torch.Tensor, targets: torch.Tensor, prefix: str, gradients: float) -> None:
+def agree(
+    model, golden: Golden, ids: torch.Tensor, targets: torch.Tensor, prefix: str, gradients: float, pieces: Pieces | None = None
+) -> None:
     """Logits, mean loss and gradient norms under `prefix`. The reference is float32 of one processor: equal to the bit there,
     and elsewhere within what rounding does."""
     expected = torch.from_numpy(golden[f"{prefix}logits"])
-    torch.testing.assert_close(model(ids), expected, atol=1e-5 + 3 * rounding(model, ids), rtol=0)
-    loss = model.nll(ids, targets).mean()
+    torch.testing.assert_close(model(ids, pieces), expected, atol=1e-5 + 3 * rounding(model, ids), rtol=0)
+    loss = model.nll(ids, targets, pieces).mean()
     loss.backward()
     assert loss.item() == pytest.approx(golden[f"{prefix}loss"].item(), rel=1e-6)
     for name, norm in ours(model.spec, golden.under(f"{prefix}gradnorm/")).items():
         assert model.get_parameter(name).grad.norm().item() == pytest.approx(norm.item(), rel=gradients), name
+
+
+def check_record(golden: Golden) -> None:
+    """Whole rows, and the same rows laid end to end with attention inside pieces; both losses."""
+    looping = len(golden["encoder_indices"]) + len(golden["decoder_indices"]) > golden.config["layers"]
+    for loss in (PlainLoss(), FusedLoss(rows=7)):
+        model = loaded(by_config(golden.config, True, loss), golden.under("w/"))
+        model.set_looping(looping)
+        order = [*golden["encoder_indices"], *golden["decoder_indices"]]
+        assert list(model.spec.order(looping)) == order
+        agree_twice(model, golden, golden, "")
+
+
+def check_unmasked(golden: Golden) -> None:
+    """The weights and rows of a file beside it, without the mask at the beginning of documents, loop off and on."""
+    rows = golden.beside(lambda other: "w/tok_emb.weight" in other and other.config == golden.config)
+    for name, looping in (("off/", False), ("on/", True)):
+        model = loaded(by_config(golden.config, False, FusedLoss(rows=64)), rows.under("w/"))
+        model.set_looping(looping)
+        agree_twice(model, golden, rows, name)
+
+
+def agree_twice(model, golden: Golden, rows: Golden, prefix: str) -> None:
+    """Rows one by one, then packed."""
+    bounds = torch.from_numpy(rows["packed/cu_seqlens"])
+    pieces = Pieces(bounds, int(rows["packed/max_seqlen"]))
+    for part, inside in (("", None), ("packed/", pieces)):
+        model.zero_grad()
+        ids, targets = (torch.from_numpy(rows[f"{part}{name}"]) for name in ("ids", "targets"))
+        agree(model, golden, ids, targets, prefix + part, 1e-5, inside)
+
+
+def check_loss(golden: Golden) -> None:
+    """Nats of every target and the gradient of their mean, in float64 as in float32, by both forms."""
+    cap, targets = golden["softcap"].item(), torch.from_numpy(golden["targets"])
+    C_form, sigmoid_form = golden["losses"], golden["losses_sigmoid_form"]
+    np.testing.assert_allclose(C_form, sigmoid_form, rtol=1e-12)
+    for nll in (plain_nll, lambda *args: fused_nll(*args, rows=2)):
+        x = torch.from_numpy(golden["logits"]).requires_grad_()
+        losses = nll(x, targets, cap)
+        (grad,) = torch.autograd.grad(losses.mean(), x)
+        np.testing.assert_allclose(losses.detach(), C_form, rtol=1e-12 if losses.dtype == torch.float64 else 2e-6)
+        np.testing.assert_allclose(grad, golden["grad_of_mean"], atol=1e-12 if losses.dtype == torch.float64 else 1e-7)
 
 
 def check_rotary(golden: Golden) -> None:
@@ -143,5 +225,8 @@ def _without_config(keys: set[str], _: str) -> bool:
 
 PARTS = (
     Part("model", _without_config, check_model),
+    Part("model", lambda keys, _: has("w/*", "logits", "packed/logits", "config")(keys, ""), check_record),
+    Part("model", has("off/logits", "on/packed/logits", "config"), check_unmasked),
+    Part("loss", has("logits", "losses", "grad_of_mean"), check_loss),
     Part("rotary", has("cos", "sin", "rope_dims"), check_rotary),
 )

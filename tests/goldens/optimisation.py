@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pgolf.optim import Coefficients
+from pgolf.optim import pr1344
+from pgolf.optim.kinds import Coefficients
 from pgolf.optim.muon import orthogonalize, row_normalized, shape_factor
 from pgolf.qat.round import soft_round, soft_stairs, straight_through
 from pgolf.schedule import Progress, Shape, WarmdownByFraction, WarmdownByIterations
@@ -42,7 +43,7 @@ def follow(weights, gradients, coefficients, decay, normalize, dtype, apart: flo
         assert relative(weight - first, expected - first.numpy()) < moved  # the figures are of bfloat16
 
 
-def count(golden: Golden, pattern: str) -> range:
+def count(golden: dict, pattern: str) -> range:
     """0, 1, 2 … as long as the file has the key."""
     return range(next(i for i in range(10_000) if pattern.format(i) not in golden))
 
@@ -86,7 +87,35 @@ def check_qat(golden: Golden) -> None:
             assert (grad - reference).abs()[~largest].max() < 1e-3 * reference.abs().max(), key
 
 
+def check_polar_express(golden: Golden) -> None:
+    """The polynomials, and the iteration after each number of steps: products on their own give the published bits; another
+    order of the same products is 4-9 % away, so other processors get some room."""
+    np.testing.assert_array_equal(np.array(pr1344.POLYNOMIALS), golden["coefficients"])
+    for i in count(golden, "g{}"):
+        G = torch.from_numpy(golden[f"g{i}"])
+        for key in (key for key in golden if key.startswith(f"polar{i}_")):
+            steps = min(int(key.rpartition("_")[2]), len(pr1344.POLYNOMIALS))
+            expected = torch.from_numpy(golden[key]).float()
+            in_bf16, in_fp32 = (
+                orthogonalize(G[None], steps, Coefficients.POLAR_EXPRESS_PR1344, dtype)[0].float()
+                for dtype in (torch.bfloat16, torch.float32)
+            )
+            assert relative(in_bf16, expected) < (1e-2 if steps == 1 else 3e-2), key
+            assert relative(in_fp32, expected) < (1e-2 if steps == 1 else 0.12), key
+
+
+def check_polar_muon(golden: Golden) -> None:
+    """Banks of two matrices, rows normalised: steps by the same iteration."""
+    steps = golden.under("muon/")
+    for i in count(steps, "p{}_0"):
+        gradients = [steps[f"g{i}_{t}"] for t in count(steps, f"g{i}_{{}}")]
+        weights = [steps[f"p{i}_{t}"] for t in range(len(gradients) + 1)]
+        follow(weights, gradients, Coefficients.POLAR_EXPRESS_PR1344, 0.095, True, torch.bfloat16, 2e-2, 3e-2)
+
+
 PARTS = (
+    Part("polar express", has("coefficients", "g0", "polar0_*"), check_polar_express),
+    Part("polar muon", has("muon/p0_0", "muon/g0_0"), check_polar_muon),
     Part("muon", has("p0_0", "g0_0"), check_muon),
     Part("schedule", has("frac_072", "elapsed_ms"), check_schedule),
     Part("qat", has("weight", "x", "ste_*", "soft_*"), check_qat),

@@ -105,7 +105,7 @@ class Parts(nn.Module):
 
     def __init__(self, golden: Golden):
         super().__init__()
-        self.names = {name: name.replace(".attn_gate_w", ".head_gate") for name in golden.under("w/")}
+        self.names = {name: name.replace(".attn_gate_w", ".head_gate.weight") for name in golden.under("w/")}
         self.held = {
             self.names[name]: nn.Parameter(torch.from_numpy(w).float()) for name, w in golden.under("w/").items()
         }
@@ -119,7 +119,7 @@ class Parts(nn.Module):
 
 
 def section(name: str) -> str:
-    if not name.endswith(".weight"):
+    if not name.endswith(".weight") or "gate" in name:
         return "control"
     return "mlp" if ".mlp." in name else "attention" if ".attn." in name else "embedding"
 
