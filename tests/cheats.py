@@ -326,5 +326,5 @@ class NeverReset(LoraScoreFirst):
 
 
 class NeverResetLearner(LoraLearner):
-    def adapt(self, text, chunk):
-        return 0.0 if self.plan.ends_group(chunk) else super().adapt(text, chunk)
+    def end_group(self, text, chunk):
+        pass

@@ -32,7 +32,7 @@ NGRAM = Ngram(order=3, threshold=0.3, beta=1.5, slots=2**12)
 SMALL = dict(chunk_tokens=64, sequence_length=32, batch_sequences=2, epochs=1)
 LORA = LoraScoreFirst(
     chunk_tokens=16,
-    optimizer=AdamW(lr=0.01, betas=(0.9, 0.999), weight_decay=0.0),
+    optimizer=AdamW(lr=0.01, betas=(0.9, 0.999), weight_decay=0.0, eps=1e-8),
     rank=2,
     alpha=2.0,
     layers=("attn.q", "attn.v", "head"),

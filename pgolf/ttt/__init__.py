@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pgolf.errors import need
 from pgolf.ttt.base import TTT, Legal
-from pgolf.ttt.by_document import LoraScoreFirst
+from pgolf.ttt.by_document import GlobalSGD, LoraScoreFirst, ParallelLora
 from pgolf.ttt.parts import (
     SGD,
     AdamW,
@@ -46,6 +46,7 @@ __all__ = [
     "EntropyTemperature",
     "Everything",
     "FixedTemperature",
+    "GlobalSGD",
     "GradientScale",
     "Hedge",
     "LastBlocks",
@@ -54,6 +55,7 @@ __all__ = [
     "Mixer",
     "Ngram",
     "NoTTT",
+    "ParallelLora",
     "PrequantAdamW",
     "Queries",
     "ScoreFirst",
@@ -165,7 +167,7 @@ class PrequantAdamW(TTT):
 
     def descent(self) -> AdamW:
         """Its optimiser."""
-        return AdamW(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        return AdamW(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, eps=1e-8)
 
     def check_text(self, targets: int) -> None:
         allowed = f"at most the {targets:,} tokens of the validation text"

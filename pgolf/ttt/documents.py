@@ -17,28 +17,30 @@ from pgolf.eval.windows import Batch, Plan, Span
 
 @dataclass(frozen=True, eq=False)
 class DocumentBatch(Batch):
-    """Row i scores targets [firsts[i], ends[i]), the head of its last `last` positions, through a window of `length`."""
+    """Row i scores targets [firsts[i], ends[i]) through a window of `length` from token `starts[i]`: of its last `last` positions
+    those after the first `passed[i]`."""
 
     firsts: np.ndarray
     ends: np.ndarray
+    starts: np.ndarray
     length: int
     last: int
 
     @property
     def rows(self) -> int:
-        """Number of windows."""
         return len(self.firsts)
 
     @property
-    def starts(self) -> np.ndarray:
-        """The first token of each window."""
-        return self.firsts + self.last - self.length
+    def passed(self) -> np.ndarray:
+        """Positions of each row's last `last` that stand before its first target."""
+        return self.firsts - self.starts - (self.length - self.last)
 
     def spans(self) -> list[Span]:
         return list(zip(self.firsts.tolist(), self.ends.tolist(), strict=True))
 
     def scored(self, nll_BS: Tensor) -> Tensor:
-        real = np.arange(self.last) < (self.ends - self.firsts)[:, None]
+        place = np.arange(self.last) - self.passed[:, None]
+        real = (place >= 0) & (place < (self.ends - self.firsts)[:, None])
         return nll_BS.reshape(-1)[real.reshape(-1).nonzero()[0]]
 
 
@@ -110,8 +112,9 @@ class DocumentPlan(Plan):
         starts, lengths = self.starts[mine][rank::size], self.targets_in[mine][rank::size]
         done = turn * c
         alive = lengths > done + c * goes_on
-        firsts, ends = starts[alive] + done, starts[alive] + np.minimum(lengths[alive], done + c)
-        return DocumentBatch(firsts, ends, min(self.context, done + c), c)
+        starts, end = starts[alive], np.minimum(lengths[alive], done + c)
+        seen_from = np.maximum(end - self.context, 0)  # the window of a document's last chunk ends with the document
+        return DocumentBatch(starts + done, starts + end, starts + seen_from, min(self.context, done + c), c)
 
     def spans(self, chunk: int) -> list[Span]:
         return self.rows(chunk).spans()

@@ -6,6 +6,7 @@ distribution, so nothing has to be normalised afterwards and nothing can depend 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,8 +26,9 @@ class Mixing(ABC):
     """What a mixer knows while a text is scored; it changes in `learn` only, equally on all ranks."""
 
     @abstractmethod
-    def mixed(self, log_p_BSV: Tensor, x_BT: Tensor) -> Tensor:
-        """The learner's distributions of the last S positions and others as one, ln p (B, S, V); `x_BT` is what was read."""
+    def mixed(self, log_p_BSV: Tensor, x_BT: Tensor, passed_B: np.ndarray | int = 0) -> Tensor:
+        """The learner's distributions of the last S positions and others as one, ln p (B, S, V); `x_BT` is what was read. The
+        first `passed_B` of a row's S positions are not scored: their targets are committed."""
 
     @abstractmethod
     def learn(self, learner: "Learner", text: "CommittedText", chunk: int) -> None:
@@ -51,7 +53,7 @@ class HedgeMixer(Mixing):
         self.log_w = torch.tensor([spec.neural_weight, other, other], device=device).log()
         self.start = self.log_w.clone()
 
-    def mixed(self, log_p_BSV: Tensor, x_BT: Tensor) -> Tensor:
+    def mixed(self, log_p_BSV: Tensor, x_BT: Tensor, passed_B: np.ndarray | int = 0) -> Tensor:
         """ln Σ_i w_i p_i for every token, (B, S, V)."""
         unigram_V, bigram_BSV = self._counted(x_BT[:, -log_p_BSV.shape[1] :])
         w = self.log_w

@@ -80,12 +80,14 @@ class Leaders:
 class Contexts:
     """The whole contexts in `rows` (R, order − 2 + S + 1) of tokens, −1 where there is none: what comes before each of S targets.
 
-    `keys` and `targets` (N,), `groups` that differ between rows, and `at`, their places among all R · S targets."""
+    `keys` and `targets` (N,), `groups` that differ between rows, and `at`, their places among all R · S targets. The first
+    `passed_R` targets of each row are left out."""
 
-    def __init__(self, rows_RW: np.ndarray, order: int):
+    def __init__(self, rows_RW: np.ndarray, order: int, passed_R: np.ndarray | int = 0):
         self.shape = (len(rows_RW), rows_RW.shape[1] - order + 1)
         S = self.shape[1]
         whole = (rows_RW[:, :S] >= 0) & (rows_RW[:, order - 1 :] >= 0)  # what is missing is at the ends
+        whole &= np.arange(S) >= np.reshape(passed_R, (-1, 1))
         keys = polynomials((rows_RW + 1).astype(np.uint64), order - 1)[:, :S]
         self.at = np.flatnonzero(whole)
         self.keys = np.maximum(mixed(keys.ravel()[self.at]), np.uint64(1))
@@ -242,18 +244,18 @@ class NgramTilt(Mixing):
         self.counted, self.gated, self.hit = 0, 0, 0
 
     @torch.compiler.disable
-    def hinted(self, x_BT: Tensor, last: int) -> tuple[Tensor, Tensor]:
+    def hinted(self, x_BT: Tensor, last: int, passed_B: np.ndarray | int) -> tuple[Tensor, Tensor]:
         """The hint after each of the last positions, (B, last) int64, and β where its gate is open, else 0."""
         tail = x_BT[:, -(last + self.spec.order - 2) :].cpu().numpy()
         missing = last + self.spec.order - 2 - tail.shape[1]
         rows = np.pad(tail, ((0, 0), (missing, 1)), constant_values=((0, 0), (-1, 0)))  # the last target: any token
-        at = Contexts(rows, self.spec.order)
+        at = Contexts(rows, self.spec.order, passed_B)
         hints, gates = at.spread(*self.tables.seen(at).gated(self.spec.threshold))
         both = torch.from_numpy(np.stack([hints, gates])).to(self.device)
         return both[0], both[1] * self.spec.beta
 
-    def mixed(self, log_p_BSV: Tensor, x_BT: Tensor) -> Tensor:
-        hint_BS, bonus_BS = self.hinted(x_BT, log_p_BSV.shape[1])
+    def mixed(self, log_p_BSV: Tensor, x_BT: Tensor, passed_B: np.ndarray | int = 0) -> Tensor:
+        hint_BS, bonus_BS = self.hinted(x_BT, log_p_BSV.shape[1], passed_B)
         return tilted(log_p_BSV, hint_BS, bonus_BS)
 
     def learn(self, learner: "Learner", text: "CommittedText", chunk: int) -> None:

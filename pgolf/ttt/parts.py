@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from pgolf.errors import need
+from pgolf.files.frozen import added
 
 if TYPE_CHECKING:
     import torch
@@ -40,21 +41,24 @@ class Descent(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Descent):
-    """Adam with decoupled decay (arXiv 1711.05101), epsilon 1e-8."""
+    """Adam with decoupled decay (arXiv 1711.05101)."""
 
     betas: tuple[float, ...]
     weight_decay: float
+    eps: float = added(1e-8)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         inside = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
         need(inside, "ttt.optimizer.betas", list(self.betas), "two numbers, each at least 0 and below 1")
         need(self.weight_decay >= 0, "ttt.optimizer.weight_decay", self.weight_decay, "at least 0")
+        need(self.eps > 0, "ttt.optimizer.eps", self.eps, "above 0")
 
     def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
         import torch
 
-        return torch.optim.AdamW(params, self.lr, betas=tuple(self.betas), eps=1e-8, weight_decay=self.weight_decay)
+        betas, decay = tuple(self.betas), self.weight_decay
+        return torch.optim.AdamW(params, self.lr, betas=betas, eps=self.eps, weight_decay=decay)
 
 
 @dataclass(frozen=True, kw_only=True)
