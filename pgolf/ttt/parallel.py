@@ -3,12 +3,13 @@
 Scoring a chunk keeps the graph of its loss; once the chunk is committed, one step goes back through it. So a chunk costs one
 forward and one backward, and the step sees nothing that was not scored."""
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pgolf.eval.windows import Span
 from pgolf.files.receipts import Receipt
 from pgolf.machine.share import share
 from pgolf.machine.world import World
@@ -136,32 +137,33 @@ class ParallelLoraLearner(DocumentLearner):
     def _phase(self, text: "CommittedText", scored: int, used: int, spec: "GlobalSGD") -> float:
         """SGD of the whole model on the `used` shortest of the `scored` documents; how far it moved."""
         starts, lengths = (a[:scored][::-1][:used] for a in (self.plan.starts, self.plan.targets_in))
-        sequences = Packed(text, list(zip(starts.tolist(), (starts + lengths).tolist(), strict=True)))
+        packed = Packed(text, starts, lengths, self.plan.targets)
         params = list(self.model.parameters())
         before = [p.detach().clone() for p in params]
         self.adapters.on = False
         self.model.requires_grad_(True)
         optimizer = torch.optim.SGD(params, spec.lr, momentum=spec.momentum)
-        last = -(-sequences.targets // spec.chunk_tokens) - 1
+        last = -(-packed.targets // spec.chunk_tokens) - 1  # the chunk that is not whole is left out
         for i in range(last):
-            optimizer.param_groups[0]["lr"] = spec.lr * cosine(i / max(last, 1), 0.0)
-            self._descend(sequences, i * spec.chunk_tokens, spec, params)
+            optimizer.param_groups[0]["lr"] = spec.lr * cosine(i / last, 0.0)
+            self._descend(packed, i * spec.chunk_tokens, spec, params)
             optimizer.step()
         optimizer.zero_grad()
         self.model.requires_grad_(False)
         self.adapters.on = True
         return distance(before, params)
 
-    def _descend(self, sequences: "Packed", first: int, spec: "GlobalSGD", params: list[Tensor]) -> None:
-        """Gradients of the mean loss of a chunk's whole sequences, summed over ranks and clipped."""
-        T = self.plan.context
-        count = spec.chunk_tokens // T
+    def _descend(self, packed: "Packed", first: int, spec: "GlobalSGD", params: list[Tensor]) -> None:
+        """Gradients of the mean loss of a chunk, as many whole contexts as it holds, summed over ranks and clipped."""
+        longest = self.plan.context
+        count = spec.chunk_tokens // longest * longest
         for p in params:
             p.grad = torch.zeros_like(p)
-        mine, end = share(0, count, self.world.rank, self.world.size)
+        edges = packed.edges(first, first + count, longest)
+        mine, end = share(0, len(edges) - 1, self.world.rank, self.world.size)
         if end > mine:
-            x_BT, y_BT, pieces = sequences.rows(first + mine * T, end - mine, T)
-            (self.model.nll(x_BT, y_BT, pieces).sum() / (count * T)).backward()
+            x_1T, y_1T, pieces, lead = packed.row(edges[mine : end + 1], longest)
+            (self.model.nll(x_1T, y_1T, pieces)[:, lead:].sum() / count).backward()
         self.world.sum_(*(p.grad for p in params))
         torch.nn.utils.clip_grad_norm_(params, spec.clip)
 
@@ -174,21 +176,30 @@ class ParallelLoraLearner(DocumentLearner):
 
 
 class Packed:
-    """Committed documents end to end: the targets of `spans`, each from its own beginning."""
+    """Committed documents end to end, each with the token that closes it, where the text of `targets` has one."""
 
-    def __init__(self, text: "CommittedText", spans: list[Span]):
-        parts = [text.sequences(first, 1, end - first) for first, end in spans]
-        self.tokens = torch.cat([x[0] for x, _ in parts] + [parts[-1][1][0, -1:]])
-        self.begins = torch.tensor([end - first for first, end in spans]).cumsum(0)[:-1]
+    def __init__(self, text: "CommittedText", starts: np.ndarray, lengths: np.ndarray, targets: int):
+        both = [text.sequences(int(first), 1, int(n)) for first, n in zip(starts, lengths, strict=True)]
+        self.tokens = torch.cat([part for x_1T, y_1T in both for part in (x_1T[0], y_1T[0, -1:])])
+        begins = np.concatenate([[0], np.cumsum(lengths + 1)[:-1]])
+        closing = (begins + lengths)[starts + lengths < targets]
+        self.opens = np.union1d(begins, closing)  # the closing token opens a document, here one of itself alone
 
     @property
     def targets(self) -> int:
         """How many there are."""
         return len(self.tokens) - 1
 
-    def rows(self, first: int, count: int, length: int) -> tuple[Tensor, Tensor, Pieces]:
-        """`count` sequences of `length` from token `first`, (B, T) twice, with attention inside documents."""
-        flat, n = self.tokens[first : first + count * length + 1], count * length
-        inside = self.begins[(self.begins > first) & (self.begins < first + n)] - first
-        bounds = torch.cat([torch.arange(0, n + 1, length), inside]).unique().to(torch.int32)
-        return flat[:-1].view(count, length), flat[1:].view(count, length), Pieces(bounds.to(flat.device), length)
+    def edges(self, first: int, end: int, longest: int) -> list[int]:
+        """Where the pieces of [first, end) begin, and `end`: at its first token, where documents open, and every `longest` later."""
+        inside = self.opens[(self.opens > first) & (self.opens < end)].tolist()
+        return [*(at for a, b in pairwise([first, *inside, end]) for at in range(a, b, longest)), end]
+
+    def row(self, edges: list[int], longest: int) -> tuple[Tensor, Tensor, Pieces, int]:
+        """Inputs and targets (1, T) of pieces with these edges, and how many tokens lead: the one before them, a piece of its own,
+        so that what reads the token before reads the same wherever a row is cut."""
+        begin, end = edges[0], edges[-1]
+        lead = min(begin, 1)
+        flat = self.tokens[begin - lead : end + 1]
+        bounds = torch.tensor([0, *(at - begin + lead for at in edges)][1 - lead :], dtype=torch.int32, device=flat.device)
+        return flat[None, :-1], flat[None, 1:], Pieces(bounds, longest), lead
