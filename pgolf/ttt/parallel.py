@@ -162,7 +162,8 @@ class ParallelLoraLearner(DocumentLearner):
         edges = packed.edges(first, first + count, longest)
         mine, end = share(0, len(edges) - 1, self.world.rank, self.world.size)
         if end > mine:
-            x_1T, y_1T, pieces, lead = packed.row(edges[mine : end + 1], longest)
+            lead = min(mine, 1)
+            x_1T, y_1T, pieces = packed.row(edges[mine : end + 1], longest, lead)
             (self.model.nll(x_1T, y_1T, pieces)[:, lead:].sum() / count).backward()
         self.world.sum_(*(p.grad for p in params))
         torch.nn.utils.clip_grad_norm_(params, spec.clip)
@@ -195,11 +196,11 @@ class Packed:
         inside = self.opens[(self.opens > first) & (self.opens < end)].tolist()
         return [*(at for a, b in pairwise([first, *inside, end]) for at in range(a, b, longest)), end]
 
-    def row(self, edges: list[int], longest: int) -> tuple[Tensor, Tensor, Pieces, int]:
-        """Inputs and targets (1, T) of pieces with these edges, and how many tokens lead: the one before them, a piece of its own,
-        so that what reads the token before reads the same wherever a row is cut."""
-        begin, end = edges[0], edges[-1]
-        lead = min(begin, 1)
-        flat = self.tokens[begin - lead : end + 1]
-        bounds = torch.tensor([0, *(at - begin + lead for at in edges)][1 - lead :], dtype=torch.int32, device=flat.device)
-        return flat[None, :-1], flat[None, 1:], Pieces(bounds, longest), lead
+    def row(self, edges: list[int], longest: int, lead: int) -> tuple[Tensor, Tensor, Pieces]:
+        """Inputs and targets (1, T) of pieces with these edges, after `lead` tokens (0 or 1) that are a piece of their own: what
+        reads the token before then reads the same on whichever rank a chunk's piece is."""
+        begin = edges[0] - lead
+        flat = self.tokens[begin : edges[-1] + 1]
+        bounds = [*range(lead), *(at - begin for at in edges)]
+        pieces = Pieces(torch.tensor(bounds, dtype=torch.int32, device=flat.device), longest)
+        return flat[None, :-1], flat[None, 1:], pieces
