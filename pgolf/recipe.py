@@ -44,6 +44,9 @@ class Recipe:
             raise ConfigError("ttt", type(self.ttt).__name__, allowed)
         self._check_switches()
         self.ttt.check(self.eval)
+        row = self.data.loader.row_sequences
+        allowed = f"a divisor of a micro-batch's {self.micro_sequences} sequences (machine.micro_batch_tokens)"
+        need(self.micro_sequences % row == 0, "data.loader.row_sequences", row, allowed)
         self.require_ranks()
 
     def require_ranks(self) -> None:
@@ -78,6 +81,7 @@ class Recipe:
         targets = corpus.validation.tokens - 1
         self.eval.check_text(targets)
         self.ttt.check_text(targets)
+        self.model.check_text(corpus.training.windows().bos)
 
     @property
     def rank_tokens(self) -> int:

@@ -213,6 +213,9 @@ class PublishedText(Data):
         need(self.train_shards >= 1, "data.train_shards", self.train_shards, "at least 1")
         need(self.val_shards >= 1, "data.val_shards", self.val_shards, "at least 1")
         need(self.most_shared >= 0, "data.most_shared", self.most_shared, "at least 0")
+        counted = self.transform == "none" or self.sidecar is not None
+        allowed = f"the name of the files that count bytes: data.transform={self.transform} gives no text back to count"
+        need(counted, "data.sidecar", self.sidecar, allowed)
         as_many = len(self.scored_bytes or ()) == len(self.scored_tokens or ())
         need(
             as_many or not self.scored_tokens,

@@ -9,7 +9,7 @@ from pgolf.errors import need
 from pgolf.files.frozen import added
 
 if TYPE_CHECKING:
-    from torch import Tensor, device
+    from torch import Tensor
 
     from pgolf.data.loaders import Batches
     from pgolf.data.packed import PackedRows, Rewarm
@@ -26,12 +26,14 @@ class Loader(ABC):
     def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "Batches":
         """Endless global batches of `batch_sequences` windows, the same for any number of ranks."""
 
-    def pieces(self, windows: "Windows", rows: "Tensor", fraction: float, device: "device") -> "Pieces | None":
-        """Where pieces begin in the inputs `rows` (B, T) laid end to end, when a `fraction` of the clock is used up; attention
-        stays inside them. None: it does not keep to documents."""
-        return None
+    def micro_batch(
+        self, windows: "Windows", rows: "Tensor", ids: "Tensor", fraction: float
+    ) -> "tuple[Tensor, Tensor, Pieces | None]":
+        """Inputs and targets, each (B, T), of the windows `rows` (B, T+1) uint16, which are `ids` on the device; and the pieces
+        inside which attention stays when a `fraction` of the clock is used up. None: it does not keep to documents."""
+        return ids[:, :-1], ids[:, 1:], None
 
-    changes: ClassVar[tuple[float, ...]] = ()  # fractions of the clock up to which the length of pieces does not change
+    row_sequences: ClassVar[int] = 1  # sequences that make a row, which no micro-batch may divide
 
     def cut(self, fraction: float) -> int:
         """The longest piece when this `fraction` of the clock is used up; 0 where it does not keep to documents."""
@@ -91,7 +93,8 @@ class CoprimeShards(Loader):
 
 @dataclass(frozen=True, kw_only=True)
 class PackedDocuments(Loader):
-    """Documents end to end in rows of data.sequence_length, front to back; attention stays inside a document.
+    """Documents end to end, front to back, in rows of `row_sequences` sequences; attention stays inside a document and a row,
+    and positions run on through a micro-batch.
 
     A document is cut into pieces of at most `cuts[i]` tokens until the fraction `until[i]` of the clock is used up, the last of
     `cuts` to the end. After each change the learning rates rise again, over `rewarm_steps` steps (0: they do not fall).
@@ -100,12 +103,14 @@ class PackedDocuments(Loader):
     cuts: tuple[int, ...]
     until: tuple[float, ...]
     rewarm_steps: int = added(0)
+    row_sequences: int = added(1)
 
     def __post_init__(self) -> None:
         need(len(self.cuts) > 0 and min(self.cuts) >= 1, "data.loader.cuts", list(self.cuts), "lengths of at least 1")
         ascending = list(self.until) == sorted(set(self.until)) and all(0 < f < 1 for f in self.until)
         allowed = "one fraction fewer than data.loader.cuts, ascending between 0 and 1"
         need(ascending and len(self.until) == len(self.cuts) - 1, "data.loader.until", list(self.until), allowed)
+        need(self.row_sequences >= 1, "data.loader.row_sequences", self.row_sequences, "at least 1")
         need(self.rewarm_steps >= 0, "data.loader.rewarm_steps", self.rewarm_steps, "at least 0 (32 are usual)")
 
     def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "PackedRows":
@@ -113,19 +118,19 @@ class PackedDocuments(Loader):
 
         return PackedRows(windows, batch_sequences)
 
-    def pieces(self, windows: "Windows", rows: "Tensor", fraction: float, device: "device") -> "Pieces":
+    def micro_batch(
+        self, windows: "Windows", rows: "Tensor", ids: "Tensor", fraction: float
+    ) -> "tuple[Tensor, Tensor, Pieces]":
         import torch
 
         from pgolf.data.packed import row_bounds
         from pgolf.model.pieces import Pieces
 
-        cut = self.cut(fraction)
-        bounds = torch.from_numpy(row_bounds(rows.numpy(), windows.bos, cut))
-        return Pieces(bounds.to(device, non_blocking=True), min(cut, rows.shape[1]))
-
-    @property
-    def changes(self) -> tuple[float, ...]:
-        return self.until
+        assert len(rows) % self.row_sequences == 0, f"{len(rows)} sequences in rows of {self.row_sequences}"
+        cut, length = self.cut(fraction), ids.shape[1] - 1
+        bounds = row_bounds(rows[:, :-1].reshape(-1, length * self.row_sequences).numpy(), windows.bos, cut)
+        inside = Pieces(torch.from_numpy(bounds).to(ids.device, non_blocking=True), min(cut, length * self.row_sequences))
+        return ids[:, :-1].reshape(1, -1), ids[:, 1:].reshape(1, -1), inside
 
     def rewarm(self) -> "Rewarm":
         from pgolf.data.packed import Rewarm

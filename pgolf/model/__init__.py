@@ -83,6 +83,10 @@ class Model(ABC):
         """The module with weights that hold nothing: for names, shapes and sections. Its memory is reserved, not touched."""
 
     @abstractmethod
+    def check_text(self, bos: int) -> None:
+        """Raise ConfigError where the model takes another token than `bos` for the beginning of a document."""
+
+    @abstractmethod
     def parameters_count(self) -> int:
         """Number of stored values, shared ones counted once."""
 
@@ -208,6 +212,12 @@ class GPT(Model):
         from pgolf.model.transformer import Transformer
 
         return Transformer(self, torch.float32)
+
+    def check_text(self, bos: int) -> None:
+        if self.window_smear is not None:
+            smear = self.window_smear.bos
+            allowed = f"{bos}, the token that begins a document of this text, or null"
+            need(smear in (None, bos), "model.window_smear.bos", smear, allowed)
 
     def parameters_count(self) -> int:
         return sum(p.numel() for p in self.outline().parameters())

@@ -121,9 +121,8 @@ class Trainer:
         of the clock (None: it does not keep to documents). Tokens travel as uint16 and are widened on the device."""
         rows, size = self.loader.next(), self.recipe.micro_sequences
         ids = rows.to(self.world.device, non_blocking=True).long()
-        parts, device = rows[:, :-1].split(size), self.world.device
-        pieces = [self.recipe.data.loader.pieces(self.windows, part, fraction, device) for part in parts]
-        return [(part[:, :-1], part[:, 1:], inside) for part, inside in zip(ids.split(size), pieces, strict=True)]
+        micro, windows = self.recipe.data.loader.micro_batch, self.windows
+        return [micro(windows, *both, fraction) for both in zip(rows.split(size), ids.split(size), strict=True)]
 
     def _accumulate(self, micros: list[tuple]) -> torch.Tensor:
         """Gradients of this rank's part of the global batch, whose sum over ranks is the gradient of its mean loss."""
@@ -196,10 +195,10 @@ def rows_of(recipe: Recipe, world: World) -> np.ndarray:
 
 
 def stages(recipe: Recipe) -> list[Progress]:
-    """A step of each kind: as at the start and, where recurrence, QAT or longer pieces come later, as at the end."""
-    schedule, kinds = recipe.schedule, {}
-    for progress in (END, *(Progress(1, at, 1.0) for at in recipe.data.loader.changes), START):
-        kinds[schedule.looping(progress), schedule.qat(progress), recipe.data.loader.cut(progress.fraction)] = progress
+    """A step of each kind: as at the start, as at the end where recurrence or QAT come on later, and of every cut."""
+    schedule, cut = recipe.schedule, recipe.data.loader.cut
+    grid = [Progress(1, 1 - i / 100, 1.0) for i in range(1, 100)] if cut(0) else []
+    kinds = {(schedule.looping(p), schedule.qat(p), cut(p.fraction)): p for p in (END, *grid, START)}
     return list(reversed(kinds.values()))
 
 
