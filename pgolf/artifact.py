@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import torch
 
+from pgolf import codec
 from pgolf.config.command import command
 from pgolf.errors import ArtifactError, UserError
 from pgolf.quant.rows import entropy
@@ -93,6 +96,8 @@ def main(args: Sequence[str]) -> int:
     """Print the table of one file."""
     if len(args) != 1 or args[0].startswith("-"):
         raise UserError(f"usage: {USAGE}")
+    for module in iter_modules(codec.__path__, f"{codec.__name__}."):
+        import_module(module.name)  # so that the methods of all codecs of the package are known
     try:
         found = inventory(Path(args[0]).read_bytes())
     except ArtifactError as wrong:

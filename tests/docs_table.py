@@ -220,6 +220,10 @@ def exported(line: str, place: Place) -> None:
 REAL = (planned, swept, tool, with_corpus, trained_on_corpus)
 GPUS, NETWORK, SHELL, RUN_IN = "needs 8 GPUs", "needs the network", "not pgolf's own", "is run by "
 COPY = RUN_IN + "the worked example's test"
+ALL_PARTS = (  # of docs/component.md, in one run
+    "model/activation=mish model/attention=window schedule/warmdown=cosine optim=lion average=lawa qat=partial"
+    " quant/scale=power quant/solver=descent codec=deflate ttt=sgd_score_first ttt/temperature=confident ttt/trained=vectors"
+)
 Check = Callable[[str, Place], None]
 TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why it is not run if it is not
     "python3 -m venv .venv": (nothing, SHELL),
@@ -267,6 +271,9 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
     ),
     "python -m pgolf.run -m hydra/launcher=slurm8 hydra.launcher.partition=h100 seed=three"
     " experiment=pr606_int5_softround": (composed, "needs Slurm; test_launchers.py runs submitit's local executor"),
+    "python -m tests.option_table": (nothing, COPY),
+    "python -m pytest -q tests/test_parts.py": (nothing, COPY),
+    f"python -m pgolf.run {ALL_PARTS}": (nothing, COPY),
     "python -m pgolf.run ttt=bias": (nothing, COPY),
     "python -m pgolf.run ttt=bias dry=true": (nothing, COPY),
     "python -m pgolf.run ttt=bias ttt.rate=0": (nothing, COPY),

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_type_hints
 
 import pytest
 import torch
@@ -15,9 +14,8 @@ from omegaconf import OmegaConf
 from pgolf import run as entry
 from pgolf.config.compose import register_experiments, rehearse, short_words
 from pgolf.machine.outlet import outlet
-from pgolf.recipe import Recipe
 from tests.command import environment, only
-from tests.docs_table import REAL, SMALL, TABLE, Place, words_of
+from tests.docs_table import ALL_PARTS, REAL, SMALL, TABLE, Place, words_of
 from tests.pages import BLOCKS, EXAMPLE, HEADS, PAGES, ROOT, Block, commands, spoken, transcripts
 
 FILE = re.compile(r"(?:[\w<>.*-]+/)*[\w<>.*-]+\.(?:py|yaml|md|jsonl?|log|txt|pgolf|html|sh|toml)|(?:[\w<>*.-]+/)+")
@@ -93,12 +91,6 @@ def known_option(word: str) -> bool:
     return any(p.exists() for p in (ROOT / f"conf/{group}/{option}.yaml", ROOT / f"{group}s/{option}/overlay.yaml"))
 
 
-def test_the_table_of_groups_is_the_folders():
-    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| ([\w, ]+) \|$", PAGES["README.md"], re.MULTILINE))
-    there = {group: sorted(p.stem for p in (ROOT / "conf" / group).glob("*.yaml")) for group in get_type_hints(Recipe)}
-    assert {group: sorted(rows[group].split(", ")) for group in there} == there
-
-
 @pytest.mark.parametrize(("line", "output"), transcripts(), ids=lambda text: text.removeprefix("python -m pgolf.")[:40])
 def test_errors_read_as_printed(line, output, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", ["pgolf.run", *words_of(line)])
@@ -114,11 +106,12 @@ def copied(folder: Path, *blocks: Block) -> Path:
     copy = folder / "checkout"
     for name in ("pgolf", "conf", "experiments", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", copy)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, copy)
     for block in blocks:
         path = copy / block.file
         assert not path.exists(), f"{block.file} is a new file"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(block.text, encoding="utf-8")
     return copy
 
@@ -146,6 +139,25 @@ def test_the_overlay_composes(tmp_path):
         said = in_copy(copy, "pgolf.run", "experiment=my_first", *words, "--cfg", "job")
         assert f"\n  bits: {bits}\n" in said
         assert "\nname: my_first\n" in said
+
+
+PARTS_SMALL = (
+    *("limits.train_steps=8", "average.every=1", "model.attention.size=16"),
+    *("ttt.chunk_tokens=8192", "ttt.sequence_length=128", "ttt.temperature.above=0.0"),
+)
+
+
+def test_a_part_of_every_kind_works(tmp_path):
+    """Their files pasted into a checkout: what is forgotten is named, their own tests pass, and one run has them all."""
+    blocks = [b for b in BLOCKS if b.page == EXAMPLE and b.file]
+    copy, tests = copied(tmp_path, *blocks), sorted(b.file for b in blocks if b.file.startswith("tests/"))
+    assert "python -m tests.option_table writes it" in in_copy(copy, "pytest", "-q", "tests/test_parts.py", code=1)
+    in_copy(copy, "tests.option_table")
+    with started(copy, "pytest", "-q", "tests/test_parts.py", *tests) as own:
+        words = [*ALL_PARTS.split(), *(w for w in SMALL if not w.startswith(("quant.solver", "limits"))), *PARTS_SMALL]
+        assert "verdict=consistent" in in_copy(copy, "pgolf.run", *words).splitlines()[-1]
+        assert "failed" not in finished(own)
+    assert "deflate" in in_copy(copy, "pgolf.artifact", only(copy, "runs/*/artifact.pgolf").as_posix())
 
 
 def test_the_worked_example_works(tmp_path):

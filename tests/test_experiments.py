@@ -278,7 +278,7 @@ def test_small_it_goes_through_the_command_line(tmp_path):
 def test_without_gpus_a_record_is_planned_but_not_started(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     job = composed("experiment=pr606_int5_softround")
-    assert "8 rank(s) on GPU; 786,432 tokens a step = 8 x 1 x 98,304" in plan(job, [1337])
+    assert "8 rank(s) on GPU; 786,432 tokens a step = 8 x 1 x 98,304" in plan(job, [1337], 0)
     with pytest.raises(ConfigError, match=r"machine\.ranks=8: needs a GPU for every rank"):
         start(job, tmp_path, NullConsole())
     assert not list(tmp_path.iterdir())

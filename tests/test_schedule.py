@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgolf.errors import ConfigError
-from pgolf.schedule import MomentumRamp, Progress, Rows, Shape, WarmdownByFraction, WarmdownByIterations
+from pgolf.schedule import MomentumRamp, Progress, Schedule, Shape, WarmdownByFraction, WarmdownByIterations
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "schedule.json").read_text())
 LINEAR_3500 = WarmdownByIterations(iterations=3500, shape=Shape.LINEAR, floor=0.0)
@@ -17,10 +17,10 @@ SQRT_4000 = WarmdownByIterations(iterations=4000, shape=Shape.SQRT, floor=0.05)
 FRACTION_072 = WarmdownByFraction(fraction=0.72, shape=Shape.LINEAR, floor=0.0)
 
 
-def rows(**changes) -> Rows:
+def rows(**changes) -> Schedule:
     ramp = MomentumRamp(start=0.92, end=0.99, steps=1500)
     given = {"warmup_steps": 20, "warmdown": FRACTION_072, "ramp": ramp, "loop_at": 0.35, "qat_below": 0.5}
-    return Rows(**given | changes)
+    return Schedule(**given | changes)
 
 
 @given(

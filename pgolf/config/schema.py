@@ -40,13 +40,21 @@ def build(node: Any, base: type, key: str) -> Any:
     return cls(**values)
 
 
+RENAMED = {  # classes that configs of earlier versions name
+    "pgolf.quant.Keep": "pgolf.quant.Unquantised",
+    "pgolf.schedule.Rows": "pgolf.schedule.Schedule",
+}
+
+
 def completed(node: Any) -> Any:
-    """The config of an older run with what its missing fields mean: those that components of pgolf got later."""
+    """The config of an older run in this version's words: its classes by their new names, and what its missing fields mean."""
     if isinstance(node, list):
         return [completed(value) for value in node]
     if not isinstance(node, dict):
         return node
-    module, _, name = str(node.get(TARGET, "")).rpartition(".")
+    target = RENAMED.get(str(node.get(TARGET)), node.get(TARGET))
+    node = node | ({TARGET: target} if target else {})
+    module, _, name = str(target).rpartition(".")
     cls = getattr(import_module(module), name, None) if module.split(".")[0] == "pgolf" else None
     stated = frozen.completed(cls, node) if is_dataclass(cls) else node
     return {key: completed(value) for key, value in stated.items()}
@@ -54,20 +62,22 @@ def completed(node: Any) -> Any:
 
 def component_class(target: object, base: type, key: str) -> type:
     """The class that a `_target_` names, if it is a concrete component of the kind `base`."""
-    module, _, name = str(target).rpartition(".")
+    module, _, name = RENAMED.get(str(target), str(target)).rpartition(".")
     try:
         cls = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         cls = None
     if not (isinstance(cls, type) and is_dataclass(cls) and issubclass(cls, base)) or ABC in cls.__bases__:
-        kinds = _concrete(base)
-        raise ConfigError(f"{key}.{TARGET}", target, f"must name one of: {', '.join(kinds)}.{nearest(name, kinds)}")
+        kinds = {kind.__name__: kind for kind in _concrete(base)}
+        known = kinds.get(name)
+        near = f" {name} is {known.__module__}.{name}." if known else nearest(name, kinds)
+        raise ConfigError(f"{key}.{TARGET}", target, f"must name one of: {', '.join(sorted(kinds))}.{near}")
     return cls
 
 
-def _concrete(base: type) -> list[str]:
-    found = [] if ABC in base.__bases__ else [base.__name__]
-    return sorted(found + [name for sub in base.__subclasses__() for name in _concrete(sub)])
+def _concrete(base: type) -> list[type]:
+    """The classes below `base`, itself included, that can be built."""
+    return [cls for cls in frozen.family(base) if ABC not in cls.__bases__]
 
 
 def _check_keys(given: dict, known: list[str], cls: type, key: str) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Activation(ABC):
-    """`down(f(up(n)))` of an MLP's input n: `build` gives f.
+    """What an MLP does between its matrices. Of an input n it gives `down(f(up(n)))`, and `build` gives f.
 
     `inputs` names the matrices, (hidden, width) each, whose outputs f joins into one; `down`, (width, hidden), follows.
     """

@@ -73,6 +73,6 @@ class MuonAdamW(Optim):
         )
 
     def build(self, model: "nn.Module", world: "World") -> "Optimizer":
-        from pgolf.optim.optimizer import Optimizer
+        from pgolf.optim.optimizer import MuonAdamWOptimizer
 
-        return Optimizer(self, model, world)
+        return MuonAdamWOptimizer(self, model, world)

@@ -5,6 +5,7 @@ share of the updates orthogonal, and the updates are gathered. All other gradien
 """
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,34 @@ def nothing(weights: list[nn.Parameter], gradient_BMN: Tensor) -> None:
     """The gradient is the loss's alone."""
 
 
-class Optimizer:
+class Optimizer(ABC):
+    """What training asks of an optimiser. Every rank's `.grad` is its share: their sum is the gradient of the global mean loss.
+
+    From the first step whose gradient is not finite on, nothing may change, weights or state.
+    """
+
+    @abstractmethod
+    def step(self, lr_multiplier: float, momentum: float, regularise: Regularise = nothing) -> Tensor:
+        """Reduce the gradients over ranks and apply them. Returns the norm of the reduced gradient, a scalar."""
+
+    @abstractmethod
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+
+    @abstractmethod
+    def worst_gradient(self) -> tuple[str, float]:
+        """The parameter with the largest gradient norm at the last step, or at the first that was not finite."""
+
+    @abstractmethod
+    def state_dict(self) -> dict:
+        """A snapshot (copies) of this rank's state."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict) -> None:
+        """Go back to a snapshot of the same rank, to the bit."""
+
+
+class MuonAdamWOptimizer(Optimizer):
     """Steps `model` by `config`. Every rank's `.grad` is its share: their sum is the gradient of the global mean loss.
 
     From the first step whose gradient is not finite on, nothing changes, weights or state: the last good ones survive

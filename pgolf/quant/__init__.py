@@ -1,4 +1,4 @@
-"""The quant group: how every tensor of a trained model is stored. `Keep` stores fp16; `Symmetric` stores integers in
+"""The quant group: how every tensor of a trained model is stored. `Unquantised` stores fp16; `Symmetric` stores integers in
 [−c, c], c = 2^(bits−1) − 1, times one fp16 step per row, with nested choices of the step (`Scale`), of the symbols
 (`Solver`), of a correction (`LowRank`) and of a size to fill (`Fit`). Numbers and checks live here and in the modules
 imported at the top; the arithmetic in the others."""
@@ -35,7 +35,6 @@ __all__ = [
     "Correction",
     "Fit",
     "Gptq",
-    "Keep",
     "LowRank",
     "LqerPr1797",
     "MaxScale",
@@ -51,6 +50,7 @@ __all__ = [
     "StdScale",
     "Symmetric",
     "TrainingWindows",
+    "Unquantised",
 ]
 
 Pack = Callable[["Quantized"], bytes]
@@ -122,7 +122,7 @@ class Quant(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keep(Quant):
+class Unquantised(Quant):
     """Nothing is quantised: floats of `bits`, control vectors fp32."""
 
     bits: int

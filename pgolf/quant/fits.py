@@ -106,7 +106,7 @@ class LqerPr1797(Correction):
 
 @dataclass(frozen=True, kw_only=True)
 class Fit(ABC):
-    """Lands the file less than `within` bytes under its budget, packing at most `encodings` times."""
+    """A size to fill. The file lands less than `within` bytes under its budget, after at most `encodings` packings."""
 
     within: int
     encodings: int

@@ -122,34 +122,14 @@ class MomentumRamp:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule(ABC):
-    """All that depends on the clock. `warmup_steps` steps are run and undone before the clock starts."""
+class Schedule:
+    """All that depends on the clock, one row per quantity. `warmup_steps` steps are run and undone before the clock starts.
 
-    warmup_steps: int
-
-    @abstractmethod
-    def lr(self, progress: Progress) -> float:
-        """The multiplier of every learning rate."""
-
-    @abstractmethod
-    def momentum(self, step: int) -> float:
-        """Muon's momentum at a step, counted from 0."""
-
-    @abstractmethod
-    def looping(self, progress: Progress) -> bool:
-        """Whether depth recurrence is on."""
-
-    @abstractmethod
-    def qat(self, progress: Progress) -> bool:
-        """Whether quantisation-aware training is on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rows(Schedule):
-    """One row per quantity. Recurrence comes on at `loop_at` of the clock, QAT once the learning-rate multiplier is
-    below `qat_below` (above 1: from the first step); null is never.
+    Recurrence comes on at `loop_at` of the clock, QAT once the learning-rate multiplier is below `qat_below` (above 1: from
+    the first step); null is never.
     """
 
+    warmup_steps: int
     warmdown: Warmdown
     ramp: MomentumRamp
     loop_at: float | None
@@ -162,13 +142,17 @@ class Rows(Schedule):
         need(self.qat_below is None or self.qat_below > 0, "schedule.qat_below", self.qat_below, "above 0, or null")
 
     def lr(self, progress: Progress) -> float:
+        """The multiplier of every learning rate."""
         return self.warmdown.multiplier(progress)
 
     def momentum(self, step: int) -> float:
+        """Muon's momentum at a step, counted from 0."""
         return self.ramp.at(step)
 
     def looping(self, progress: Progress) -> bool:
+        """Whether depth recurrence is on."""
         return self.loop_at is not None and progress.fraction >= self.loop_at
 
     def qat(self, progress: Progress) -> bool:
+        """Whether quantisation-aware training is on."""
         return self.qat_below is not None and self.lr(progress) < self.qat_below

@@ -13,7 +13,6 @@ from pgolf.ttt.by_document import GlobalSGD, LoraScoreFirst, ParallelLora
 from pgolf.ttt.parts import (
     SGD,
     AdamW,
-    Descent,
     EntropyTemperature,
     Everything,
     FixedTemperature,
@@ -22,9 +21,10 @@ from pgolf.ttt.parts import (
     LastBlocks,
     Mixer,
     Ngram,
+    ParameterSelector,
     Queries,
     Temperature,
-    Trained,
+    TTTOptimizer,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ __all__ = [
     "SGD",
     "TTT",
     "AdamW",
-    "Descent",
     "EntropyTemperature",
     "Everything",
     "FixedTemperature",
@@ -56,11 +55,12 @@ __all__ = [
     "Ngram",
     "NoTTT",
     "ParallelLora",
+    "ParameterSelector",
     "PrequantAdamW",
     "Queries",
     "ScoreFirst",
+    "TTTOptimizer",
     "Temperature",
-    "Trained",
 ]
 
 
@@ -88,8 +88,8 @@ class ScoreFirst(Legal):
     `sequence_length`, `micro_sequences` at a time. The rate falls by a cosine over chunks, and within one to
     `within_chunk_floor` of itself (null: constant). Scores come from a Polyak average of decay `polyak` (null: none)."""
 
-    optimizer: Descent
-    trained: Trained
+    optimizer: TTTOptimizer
+    trained: ParameterSelector
     epochs: int
     batch_sequences: int
     micro_sequences: int
@@ -163,9 +163,9 @@ class PrequantAdamW(TTT):
             need(getattr(self, name) >= 1, f"ttt.{name}", getattr(self, name), "at least 1")
         need(0 <= self.final_lr <= self.lr, "ttt.final_lr", self.final_lr, f"between 0 and ttt.lr ({self.lr})")
         need(self.clip > 0, "ttt.clip", self.clip, "above 0")
-        self.descent()
+        self.optimizer()
 
-    def descent(self) -> AdamW:
+    def optimizer(self) -> AdamW:
         """Its optimiser."""
         return AdamW(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, eps=1e-8)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pgolf.errors import need
 from pgolf.files.frozen import added
 from pgolf.ttt.base import Legal
-from pgolf.ttt.parts import Descent, Hedge, Mixer
+from pgolf.ttt.parts import Hedge, Mixer, TTTOptimizer
 
 if TYPE_CHECKING:
     from pgolf.eval import Eval
@@ -24,7 +24,7 @@ class ByDocument(Legal, ABC):
     """`documents` of about equal length are worked on side by side, by all ranks together, `chunk_tokens` of each at a time. Each
     has adapters of `rank`, whose output is scaled by `alpha` / `rank`; `seed` is that of their first weights."""
 
-    optimizer: Descent
+    optimizer: TTTOptimizer
     rank: int
     alpha: float
     documents: int
@@ -125,12 +125,13 @@ class ParallelLora(ByDocument):
     """Adapters in the record stack's form (pull request 1855): beside `places` of every visit of a block, one AdamW step on each
     chunk from the forward that scored it.
 
-    `short` has rows (tokens, chunk): groups whose longest document has at most so many tokens, its closing one included, are
-    worked on in such chunks. With `warm`, an adapter's A goes on to the next document of its slot; then, and with `phases` or a
+    Groups whose longest document has at most `short_tokens[i]` tokens, its closing one included, are worked on in chunks of
+    `short_chunks[i]`, the first such row. With `warm`, an adapter's A goes on to the next document of its slot; then, and with `phases` or a
     mixer, documents are not isolated."""
 
     places: tuple[str, ...]
-    short: tuple[tuple[int, int], ...]
+    short_tokens: tuple[int, ...]
+    short_chunks: tuple[int, ...]
     warm: bool
     phases: GlobalSGD | None
 
@@ -138,9 +139,11 @@ class ParallelLora(ByDocument):
         super().__post_init__()
         named = bool(self.places) and set(self.places) <= {*PLACES} and len({*self.places}) == len(self.places)
         need(named, "ttt.places", list(self.places), f"at least one of {', '.join(PLACES)}, each once")
-        tokens, chunks = ([row[i] for row in self.short if len(row) == 2] for i in (0, 1))
-        rows = len(tokens) == len(self.short) and tokens == sorted({*tokens}) and all(c >= 1 for c in chunks)
-        need(rows, "ttt.short", [list(r) for r in self.short], "rows of (tokens, chunk), tokens rising, chunks at least 1")
+        rising = list(self.short_tokens) == sorted({*self.short_tokens})
+        need(rising, "ttt.short_tokens", list(self.short_tokens), "rising numbers, or empty")
+        each = len(self.short_chunks) == len(self.short_tokens) and all(c >= 1 for c in self.short_chunks)
+        allowed = f"one of at least 1 for each of ttt.short_tokens ({len(self.short_tokens)})"
+        need(each, "ttt.short_chunks", list(self.short_chunks), allowed)
 
     @property
     def isolated(self) -> bool:
@@ -148,9 +151,8 @@ class ParallelLora(ByDocument):
 
     def check(self, evaluation: "Eval") -> None:
         super().check(evaluation)
-        for tokens, chunk in self.short:
-            allowed = f"chunks of at most eval.context ({evaluation.context})"
-            need(chunk <= evaluation.context, "ttt.short", [tokens, chunk], allowed)
+        fits = max(self.short_chunks, default=0) <= evaluation.context
+        need(fits, "ttt.short_chunks", list(self.short_chunks), f"at most eval.context ({evaluation.context})")
         if self.phases is not None:
             allowed = f"at least eval.context ({evaluation.context}), the length of its sequences"
             need(self.phases.chunk_tokens >= evaluation.context, "ttt.phases.chunk_tokens", self.phases.chunk_tokens, allowed)
@@ -160,7 +162,8 @@ class ParallelLora(ByDocument):
 
         self.check(evaluation)
         self.check_text(text.targets)
-        return document_plan(text, evaluation.context, self.chunk_tokens, self.documents, self.short)
+        short = tuple(zip(self.short_tokens, self.short_chunks, strict=True))
+        return document_plan(text, evaluation.context, self.chunk_tokens, self.documents, short)
 
     def build(self, model: "Transformer", world: "World", plan: "Plan") -> "Learner":
         from pgolf.ttt.parallel import ParallelLoraLearner
@@ -171,4 +174,5 @@ class ParallelLora(ByDocument):
         """Also with the first phase after the first group."""
         chunk = max(1, min(tokens // 4, self.chunk_tokens))
         phases = self.phases and replace(self.phases, after=(1,), chunk_tokens=tokens)
-        return replace(self, chunk_tokens=chunk, documents=min(2, self.documents), short=(), phases=phases)
+        short = dict(short_tokens=self.short_tokens[:1], short_chunks=(1,) * len(self.short_tokens[:1]))
+        return replace(self, chunk_tokens=chunk, documents=min(2, self.documents), phases=phases, **short)

@@ -26,7 +26,7 @@ class GradientScale(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Descent(ABC):
+class TTTOptimizer(ABC):
     """The optimiser of test-time training; its state lives from the first chunk to the last."""
 
     lr: float
@@ -40,7 +40,7 @@ class Descent(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW(Descent):
+class AdamW(TTTOptimizer):
     """Adam with decoupled decay (arXiv 1711.05101)."""
 
     betas: tuple[float, ...]
@@ -62,7 +62,7 @@ class AdamW(Descent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGD(Descent):
+class SGD(TTTOptimizer):
     """Stochastic gradient descent with heavy-ball momentum."""
 
     momentum: float
@@ -78,7 +78,7 @@ class SGD(Descent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained(ABC):
+class ParameterSelector(ABC):
     """Which parameters learn."""
 
     @abstractmethod
@@ -87,7 +87,7 @@ class Trained(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Everything(Trained):
+class Everything(ParameterSelector):
     """All parameters."""
 
     def names(self, names: Iterable[str], layers: int) -> list[str]:
@@ -95,7 +95,7 @@ class Everything(Trained):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LastBlocks(Trained):
+class LastBlocks(ParameterSelector):
     """The last `blocks` blocks, and every parameter whose name holds one of the words `also`."""
 
     blocks: int
@@ -118,7 +118,7 @@ class LastBlocks(Trained):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Queries(Trained):
+class Queries(ParameterSelector):
     """The query projections of every block and nothing else, so that keys and values stay as they were trained."""
 
     def names(self, names: Iterable[str], layers: int) -> list[str]:

@@ -118,7 +118,8 @@ def adapters(golden: Golden, **changes) -> ParallelLora:
         seed=0,
         mixer=None,
         places=PLACES,
-        short=(),
+        short_tokens=(),
+        short_chunks=(),
         warm=False,
         phases=None,
     )
@@ -179,7 +180,7 @@ def check_lora_ttt(golden: Golden) -> None:
         "no_qv": dict(places=("k", "o", "mlp", "head")),
         "no_k": dict(places=("q", "v", "o", "mlp", "head")),
         "warm": dict(warm=True),
-        "short": dict(short=tuple(map(tuple, golden["short_steps"].tolist()))),
+        "short": dict(zip(("short_tokens", "short_chunks"), map(tuple, golden["short_steps"].T.tolist()), strict=True)),
         "sgd": dict(phases=sgd),
     }
     first = torch.from_numpy(golden["A"])
