@@ -174,5 +174,5 @@ class ParallelLora(ByDocument):
         """Also with the first phase after the first group."""
         chunk = max(1, min(tokens // 4, self.chunk_tokens))
         phases = self.phases and replace(self.phases, after=(1,), chunk_tokens=tokens)
-        short = dict(short_tokens=self.short_tokens[:1], short_chunks=(1,) * len(self.short_tokens[:1]))
+        short = dict(short_tokens=self.short_tokens[:1], short_chunks=(max(1, chunk // 2),) * len(self.short_tokens[:1]))
         return replace(self, chunk_tokens=chunk, documents=min(2, self.documents), phases=phases, **short)
