@@ -121,7 +121,9 @@ def test_scoring_the_last_positions_alone_is_the_full_pass(last):
 
 
 @settings(max_examples=25)
-@given(st.integers(1, 20), st.integers(2, 30), st.integers(1, 25), st.sampled_from([None, 3.0, 30.0]), st.integers(0, 99))
+@given(
+    st.integers(1, 20), st.integers(2, 30), st.integers(1, 25), st.sampled_from([None, 3.0, 30.0]), st.integers(0, 99)
+)
 def test_the_fused_loss_is_the_plain_one(N, V, rows, cap, seed):
     g = torch.Generator().manual_seed(seed)
     x, y = 20 * torch.randn(N, V, generator=g), torch.randint(V, (N,), generator=g)

@@ -40,7 +40,9 @@ class Pair(nn.Module):
         """lane_l ← ρ_l lane_l + π_{0,l} a + π_{1,l} m, with a from lane 0 (mixed with x0) and m from lane 1. Unlike in a block of
         one lane, what is kept is the lane itself and not the mixture."""
         dtype = lanes[0].dtype
-        a_BSC = block.attn_scale.to(dtype) * block.attn(rms_norm(block.mixed(lanes[0], shared), block.norm_gain), shared, last)
+        a_BSC = block.attn_scale.to(dtype) * block.attn(
+            rms_norm(block.mixed(lanes[0], shared), block.norm_gain), shared, last
+        )
         if last is not None:
             lanes = lanes[0][:, -last:], lanes[1][:, -last:]
         m_BSC = block.mlp_scale.to(dtype) * block.mlp(rms_norm(lanes[1], block.norm_gain))

@@ -155,7 +155,13 @@ def check_model(golden: Golden) -> None:
 
 
 def agree(
-    model, golden: Golden, ids: torch.Tensor, targets: torch.Tensor, prefix: str, gradients: float, pieces: Pieces | None = None
+    model,
+    golden: Golden,
+    ids: torch.Tensor,
+    targets: torch.Tensor,
+    prefix: str,
+    gradients: float,
+    pieces: Pieces | None = None,
 ) -> None:
     """Logits, mean loss and gradient norms under `prefix`. The reference is float32 of one processor: equal to the bit there,
     and elsewhere within what rounding does."""
