@@ -74,7 +74,9 @@ def chunks(draw):
         width = draw(st.integers(order, order + 12))
         row = st.tuples(st.lists(token, min_size=width, max_size=width), st.integers(0, width), st.integers(0, width))
         drawn = draw(st.lists(row, min_size=1, max_size=4))
-        rounds.append(np.array([[t if a <= 2 * i < 2 * width - b else -1 for i, t in enumerate(r)] for r, a, b in drawn]))
+        rounds.append(
+            np.array([[t if a <= 2 * i < 2 * width - b else -1 for i, t in enumerate(r)] for r, a, b in drawn])
+        )
     return order, draw(st.sampled_from([0.3, 0.5, 0.8, 1.0])), rounds
 
 

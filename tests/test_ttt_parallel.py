@@ -99,7 +99,7 @@ def test_a_changed_token_changes_nothing_before_it_in_order_of_scoring(alone, si
 
 def test_fresh_documents_are_isolated_and_warm_ones_are_not():
     plain, fresh = scored(IDS, PLAIN)[0], scored(flipped(), PLAIN)[0]
-    starts = np.flatnonzero(IDS == GOLDEN.config["bos"])
+    starts = np.flatnonzero(GOLDEN.config["bos"] == IDS)
     mine = np.arange(len(plain))
     inside = (mine >= starts[starts < AT].max()) & (mine < starts[starts > AT].min())
     np.testing.assert_array_equal(plain[~inside], fresh[~inside])
@@ -108,7 +108,9 @@ def test_fresh_documents_are_isolated_and_warm_ones_are_not():
     assert (PLAIN.isolated, warm.isolated, replace(PLAIN, mixer=TILT).isolated) == (True, False, False)
 
 
-@pytest.mark.parametrize("ids", [IDS[:60], np.tile(IDS[:1], 12), IDS[:2]], ids=["one document", "of one token", "one target"])
+@pytest.mark.parametrize(
+    "ids", [IDS[:60], np.tile(IDS[:1], 12), IDS[:2]], ids=["one document", "of one token", "one target"]
+)
 def test_odd_texts_are_scored_whole(ids):
     """Also with more slots than documents."""
     nll, _, _ = scored(ids, replace(PLAIN, documents=64, short_tokens=(20,), short_chunks=(8,)))
@@ -134,7 +136,10 @@ BAD = [
     (dict(short_tokens=(9, 5), short_chunks=(1, 1)), r"ttt\.short_tokens=\[9, 5\]: must be rising"),
     (dict(short_tokens=(9,)), r"ttt\.short_chunks=\[\]: must be one of at least 1 for each of ttt\.short_tokens \(1\)"),
     (dict(short_tokens=(9,), short_chunks=(64,)), r"ttt\.short_chunks=\[64\]: must be at most eval\.context \(32\)"),
-    (dict(phases=replace(PHASES, chunk_tokens=8)), r"ttt\.phases\.chunk_tokens=8: must be at least eval\.context \(32\)"),
+    (
+        dict(phases=replace(PHASES, chunk_tokens=8)),
+        r"ttt\.phases\.chunk_tokens=8: must be at least eval\.context \(32\)",
+    ),
     (dict(mixer=replace(TILT, order=2000)), r"ttt\.mixer\.order=2000: must be at most the 373 tokens to score"),
 ]
 

@@ -126,8 +126,8 @@ class ParallelLora(ByDocument):
     chunk from the forward that scored it.
 
     Groups whose longest document has at most `short_tokens[i]` tokens, its closing one included, are worked on in chunks of
-    `short_chunks[i]`, the first such row. With `warm`, an adapter's A goes on to the next document of its slot; then, and with `phases` or a
-    mixer, documents are not isolated."""
+    `short_chunks[i]`, the first such row. With `warm`, an adapter's A goes on to the next document of its slot; then, and with
+    `phases` or a mixer, documents are not isolated."""
 
     places: tuple[str, ...]
     short_tokens: tuple[int, ...]
@@ -155,7 +155,12 @@ class ParallelLora(ByDocument):
         need(fits, "ttt.short_chunks", list(self.short_chunks), f"at most eval.context ({evaluation.context})")
         if self.phases is not None:
             allowed = f"at least eval.context ({evaluation.context}), the length of its sequences"
-            need(self.phases.chunk_tokens >= evaluation.context, "ttt.phases.chunk_tokens", self.phases.chunk_tokens, allowed)
+            need(
+                self.phases.chunk_tokens >= evaluation.context,
+                "ttt.phases.chunk_tokens",
+                self.phases.chunk_tokens,
+                allowed,
+            )
 
     def plan(self, evaluation: "Eval", text: "Outline") -> "Plan":
         from pgolf.ttt.documents import document_plan
@@ -174,5 +179,7 @@ class ParallelLora(ByDocument):
         """Also with the first phase after the first group."""
         chunk = max(1, min(tokens // 4, self.chunk_tokens))
         phases = self.phases and replace(self.phases, after=(1,), chunk_tokens=tokens)
-        short = dict(short_tokens=self.short_tokens[:1], short_chunks=(max(1, chunk // 2),) * len(self.short_tokens[:1]))
+        short = dict(
+            short_tokens=self.short_tokens[:1], short_chunks=(max(1, chunk // 2),) * len(self.short_tokens[:1])
+        )
         return replace(self, chunk_tokens=chunk, documents=min(2, self.documents), phases=phases, **short)

@@ -112,7 +112,9 @@ class DocumentLearner(Learner, ABC):
         return self.model.state_dict() | {f"adapters.{k}": v for k, v in self.adapters.state_dict().items()} | mixer
 
     def receipts(self) -> tuple[Receipt, ...]:
-        what = f"moved {len(list(self.adapters.parameters())) // 2} adapters in {self.steps} steps (sum of L2 distances)"
+        what = (
+            f"moved {len(list(self.adapters.parameters())) // 2} adapters in {self.steps} steps (sum of L2 distances)"
+        )
         mixer = () if self.spec.mixer is None else (self.mixer.receipt(),)
         return (Receipt("ttt", what, self.moved, self.moved > 0), *mixer)
 

@@ -123,7 +123,7 @@ def mixed(keys: np.ndarray) -> np.ndarray:
 
 
 class Groups:
-    """The members of groups of more than one: `order` (M,), group by group and in their own order, `begins` where a group does."""
+    """The members of groups of more than one: `order` (M,), group by group, and where each `begins`."""
 
     def __init__(self, groups_N: np.ndarray):
         order = np.argsort(groups_N)  # a stable one takes twice as long, and few are in a group of more than one
@@ -163,7 +163,9 @@ def running(base: Leaders, groups: Groups, came_N: np.ndarray, targets_N: np.nda
     above = number << 32  # keeps the groups' running maxima apart
     before = np.maximum.accumulate(np.maximum(best, np.where(begins, 0, np.roll(came, 1))) + above) - above
     leads = np.roll(came > before, 1)  # the member before took the lead
-    taken = np.maximum.accumulate(np.where(begins, 2 * n, np.where(leads, 2 * n - 1, 0)))  # odd: by a member, else by `base`
+    taken = np.maximum.accumulate(
+        np.where(begins, 2 * n, np.where(leads, 2 * n - 1, 0))
+    )  # odd: by a member, else by `base`
     found = Leaders(base.total.copy(), base.best.copy(), base.token.copy())
     found.total[order] += places(begins)
     found.best[order] = before
@@ -260,7 +262,7 @@ class NgramTilt(Mixing):
 
     def learn(self, learner: "Learner", text: "CommittedText", chunk: int) -> None:
         spans = self.plan.spans(chunk)
-        at = Contexts(text.spans(spans, self.plan.seen_from(chunk), self.spec.order - 2), self.spec.order)
+        at = Contexts(text.span_tokens(spans, self.plan.seen_from(chunk), self.spec.order - 2), self.spec.order)
         hints, gates = self.tables.feed(at).gated(self.spec.threshold)
         self.counted += sum(end - first for first, end in spans)
         self.gated += int(gates.sum())

@@ -192,7 +192,7 @@ class Packed:
         return len(self.tokens) - 1
 
     def edges(self, first: int, end: int, longest: int) -> list[int]:
-        """Where the pieces of [first, end) begin, and `end`: at its first token, where documents open, and every `longest` later."""
+        """Where the pieces of [first, end) begin, and `end`: at `first`, where documents open, and every `longest` later."""
         inside = self.opens[(self.opens > first) & (self.opens < end)].tolist()
         return [*(at for a, b in pairwise([first, *inside, end]) for at in range(a, b, longest)), end]
 

@@ -153,8 +153,9 @@ def check_lora_forward(golden: Golden) -> None:
 
 def adapter_weights(golden: Golden, prefix: str) -> dict[str, np.ndarray]:
     """Entries by pgolf's names of the adapters' parameters."""
-    names = {"lm_head_lora": "head"} | {f"{place}_loras": place for place in PLACES}
-    return {".".join((names[word := name.split(".")[0]], *name.split(".")[1:])): v for name, v in golden.under(prefix).items()}
+    words = {"lm_head_lora": "head"} | {f"{place}_loras": place for place in PLACES}
+    parts = {name: name.split(".") for name in golden.under(prefix)}
+    return {".".join([words[parts[name][0]], *parts[name][1:]]): value for name, value in golden.under(prefix).items()}
 
 
 def check_lora_ttt(golden: Golden) -> None:
@@ -191,7 +192,7 @@ def check_lora_ttt(golden: Golden) -> None:
         def on_nll(at, nll, found=found):
             found[at : at + len(nll)] = nll
 
-        with mock.patch("pgolf.ttt.lora.first_weights", lambda rank, inputs, generator: first):
+        with mock.patch("pgolf.ttt.lora.first_weights", return_value=first):
             ttt = adapters(golden, optimizer=optimizer, **variants[name])
             evaluate(World.alone(), record_model(golden), ids, table, windows, ttt, on_nll=on_nll)
         expected = golden[f"nll/{name}"]
