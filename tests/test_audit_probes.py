@@ -15,11 +15,13 @@ from pgolf.ttt import (
     AdamW,
     EntropyTemperature,
     FixedTemperature,
+    GlobalSGD,
     GradientScale,
     Hedge,
     LoraScoreFirst,
     Ngram,
     NoTTT,
+    ParallelLora,
     Queries,
 )
 from tests import cheats
@@ -42,6 +44,22 @@ LORA = LoraScoreFirst(
     seed=0,
     mixer=None,
 )
+
+PARALLEL = ParallelLora(
+    chunk_tokens=16,
+    optimizer=AdamW(lr=0.005, betas=(0.0, 0.99), weight_decay=0.5, eps=1e-8),
+    rank=2,
+    alpha=4.0,
+    places=("q", "k", "v", "o", "mlp", "head"),
+    documents=2,
+    short_tokens=(40,),
+    short_chunks=(8,),
+    warm=False,
+    seed=0,
+    phases=None,
+    mixer=None,
+)
+PHASES = GlobalSGD(after=(1,), lr=0.02, momentum=0.9, clip=1.0, chunk_tokens=32)
 
 
 def examined(ttt, evaluation=WINDOWS, tokens=321) -> list[Finding]:
@@ -86,6 +104,11 @@ def test_a_cheat_is_caught_by_name(cheat):
     assert overall(found).startswith("fail (")
 
 
+def test_documents_that_see_each_other_in_a_chunk_are_caught():
+    found = examined(cheats.SeesItsNeighbours(**vars(LORA)))
+    assert any(f.rule == "C1" and f.verdict == "fail" and "the score of target" in f.what for f in found), found
+
+
 LEGAL = {
     "none": NONE,
     "sgd": sgd(**SMALL),
@@ -99,6 +122,8 @@ LEGAL = {
     "ngram": sgd(**SMALL, mixer=NGRAM),
     "lora": LORA,
     "lora_ngram": replace(LORA, mixer=NGRAM),
+    "parallel": PARALLEL,
+    "parallel_everything": replace(PARALLEL, warm=True, phases=PHASES, mixer=NGRAM),
 }
 
 
