@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgolf.config.command import command
-from pgolf.config.compose import SAME_RESULT, group_of
+from pgolf.config.compose import tells
 from pgolf.errors import UserError, nearest
 from pgolf.files import lookup
 from pgolf.results import stats
@@ -90,7 +90,7 @@ def cells_of(runs: Sequence[Run]) -> list[Cell]:
 
 def arm_words(run: Run) -> list[str]:
     """The overrides of a run that tell one arm from another."""
-    return [word for word in run.record["overrides"] if group_of(word) not in SAME_RESULT]
+    return [word for word in run.record["overrides"] if tells(word)]
 
 
 def by_arm(cells: Iterable[Cell]) -> dict[tuple, list[Cell]]:

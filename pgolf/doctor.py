@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgolf.config.command import command
-from pgolf.config.compose import register_experiments, rehearse, short_words
+from pgolf.config.compose import register_experiments, rehearse
+from pgolf.config.words import short_words
 from pgolf.errors import UserError
 from pgolf.logger.key import has_key
 from pgolf.machine import Machine, gpus_present

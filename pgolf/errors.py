@@ -20,6 +20,10 @@ class ArtifactError(UserError):
     """A file that cannot be trusted or read. The message begins with the field that is wrong."""
 
 
+class RankError(RuntimeError):
+    """A rank died; the message names it and holds its traceback."""
+
+
 def need(ok: bool, key: str, value: object, allowed: str) -> None:
     """Raise ConfigError for `key` unless `ok`. `allowed` completes "must be ..."."""
     if not ok:

@@ -1,11 +1,17 @@
-"""`python -m pgolf.run`: the one entry point, and the only file that knows Hydra's runtime.
+"""`python -m pgolf.run`: the one entry point, and with its sweeper (hydra_plugins/pgolf.py) all that knows Hydra's runtime.
 
 Words become checked jobs before anything starts; then Hydra makes the run folders and calls `task` for each.
 """
 
+from pgolf.config.shadows import require_no_shadows
+
+if __name__ == "__main__":
+    require_no_shadows()  # before the imports below, which a file of the working folder may break
+
 import os
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,16 +23,25 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pgolf.config.completion import BASH
-from pgolf.config.compose import beside_or_inside, job, register_experiments, rehearse, short_words
+from pgolf.config.compose import Job, job, register_experiments, rehearse, searched
+from pgolf.config.folders import look_in
 from pgolf.config.help import help_text
-from pgolf.errors import UserError
+from pgolf.config.places import beside_or_inside
+from pgolf.config.resume import resume_words, resumed
+from pgolf.config.words import short_words
+from pgolf.errors import RankError, UserError
+from pgolf.machine.family import end_with, end_with_parent
 from pgolf.machine.outlet import outlet, say
 from pgolf.machine.server import start_importing
+from pgolf.machine.signals import StoppedError, one_desk
 from pgolf.show.console import open_console
 
 if TYPE_CHECKING:
-    from pgolf.config.compose import Job
     from pgolf.recipe import Recipe
+    from pgolf.results.attempts import Before
+
+
+CHECKED: set[tuple[str, str]] = set()  # the jobs of this process, by arm_sha256 and config_sha256
 
 
 class Failed(CompactHydraException):
@@ -36,23 +51,72 @@ class Failed(CompactHydraException):
 @hydra.main(config_path=str(beside_or_inside("conf")), config_name="config", version_base="1.3")
 def task(cfg: DictConfig) -> float:
     """One run, in the folder that Hydra made for it. The value is val_bpb, for sweepers to minimise."""
-    hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    this = job(cfg, OmegaConf.to_container(hydra_config.overrides.task, resolve=False))
+    words = HydraConfig.get()
+    folder, sweep = Path(words.runtime.output_dir), words.mode == RunMode.MULTIRUN
+    if "joblib" in str(words.launcher.get("_target_")):
+        end_with(os.getppid())
+    with one_desk():
+        try:
+            given = OmegaConf.to_container(words.overrides.task, resolve=False)
+            asked = as_checked(job(cfg, given, dict(words.runtime.choices)))
+            return _in_sweep(asked, folder, Path(words.sweep.dir).absolute()) if sweep else _alone(asked, folder)
+        except (UserError, RankError, OSError) as wrong:
+            _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", words.mode)
+        except StoppedError as stop:
+            raise _how_to_go_on(stop, folder, sweep) from None
+        finally:
+            outlet().drain()
+
+
+def _alone(asked: Job, folder: Path) -> float:
+    """A run in a folder of its own."""
+    from pgolf.results.attempts import owned
+
+    with owned(folder):
+        return _run(asked, folder)
+
+
+def _in_sweep(asked: Job, folder: Path, sweep: Path) -> float:
+    """A job of a sweep: its recorded value if it is complete, or what is left of it to do."""
+    from pgolf.results.attempts import taken_up
+    from pgolf.results.sweep import require_go
+    from pgolf.submission import gather
+
+    try:
+        require_go(sweep, asked.config["stop_after"])
+        with taken_up(folder, asked) as before:
+            if before and before.run.complete:
+                return before.run.record["evaluate"]["val_bpb"]
+            return _run(asked, folder, before)
+    finally:
+        gather(sweep, asked.recipe.logger)
+
+
+def _run(asked: Job, folder: Path, before: "Before | None" = None) -> float:
     console = open_console()
     with console.live():
         console.progress("start", 0.0, "importing torch")
-        from pgolf.machine.launch import RankError
         from pgolf.pipeline import run
-        from pgolf.submission import gather
-    try:
-        return run(this, folder, console)
-    except (UserError, RankError, OSError) as wrong:
-        _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", hydra_config.mode)
-    finally:
-        if hydra_config.mode == RunMode.MULTIRUN:
-            gather(Path(hydra_config.sweep.dir).absolute(), this.recipe.logger)
-        outlet().drain()
+    return run(asked, folder, console, before)
+
+
+def _how_to_go_on(stop: StoppedError, folder: Path, sweep: bool) -> StoppedError:
+    """The same, with the words that go on from there."""
+    from pgolf.results.attempts import before
+
+    left = before(folder)
+    if sweep:
+        return StoppedError(stop.number, f"the same words with hydra.sweep.dir={folder.parent} take the sweep up again")
+    return StoppedError(stop.number, f"resume={folder} goes on with it" if left and left.stage else "")
+
+
+def as_checked(asked: Job) -> Job:
+    """The job, if it is one of those that were checked before the first began. A launcher's other process has checked none."""
+    if CHECKED and (asked.arm_sha256, asked.config_sha256) not in CHECKED:
+        raise UserError(
+            "this is not the job that was checked: an option's file or a module has changed since; start again"
+        )
+    return asked
 
 
 def _stop(message: str, mode: RunMode) -> NoReturn:
@@ -65,29 +129,67 @@ def _stop(message: str, mode: RunMode) -> NoReturn:
 
 def main() -> None:
     """Check the words, then hand over to Hydra; a user's mistake is one message and exit code 2."""
+    end_with_parent()
     register_experiments()
     sys.argv[1:] = [short_words(a) for a in sys.argv[1:]]
     args = get_args_parser().parse_args()
-    if args.help:
-        return print(help_text(args.overrides))
     if args.shell_completion and args.overrides == ["install=bash"]:
         return print(BASH)
     try:
+        if args.config_path:
+            raise UserError("--config-path would replace pgolf's own options; --config-dir DIR adds to them")
+        look_in([*([args.config_dir] if args.config_dir else []), *searched(args.overrides)])
+        if args.help:
+            return print(help_text(args.overrides))
+        named, others = resume_words(args.overrides)
+        if named is not None:
+            return _resume(named, others, args.multirun)
         if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
-            rehearsed = rehearse(args.overrides, sweep=args.multirun)
+            sweep = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
+            rehearsed = rehearse(args.overrides, sweep, args.config_name or "config", args.config_dir)
+            CHECKED.update((one.arm_sha256, one.config_sha256) for one in rehearsed)
             for one in {one.arm_sha256: one for one in rehearsed if not one.source}.values():
                 _check_model(one)
+            _require_exports(rehearsed)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
             if not _elsewhere(args.overrides):
                 _require([one.recipe for one in rehearsed])
                 start_importing()
-        task()
+        with one_desk():
+            task()
     except UserError as wrong:
         sys.exit(_refused(wrong))
+    except StoppedError as stop:
+        say(f"\ninterrupted: {stop}")
+        sys.exit(stop.code)
     except KeyboardInterrupt as stop:
         say(f"\ninterrupted{f': {stop}' if str(stop) else ''}")
         sys.exit(130)
+
+
+def _resume(named: str, words: list[str], sweep: bool) -> None:
+    """Go on with a run in its own folder."""
+    from pgolf.results.attempts import before, owned
+
+    if sweep:
+        raise UserError(
+            "resume= goes on with one run; a sweep is taken up by the words that it was given, with its folder"
+        )
+    found = resumed(named, words)
+    folder = found.folder
+    start_importing()
+    with one_desk(), owned(folder):
+        left = before(folder)
+        if left is None or left.stage is None or left.run.complete:
+            what = "is complete" if left and left.run.complete else "left neither a sealed artifact nor a checkpoint"
+            raise UserError(f"resume={named}: this run {what}; there is nothing to go on with")
+        try:
+            _run(found.job, folder, replace(left, chosen=found.checkpoint))
+        except (RankError, OSError, UserError) as wrong:
+            _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", RunMode.RUN)
+        except StoppedError as stop:
+            raise _how_to_go_on(stop, folder, False) from None
 
 
 def _check_model(one: "Job") -> None:
@@ -112,6 +214,14 @@ def _require(recipes: list["Recipe"]) -> None:
     for recipe in recipes:
         if corpus := corpora[recipe.data]:
             recipe.require_text(corpus)
+
+
+def _require_exports(jobs: list[Job]) -> None:
+    """The user's modules can be taken into train_gpt.py. Making the program of pgolf's own would tell nothing."""
+    for config in {tuple(one.own): one.config for one in jobs if one.own}.values():
+        from pgolf.export.program import program
+
+        program({key: part for key, part in config.items() if key not in ("seed", "logger")})
 
 
 def _show_plans(rehearsed: list) -> None:

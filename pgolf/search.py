@@ -18,17 +18,22 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.errors import HydraException
 
 from pgolf.config.command import command
-from pgolf.config.compose import register_experiments, rehearse, short_words
+from pgolf.config.compose import register_experiments, rehearse
+from pgolf.config.words import short_words
 from pgolf.errors import UserError
 from pgolf.files import lookup, read_json
 from pgolf.files.events import EventReader
 from pgolf.files.names import RECORD
+from pgolf.machine.family import ending_with_me
+from pgolf.machine.lock import locked
+from pgolf.machine.signals import StoppedError, one_desk
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
 OBJECTIVE = "train.dev_bpb.quantized"
 POLL_SECONDS = 0.5
+LOCK, TRIAL_LOCK = ".lock", ".trial.lock"
 STARTUP_TRIALS = 4  # before anything is compared with a median
 OURS = {"trials": "20", "study": "search"}
 
@@ -89,14 +94,22 @@ class RunError(Exception):
 
 
 class Running:
-    """One trial's run, in a process of its own."""
+    """One trial's run, in a process of its own, which ends with this one and holds `lock`, an open file, as long as it lives."""
 
-    def __init__(self, folder: Path, overrides: list[str]):
+    def __init__(self, folder: Path, overrides: list[str], lock: int):
         self.folder = folder
         folder.mkdir(parents=True)
         with open(folder / "output.txt", "wb") as out:
             command = [sys.executable, "-m", "pgolf.run", f"hydra.run.dir={folder}", *overrides]
-            self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=ending_with_me(),
+                pass_fds=(lock,),
+            )
 
     def dev_bpb(self) -> list[float]:
         """dev_bpb at the checks so far."""
@@ -178,11 +191,18 @@ def search(study: "Study", space: list[Dimension], fixed: list[str], folder: Pat
 
 
 def one(study: "Study", trial: "Trial", overrides: list[str], folder: Path) -> str:
-    """Run one trial and tell the study. Returns what became of it."""
+    """Run one trial and tell the study. Returns what became of it.
+
+    It waits for the trial of a search that was killed, should that still be ending: never are there two.
+    """
+    with locked(folder / TRIAL_LOCK, "a trial", wait=True) as lock:
+        return _told(study, trial, Running(folder / f"trial{trial.number}", overrides, lock))
+
+
+def _told(study: "Study", trial: "Trial", run: Running) -> str:
     from optuna import TrialPruned
     from optuna.trial import TrialState
 
-    run = Running(folder / f"trial{trial.number}", overrides)
     try:
         value = tried(trial, run)
     except TrialPruned as behind:
@@ -237,11 +257,12 @@ def main(overrides: Sequence[str]) -> int:
     space, fixed = divided(theirs)
     rehearse([*(dimension.first for dimension in space), *fixed], sweep=False)
     folder = Path("searches", ours["study"]).absolute()
-    study = opened(folder, theirs)
-    try:
-        search(study, space, fixed, folder, int(ours["trials"]))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same words take it up again") from None
+    with one_desk(), locked(folder / LOCK, f"the search {folder}"):
+        study = opened(folder, theirs)
+        try:
+            search(study, space, fixed, folder, int(ours["trials"]))
+        except StoppedError as stop:
+            raise StoppedError(stop.number, "the same words take it up again") from None
     print(best(study, fixed))
     return 0
 

@@ -21,8 +21,10 @@ from pgolf.config.command import command
 from pgolf.errors import UserError
 from pgolf.files import json_bytes, lookup, read_json, write_folder, write_json
 from pgolf.files.names import CODE, LOG
+from pgolf.machine.lock import locked
 from pgolf.machine.outlet import say
 from pgolf.report import Drawing
+from pgolf.results.arguments import unlimited
 from pgolf.results.jsonshape import submission_schema, violations
 from pgolf.results.readme import hardware, readme
 from pgolf.results.runfolder import Run, read_run
@@ -32,15 +34,16 @@ if TYPE_CHECKING:
     from pgolf.logger import Logger
 
 AUTHOR = ("author", "github_id", "name", "blurb")
+UNLIMITED = "unlimited_16mb"
 RECORD_LIMITS = {"train_seconds": 600, "eval_seconds": 600, "artifact_bytes": 16_000_000}
 
 
-def publish(sweep_dir: Path) -> dict[str, Any]:
+def publish(sweep_dir: Path, patient: bool = True) -> dict[str, Any]:
     """Write summary.json and the folder of every arm that may have one; the summary says what became of each.
 
-    Meant to be called after every job; calling it again changes nothing.
+    Meant to be called after every job; calling it again changes nothing. `patient`: as for `read_run`.
     """
-    summary = summarise(sweep_dir)
+    summary = summarise(sweep_dir, patient)
     for arm in summary["arms"]:
         try:
             folder = write_submission(sweep_dir, summary, arm["arm_sha256"])
@@ -54,14 +57,15 @@ def publish(sweep_dir: Path) -> dict[str, Any]:
 
 def gather(folder: Path, logger: "Logger") -> None:
     """After a job: summary and submissions, the sweep's report, and, when all jobs have ended, its place in the logger."""
-    drawing = Drawing(folder)
-    try:
-        publish(folder)
-    finally:
-        if fault := drawing.finish():
-            say(fault)
-        if ended(summarise(folder)):
-            logger.aggregate(folder, say)
+    with locked(folder / ".gather.lock", f"the summary of {folder}", wait=True):
+        drawing = Drawing(folder)
+        try:
+            publish(folder, patient=False)
+        finally:
+            if fault := drawing.finish():
+                say(fault)
+            if ended(summarise(folder, patient=False)):
+                logger.aggregate(folder, say)
 
 
 def ended(summary: dict[str, Any]) -> bool:
@@ -179,8 +183,12 @@ def _author(record: dict) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _track(record: dict) -> str | None:
-    """The challenge's name for its own limits; other limits are no track."""
-    return "10min_16mb" if all(record["limits"][k] == v for k, v in RECORD_LIMITS.items()) else None
+    """The challenge's name for its own limits, the one without a limit of compute included; other limits are no track."""
+    limits = record["limits"]
+    if all(limits[k] == v for k, v in RECORD_LIMITS.items()):
+        return "10min_16mb"
+    others = all(limits[k] == v for k, v in RECORD_LIMITS.items() if k != "train_seconds")
+    return UNLIMITED if others and unlimited(limits) and not limits.get("study") else None
 
 
 def _result(row: dict, run: Run) -> dict[str, Any]:
@@ -226,6 +234,9 @@ def _proofs(arm: dict, runs: Sequence[Run], still_needed: list[str]) -> dict[str
         "log_sha256": {str(r.seed): hashlib.sha256((r.folder / LOG).read_bytes()).hexdigest() for r in runs},
         "receipts": by_seed("receipts"),
         "verdict": by_seed("verdict"),
+        "training_hours": {str(r.seed): round(r.record["train"]["seconds"] / 3600, 3) for r in runs},
+        "seeds_added": arm["seeds_added"],
+        "interruptions": {str(r.seed): r.record.get("interruptions", []) for r in runs},
         "still_needed": still_needed,
     }
 

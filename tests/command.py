@@ -45,7 +45,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen:
 
 def run(folder: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess:
     """Run to the end and check the exit code."""
-    done = subprocess.run(command(*words), cwd=folder, capture_output=True, text=True, env=environment(), timeout=300)
+    done = subprocess.run(command(*words), cwd=folder, capture_output=True, text=True, env=environment(), timeout=1200)
     assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 

@@ -19,7 +19,8 @@ import pytest
 
 from pgolf import pipeline, search
 from pgolf import run as entry
-from pgolf.config.compose import register_experiments, rehearse, short_words
+from pgolf.config.compose import register_experiments, rehearse
+from pgolf.config.words import short_words
 from pgolf.export.standalone import JUDGE, settings_of
 from pgolf.files.events import Events
 from pgolf.machine.world import World
@@ -293,6 +294,24 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
         nothing,
         "its arms differ in nothing else",
     ),
+    "python -m pgolf.run resume=RUN": (nothing, RUN_IN + "test_resume.py"),
+    "python -m pgolf.run resume=RUN machine.ranks=2": (nothing, RUN_IN + "test_resume.py"),
+    "python -m pgolf.run limits=long": (composed, "takes hours; test_resume.py stops and resumes a short one"),
+    "python -m pgolf.run checkpoint.every_seconds=300 limits.train_steps=20000 limits.train_seconds=86400": (
+        composed,
+        RUN_IN + "test_resume.py, with fewer steps",
+    ),
+    "python -m pgolf.run -m seed=three quant=int5_gptq,int6_gptq hydra.sweep.dir=sweeps/bits": (
+        composed,
+        RUN_IN + "test_sweep.py, with other arms",
+    ),
+    "python -m pgolf.run -m seed=three quant=int5_gptq,int6_gptq hydra.sweep.dir=sweeps/bits stop_after=2": (
+        composed,
+        RUN_IN + "test_sweep.py, with other arms",
+    ),
+    "python -m pgolf.runs": (tool, ""),
+    "python -m pgolf.runs FOLDER --clean checkpoints": (tool, ""),
+    "python -m pgolf.runs FOLDER --clean attempts": (tool, ""),
     "python -m pgolf.run trained=RUN": (nothing, RUN_IN + "test_trained.py"),
     "python -m pgolf.run trained=RUN eval.stride=32": (nothing, RUN_IN + "test_trained.py"),
     "python -m pgolf.compare A B": (tool, ""),

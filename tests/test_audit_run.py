@@ -17,7 +17,8 @@ from pgolf.audit.__main__ import main
 from pgolf.audit.finding import overall
 from pgolf.audit.loaded import LoadedRun, Places, prepared
 from pgolf.audit.run import GPU_DRIFT, REST, audit_run, compared, experiments, threads, weighed
-from pgolf.config.compose import rehearse, sha256_of
+from pgolf.config.compose import rehearse
+from pgolf.config.identity import config_sha256
 from pgolf.errors import UserError
 from pgolf.machine import Device
 from pgolf.machine.outlet import outlet
@@ -57,7 +58,7 @@ def configured(folder: Path, change) -> None:
     config = yaml.safe_load((folder / "config.yaml").read_text())
     change(config)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    doctored(folder, lambda record: record.update(config_sha256=sha256_of(config)))
+    doctored(folder, lambda record: record.update(config_sha256=config_sha256(config, None, {})))
 
 
 def failed(folder: Path, **how) -> dict[str, str]:
@@ -84,7 +85,7 @@ DOCTORED = {
     "partial split": ("mistake 7", lambda r: r["evaluate"].update(tokens=r["evaluate"]["tokens"] // 2)),
     "double space": ("mistakes 1-6", lambda r: r["evaluate"].update(bytes=int(r["evaluate"]["bytes"] * 1.17))),
     "a better score": ("mistake 25", lambda r: r["evaluate"].update(val_bpb=1.0)),
-    "skipped targets": ("mistake 8", lambda r: r["evaluate"].update(visits_ok=False)),
+    "skipped targets": ("mistake 8", lambda r: r["evaluate"].update(visits=[0, 1])),
     "over the cap": ("mistake 20", lambda r: r["limits"].update(artifact_bytes=1000)),
     "late training": ("mistake 18", lambda r: r["limits"].update(train_seconds=0.001)),
     "late evaluation": ("mistake 19", lambda r: r["limits"].update(eval_seconds=0.001)),

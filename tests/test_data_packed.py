@@ -18,7 +18,7 @@ from pgolf.schedule import Progress
 from tests.test_data_loaders import windows_over
 from tests.test_model import PLAIN, lively, spec, tokens
 
-LOADER = PackedDocuments(cuts=(1024, 2048, 3072), until=(0.1, 0.7), rewarm_steps=32)
+LOADER = PackedDocuments(cuts=(1024, 2048, 3072), until=(0.1, 0.7), rewarm_steps=32, row_sequences=1)
 
 
 def test_learning_rates_rise_again_after_each_change_of_the_cut():
@@ -148,4 +148,4 @@ def test_a_document_scores_in_a_row_as_it_does_alone():
 )
 def test_cuts_are_checked(cuts, until, key):
     with pytest.raises(ConfigError, match=f"data.loader.{key}"):
-        PackedDocuments(cuts=cuts, until=until, rewarm_steps=0)
+        PackedDocuments(cuts=cuts, until=until, rewarm_steps=0, row_sequences=1)

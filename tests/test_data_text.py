@@ -14,7 +14,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgolf.config.compose import rehearse, short_words
+from pgolf.config.compose import rehearse
+from pgolf.config.words import short_words
 from pgolf.data import InOrder, TextFiles
 from pgolf.data.bytes import prove
 from pgolf.data.manifest import shared_documents

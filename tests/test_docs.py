@@ -12,7 +12,8 @@ import torch
 from omegaconf import OmegaConf
 
 from pgolf import run as entry
-from pgolf.config.compose import register_experiments, rehearse, short_words
+from pgolf.config.compose import register_experiments, rehearse
+from pgolf.config.words import short_words
 from pgolf.machine.outlet import outlet
 from tests.command import environment, only
 from tests.docs_table import ALL_PARTS, REAL, SMALL, TABLE, Place, words_of
@@ -26,10 +27,14 @@ OTHERS = {  # words of other commands, of the worked example, and with placehold
         "study=NAME",
         "train_shards=1",
         "trained=RUN",
+        "resume=RUN",
+        "stop_after=N",
         "group=option",
         "group.key=value",
         "data.folder=...",
         "ttt=bias",
+        "ttt=mine",
+        "hydra.searchpath=[DIR]",
     ),
     *("machine.ranks=N", "limits.train_steps=N", "-m seed=three experiment=FULL,WITHOUT_EMA,WITHOUT_TTT"),
     *("hydra.run.dir=FOLDER", "hydra.sweep.dir=FOLDER", "<group>=<name>", "experiment=<name>", "experiment="),
@@ -151,7 +156,9 @@ def test_a_part_of_every_kind_works(tmp_path):
     """Their files pasted into a checkout: what is forgotten is named, their own tests pass, and one run has them all."""
     blocks = [b for b in BLOCKS if b.page == EXAMPLE and b.file]
     copy, tests = copied(tmp_path, *blocks), sorted(b.file for b in blocks if b.file.startswith("tests/"))
-    assert "python -m tests.option_table writes it" in in_copy(copy, "pytest", "-q", "tests/test_parts.py", code=1)
+    assert "python -m tests.option_table writes it" in in_copy(
+        copy, "pytest", "-q", "tests/test_parts.py", "-k", "readme", code=1
+    )
     in_copy(copy, "tests.option_table")
     with started(copy, "pytest", "-q", "tests/test_parts.py", *tests) as own:
         words = [*ALL_PARTS.split(), *(w for w in SMALL if not w.startswith(("quant.solver", "limits"))), *PARTS_SMALL]

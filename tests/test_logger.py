@@ -336,7 +336,7 @@ def test_a_sweep_with_wandb_leaves_stages_an_aggregate_and_reports(tmp_path):
     )
     assert "Wandb:" not in done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("val_bpb=")
-    folder = only(tmp_path, "sweep/0_*")
+    folder = only(tmp_path, "sweep/*_seed*")
     made = record(folder)
     train, judge = kept_runs(folder)
     assert train.summary["final/artifact_bytes"] == made["artifact"]["bytes"]

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from pgolf.errors import ConfigError
 from pgolf.model import Loop
+from pgolf.model.attention import Causal
 from pgolf.model.extras import FusedLoss, GatedSmear, SparseHeadGate, TwoLanes
 from pgolf.model.gates import SmearGate, SparseGate
 from pgolf.model.kinds import Role, Skips
 from pgolf.model.layers import rms_norm
 from pgolf.model.loss import capped, fused_nll, plain_nll
+from pgolf.model.pieces import Pieces
 from pgolf.model.product import WideProduct, head_product
 from tests.options import option
 from tests.test_model import lively, spec, tokens
@@ -33,6 +35,15 @@ RECORD = dict(
     window_smear=GatedSmear(dims=12, bos=1),
     lanes=TwoLanes(first=4, residual=1.1),
 )
+
+
+def test_whole_rows_and_pieces_of_them_are_attended_alike():
+    attention, g = Causal().build(), torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 12, heads, 8, generator=g) for heads in (4, 2, 2))
+    inside = attention(q, k, v, Pieces(torch.tensor([0, 5, 12, 12], dtype=torch.int32), 7))
+    apart = [attention(q[:, a:b], k[:, a:b], v[:, a:b], None) for a, b in ((0, 5), (5, 12))]
+    torch.testing.assert_close(inside, torch.cat(apart, 1))
+    assert spec().attention == Causal()
 
 
 def test_the_published_number_of_parameters():
@@ -73,8 +84,6 @@ def test_gates_are_what_their_formulas_say():
 
 def test_nothing_leaks_from_the_document_before_but_where_the_mask_is_off():
     """Change the last token of the document before: with pieces and the mask nothing after the boundary moves."""
-    from pgolf.model.pieces import Pieces
-
     ids = torch.tensor([[1, 5, 6, 7, 1, 8, 9, 10]])
     other, inside = ids.clone(), Pieces(torch.tensor([0, 4, 8], dtype=torch.int32), 4)
     other[0, 3] = 50

@@ -2,25 +2,20 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib import import_module
 from pkgutil import walk_packages
 from types import NoneType
 from typing import get_args, get_type_hints
 
-from pgolf.config.compose import rehearse
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
 from pgolf.files.frozen import family
 from pgolf.recipe import Recipe
 from tests.option_table import CONF, README, ROOT, component, target, written
 
-ALONE = ("seed=three", "data=text", "data=built")  # for sweeps, and for the user's files
-HOSTS = {  # an option that has the part, where the default has not
-    "ttt/mixer": ("ttt=sgd_score_first",),
-    "ttt/temperature": ("ttt=sgd_score_first",),
-    "ttt/trained": ("ttt=sgd_score_first",),
-}
-ALSO = {"quant/fit=cap": ("quant/scale=std",), "ttt=prequant_adamw": ("limits=study",)}
 GROUPS = sorted(get_type_hints(Recipe))
 FILES = [path for group in GROUPS for path in sorted((CONF / group).rglob("*.yaml"))]
 
@@ -73,13 +68,22 @@ def test_every_component_has_an_option():
     assert forgotten == [], "no file in conf/ has _target_: this class"
 
 
-def test_every_option_composes():
-    """By itself, or as a part of the first option that has such a part."""
-    for path in FILES:
-        group, _, part = path.parent.relative_to(CONF).as_posix().partition("/")
-        word = f"{group}/{part}={path.stem}" if part else f"{group}={path.stem}"
-        if word not in ALONE:
-            assert rehearse([*HOSTS.get(f"{group}/{part}", ()), word, *ALSO.get(word, ())], sweep=False), word
+def test_every_option_states_every_field():
+    """Itself, or through the option that it inherits from; so does every part that it holds."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for path in FILES:
+            name = path.relative_to(CONF).with_suffix("")
+            node = OmegaConf.select(compose(name.as_posix()), ".".join(name.parent.parts))
+            check_fields(OmegaConf.to_container(node), name.as_posix())
+
+
+def check_fields(node: dict, place: str) -> None:
+    cls = component(node.pop("_target_"))
+    assert cls in components(), f"{place}: {cls.__name__} is below no base class of a group"
+    assert sorted(node) == sorted(f.name for f in fields(cls)), f"{place}: the fields of {cls.__name__}"
+    for key, value in node.items():
+        if isinstance(value, dict):
+            check_fields(value, f"{place}.{key}")
 
 
 def test_every_component_is_spoken_of_by_a_test():

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 import pgolf
+from pgolf.config.compose import register_experiments, rehearse
+from pgolf.config.words import short_words
+from pgolf.errors import UserError
+from pgolf.files.home import expanded
+from pgolf.logger.key import has_key
 from tests.command import TINY, environment, record
 
 ROOT = Path(pgolf.__file__).parent.parent
@@ -37,6 +42,44 @@ def test_a_package_in_an_archive_is_refused_with_one_message(tmp_path):
     assert done.stderr.startswith("pgolf: ")
     assert "lies in an archive" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """As in a container that runs under the number of a user whom it does not know."""
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "PGOLF_CACHE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("words", [[], ["data=text", "data.files=a.txt"], ["data=fineweb_sp1024", "machine.ranks=1"]])
+def test_without_a_home_the_cache_says_which_variable_to_set(homeless, tmp_path, monkeypatch, words):
+    register_experiments()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("text")
+    words = [short_words(word) for word in words]
+    (job,) = rehearse(words, sweep=False)
+    with pytest.raises(UserError, match=r"~/\.cache/pgolf.*: ~ is no folder here; set HOME, or PGOLF_CACHE=DIR"):
+        job.recipe.data.prepare(lambda what, done: None)
+    monkeypatch.setenv("PGOLF_CACHE", str(tmp_path / "cache"))
+    (job,) = rehearse(words, sweep=False)
+    assert job.recipe.data.cache_folder == tmp_path / "cache"
+
+
+@pytest.mark.parametrize("path", ["~", "~/x", "~nobody_at_all/x"])
+def test_a_path_without_its_home_is_one_message_and_others_need_none(homeless, path):
+    with pytest.raises(UserError, match="set HOME"):
+        expanded(path)
+    assert expanded("/a/~b") == Path("/a/~b")
+    assert expanded("a~") == Path("a~").absolute()
+
+
+def test_without_a_home_there_is_no_key_and_nobody_dies_of_it(homeless):
+    assert not has_key()
 
 
 READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from pgolf.artifact import inventory
 from pgolf.codec import Range
+from pgolf.config.compose import register_experiments, rehearse
 from pgolf.errors import ArtifactError, ConfigError, UserError
 from pgolf.machine.world import World
-from pgolf.quant import LowRank, RandomIds, SelfGenerated, TrainingWindows
+from pgolf.quant import LowRank, MaxScale, Nearest, RandomIds, SelfGenerated, StdScale, TrainingWindows
 from pgolf.quant.calibration import FEWEST, CalibrationContext, sampled
 from pgolf.quant.hessian import collect_hessians
 from pgolf.quant.lowrank import corrected, output_directions
@@ -217,3 +218,25 @@ def test_overflowing_activations_are_named():
     hessians["blocks.1.mlp.up.weight"] = torch.full_like(hessians["blocks.1.mlp.up.weight"], torch.inf)
     with pytest.raises(UserError, match=r"the Hessian of blocks\.1\.mlp\.up\.weight holds NaN or Inf"):
         option("quant/int6_gptq", keep_below=512).quantize(model, hessians)
+
+
+def test_parts_are_swapped_whole_and_by_name():
+    """Numbers of the part that a system states go with it, also under scale=laptop."""
+    register_experiments()
+    words = ["experiment=pr606_int5_softround", "scale=laptop", "quant/solver=nearest", "quant/scale=std"]
+    (job,) = rehearse([*words, "quant/scale@quant.embedding_scale=max"], sweep=False)
+    quant = job.recipe.quant
+    assert (quant.bits, quant.solver, quant.scale, quant.embedding_scale) == (
+        5,
+        Nearest(),
+        StdScale(k=12.85),
+        MaxScale(),
+    )
+    with pytest.raises(
+        UserError, match=r"quant/solver that is chosen has no source; of its options these have one: gptq"
+    ):
+        rehearse(["quant=int6_round", "quant/solver/source=random_ids"], sweep=False)
+    with pytest.raises(
+        ConfigError, match=r"quant\.scale='std': must be a component: .*quant/scale=std chooses one by its name"
+    ):
+        rehearse(["quant.scale=std"], sweep=False)

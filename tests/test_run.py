@@ -7,12 +7,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.command import TINY, command, environment, only, record, run, start
+from tests.processes import children, command_of, descendants, parent_of, until, until_gone, until_line
 
 STEPS = ("limits.train_steps=6", *TINY)
 
@@ -68,7 +68,7 @@ def test_every_target_and_byte_is_counted(laptop):
     kept = record(laptop[0])
     assert kept["evaluate"]["tokens"] == kept["data"]["val_tokens"] - 1
     assert kept["evaluate"]["bytes"] == kept["evaluate"]["proven_bytes"] == kept["data"]["val_bytes"]
-    assert kept["evaluate"]["visits_ok"]
+    assert kept["evaluate"]["visits"] == [1, 1]
 
 
 def test_the_log_is_closed_and_names_its_code_at_both_ends(laptop):
@@ -129,7 +129,7 @@ def test_a_sweep_ends_in_a_submission(tmp_path):
     sweep = tmp_path / "sweep"
     summary = json.loads((sweep / "summary.json").read_text())
     (arm,) = summary["arms"]
-    scores = [record(folder)["evaluate"]["val_bpb"] for folder in sorted(sweep.glob("[0-9]*"))]
+    scores = [record(folder)["evaluate"]["val_bpb"] for folder in sorted(sweep.glob("*_seed*"))]
     assert [row["val_bpb"] for row in arm["seeds"]] == pytest.approx(scores, abs=5e-9)
     assert arm["submission"] == {"written": True, "folder": arm["submission"]["folder"]}, arm["submission"]
     folder = sweep / arm["submission"]["folder"]
@@ -150,40 +150,25 @@ def test_a_failed_seed_is_named_and_not_averaged(tmp_path):
     assert "over limits.artifact_bytes=1,000" in failed.stderr
     (arm,) = json.loads((tmp_path / "sweep/summary.json").read_text())["arms"]
     assert not arm["submission"]["written"]
-    assert len(list((tmp_path / "sweep").glob("[0-9]*/record.json"))) == 2, "the second seed was still tried"
+    assert len(list((tmp_path / "sweep").glob("*_seed*/record.json"))) == 2, "the second seed was still tried"
 
 
 def test_interrupting_a_sweep_stops_it_and_the_record_says_so(tmp_path):
     words = ("-m", "seed=1,2", "hydra.sweep.dir=sweep", "limits.train_seconds=120", *TINY)
     sweep = start(tmp_path, *words)
-    wait_for(tmp_path, "sweep/*/events.jsonl")
+    wait_for(tmp_path, "sweep/*_seed*/events.jsonl")
     sweep.send_signal(signal.SIGINT)
-    _, said = sweep.communicate(timeout=60)
+    _, said = sweep.communicate(timeout=1200)
     assert sweep.returncode == 130, said
-    folders = list(tmp_path.glob("sweep/[0-9]*"))
+    folders = list(tmp_path.glob("sweep/*_seed*"))
     assert len(folders) == 1
     kept = record(folders[0])
     assert kept["status"] == "interrupted"
     assert "status=interrupted" in (folders[0] / "train.log").read_text().splitlines()[-1]
 
 
-def children(pid: int) -> list[int]:
-    found = (int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit())
-    return [p for p in found if parent_of(p) == pid]
-
-
-def parent_of(pid: int) -> int | None:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    except OSError:
-        return None
-
-
-def wait_for(folder: Path, pattern: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not list(folder.glob(pattern)):
-        assert time.monotonic() < deadline, f"no {pattern}"
-        time.sleep(0.1)
+def wait_for(folder: Path, pattern: str) -> None:
+    until(lambda: list(folder.glob(pattern)), f"no {pattern}")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -194,7 +179,7 @@ def test_a_killed_rank_ends_the_run_and_the_record_says_so(tmp_path):
     ranks = children(server)
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)
-    _, said = running.communicate(timeout=60)
+    _, said = running.communicate(timeout=1200)
     assert running.returncode == 1
     assert "died with exit code -9" in said
     assert "Traceback" not in said
@@ -211,35 +196,13 @@ def test_a_parent_that_is_killed_while_its_ranks_judge_leaves_nothing(tmp_path):
     """kill -9: the ranks that run train_gpt.py, the process that was to draw and the one that ranks are forked from all end."""
     slow = ("eval.stride=1", "eval.batch_windows=1", "ttt=none", "limits.eval_seconds=300")
     running = start(tmp_path, *STEPS, *slow, "machine.ranks=2", "hydra.run.dir=run")
-    wait_for_line(tmp_path / "run" / "events.jsonl", '"validation"')
+    until_line(tmp_path / "run" / "events.jsonl", '"validation"')
     assert sum(b"train_gpt.py" in command_of(p) for p in children(running.pid)) == 2
     family = descendants(running.pid)
     running.kill()
-    running.communicate(timeout=60)
-    deadline = time.monotonic() + 60
-    while any(command_of(p) for p in family):
-        assert time.monotonic() < deadline, [command_of(p) for p in family]
-        time.sleep(0.1)
+    running.communicate(timeout=1200)
+    until_gone(family)
     assert record(tmp_path / "run")["status"] == "running"
-
-
-def command_of(pid: int) -> bytes:
-    """The command line of a process; nothing of one that has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def descendants(pid: int) -> list[int]:
-    return [found for child in children(pid) for found in (child, *descendants(child))]
-
-
-def wait_for_line(path: Path, text: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not (path.exists() and text in path.read_text()):
-        assert time.monotonic() < deadline, f"no {text} in {path}"
-        time.sleep(0.1)
 
 
 FAULTY = """
@@ -323,9 +286,9 @@ REFUSED = {
     "name=a/b": "name='a/b': must be letters",
     "eval.stride=4096": "eval.stride=4096: must be between 1 and eval.context",
     "+quant.x=1": "quant.x=1: is not a field of Symmetric",
-    "codec._target_=os.path": "codec._target_='os.path': must be a class of the package pgolf",
+    "codec._target_=os.path": "codec._target_='os.path': os is the name of a standard module",
     "machine=gpu8": "machine.ranks=8: needs a GPU for every rank",
-    "trained=3": "trained=3: must be a run's folder, or null",
+    "trained=3": "3/record.json: cannot be read",
     "quant=5": "a group takes the name of an option",
 }
 

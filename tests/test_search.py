@@ -1,6 +1,7 @@
 """The search: which words it takes apart, and two real trials that it takes up again."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 from pgolf.errors import UserError
 from pgolf.search import Dimension, divided, main, settings
 from tests.command import TINY, environment, record
+from tests.processes import command_of, descendants, until_gone, until_line
 
 
 def test_words_with_sweeps_are_searched_and_the_others_fixed():
@@ -64,7 +66,7 @@ def test_an_arm_that_cannot_run_is_refused_before_anything_starts(tmp_path, monk
 
 def searched(folder, *words: str, code: int = 0) -> str:
     command = [sys.executable, "-m", "pgolf.search", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), timeout=300)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), timeout=1200)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 
@@ -85,3 +87,22 @@ def test_two_trials_are_run_judged_by_dev_bpb_and_taken_up_again(tmp_path):
     assert said.splitlines()[-1].startswith("python -m pgolf.run optim.matrix.lr=")
     assert "is the search of other words" in searched(tmp_path, "trials=2", *words, "seed=9", code=2)
     assert os.listdir(tmp_path) == ["searches"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_trial_ends_with_its_search(tmp_path, number):
+    pytest.importorskip("optuna", reason="the extra `search` is not installed")
+    words = ["trials=1", "optim.matrix.lr=interval(0.01,0.05)", "limits.train_steps=100000", "ttt=none", *TINY]
+    began = [sys.executable, "-m", "pgolf.search", *words, "limits.train_seconds=9000"]
+    search = subprocess.Popen(began, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment())
+    until_line(tmp_path / "searches/search/trial0/events.jsonl", '"step"')
+    family = descendants(search.pid)
+    assert any(b"pgolf.run" in command_of(pid) for pid in family)
+    refused = subprocess.run(began, cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=1200)
+    assert (refused.returncode, "another process is at it" in refused.stderr) == (2, True), "no second search beside it"
+    search.send_signal(number)
+    _, said = search.communicate(timeout=1200)
+    assert search.returncode == (-9 if number == signal.SIGKILL else 75), said
+    until_gone(family)
+    assert record(tmp_path / "searches/search/trial0")["status"] == "interrupted", "it closed its record"

@@ -111,11 +111,11 @@ def test_a_text_that_comes_to_its_end_is_read_again_with_a_notice(text, tmp_path
     trainer, clock = Trainer(World.alone(), recipe("data.dev_checks=0"), short), Clock(60)
     clock.start()
     with trainer.loader:
-        steps, loss = fit(trainer, BySteps(10), clock, Events(None, told.append), tmp_path)
+        steps = fit(trainer, BySteps(10), clock, Events(None, told.append), tmp_path)
     assert [(e["step"], e["epoch"]) for e in told if e["event"] == "epoch"] == [(4, 2), (8, 3)]
     assert all("come to its end" in line_of(e) for e in told if e["event"] == "epoch")
     assert [e["step"] for e in told if e["event"] == "step"] == [1, 10]
-    assert (steps, loss) == (10, [e["loss"] for e in told if e["event"] == "step"][-1])
+    assert (steps, trainer.loss) == (10, [e["loss"] for e in told if e["event"] == "step"][-1])
     assert {e["label"] for e in told if e["event"] == "progress"} == {"train"}
 
 

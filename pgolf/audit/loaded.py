@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pgolf.audit.watch import ALONE
-from pgolf.config.schema import build, completed, read_config
+from pgolf.config.schema import build, completed, import_components, read_config
 from pgolf.data import Corpus, Data
 from pgolf.data.bytes import ByteCounts
 from pgolf.errors import UserError
@@ -68,6 +68,7 @@ class LoadedRun:
         config = read_config(folder)
         if not trust:
             refuse_foreign(config, folder)
+        import_components(config)
         here = completed(config)
         here["data"] = (places or Places()).applied(here.get("data"))
         bases = {"eval": Eval, "ttt": TTT, "machine": Machine}

@@ -94,7 +94,7 @@ def unfinished(run: Run) -> list[Finding]:
     """A finding for a run that did not end as complete."""
     if run.complete:
         return []
-    what = f"the run is {run.status}: {run.record.get('error') or 'no reason recorded'}"
+    what = f"the run is {run.status}: {run.why}"
     return [Finding("mistake 27", "needs argument", "record.json", what, "run it to its end")]
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from pgolf.errors import UserError
+from pgolf.machine.signals import StoppedError
 
 Main = Callable[[Sequence[str]], int]
 
@@ -27,7 +28,8 @@ def command(help: str | None = None) -> Callable[[Main], Callable[[Sequence[str]
             except OSError as wrong:
                 return _refuse(f"{wrong.filename or 'writing'}: {wrong.strerror or wrong}", 2)
             except KeyboardInterrupt as stop:
-                return _refuse(f"interrupted{f': {stop}' if str(stop) else ''}", 130)
+                code = stop.code if isinstance(stop, StoppedError) else 130
+                return _refuse(f"interrupted{f': {stop}' if str(stop) else ''}", code)
 
         return shown
 

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+from pgolf.config.folders import own_options
 from pgolf.config.places import beside_or_inside, overlays
 
 HEADER = """\
@@ -25,7 +26,9 @@ FOOTER = """\
 --help quant ttt      these groups only
 --cfg job             every value of a run; nothing starts
 --info defaults       which files they come from
--m, --multirun        a sweep: words with commas make its arms and seeds
+-m, --multirun        a sweep: words with commas make its arms and seeds; the same words with its
+                      hydra.sweep.dir=FOLDER take it up again
+resume=RUN            go on with a run that was stopped, in its folder and by its words
 --hydra-help          Hydra's own flags
 eval "$(python -m pgolf.run -sc install=bash)"   tab completion"""
 WIDEST = 120  # characters of a line, also where there is no terminal
@@ -56,6 +59,8 @@ def _groups(first: list[str]) -> dict[str, dict[str, Path]]:
     """The files of every group by option: those of the defaults list in its order, a group before those inside it."""
     folders = sorted(folder for folder in _conf().rglob("*") if folder.is_dir())
     found = {str(folder.relative_to(_conf())): _options(folder) for folder in folders} | {"experiment": overlays()}
+    for option in own_options():
+        found[option.group] = found.get(option.group, {}) | {option.name: option.path}
     order = {name: i for i, name in enumerate(first)}
     shown = [name for name in found if found[name] and not name.startswith(HIDDEN)]
     return {n: found[n] for n in sorted(shown, key=lambda n: (order.get(n.split("/")[0], len(order)), n))}
@@ -81,4 +86,4 @@ def _conf() -> Path:
 
 
 def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8")
+    return file.read_text(encoding="utf-8-sig")

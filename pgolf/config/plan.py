@@ -40,7 +40,14 @@ def plan(job: "Job", seeds: list[int], code: int) -> str:
         "training clock": _training_clock(recipe),
         "evaluation clock": _evaluation_clock(recipe),
     }
-    return "\n".join(_aligned(rows))
+    return "\n".join(_aligned(rows | _yours(job)))
+
+
+def _yours(job: "Job") -> dict[str, str]:
+    """What of a run is the user's: files of options, and modules with the beginning of their sha256."""
+    modules = [f"{name} ({sha256[:8]})" for name, sha256 in job.own.items()]
+    found = {"your options": ", ".join(job.files), "your modules": ", ".join(modules)}
+    return {name: what for name, what in found.items() if what}
 
 
 def start_lines(job: "Job", code: int, folder: Path) -> list[str]:
@@ -53,7 +60,7 @@ def start_lines(job: "Job", code: int, folder: Path) -> list[str]:
         "clocks": f"{_training(job)}, evaluation {limits.eval_seconds:g} s",
         "files": str(folder),
     }
-    return _aligned(rows)
+    return _aligned(rows | _yours(job))
 
 
 def _training(job: "Job") -> str:

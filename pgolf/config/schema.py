@@ -6,8 +6,10 @@ misspelt key are told the same way: dotted key, value, what is allowed, nearest 
 """
 
 import math
+import traceback
 from abc import ABC
 from dataclasses import fields, is_dataclass, make_dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -18,9 +20,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pgolf.config.own import targets
 from pgolf.errors import ConfigError, UserError, nearest
 from pgolf.files import frozen
-from pgolf.files.frozen import TARGET
+from pgolf.files.frozen import TARGET, family
 from pgolf.files.names import CONFIG
 
 
@@ -62,22 +65,56 @@ def completed(node: Any) -> Any:
 
 def component_class(target: object, base: type, key: str) -> type:
     """The class that a `_target_` names, if it is a concrete component of the kind `base`."""
+    if target is None:
+        raise ConfigError(f"{key}.{TARGET}", "???", "is missing: the option that is chosen names no class")
     module, _, name = RENAMED.get(str(target), str(target)).rpartition(".")
-    try:
-        cls = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        cls = None
+    cls = getattr(_imported(module, target, f"{key}.{TARGET}"), name, None)
     if not (isinstance(cls, type) and is_dataclass(cls) and issubclass(cls, base)) or ABC in cls.__bases__:
-        kinds = {kind.__name__: kind for kind in _concrete(base)}
-        known = kinds.get(name)
-        near = f" {name} is {known.__module__}.{name}." if known else nearest(name, kinds)
-        raise ConfigError(f"{key}.{TARGET}", target, f"must name one of: {', '.join(sorted(kinds))}.{near}")
+        kinds = {kind.rpartition(".")[2]: kind for kind in sorted({dotted(c) for c in _concrete(base)} - {target})}
+        near = kinds.get(name) or next((kinds[kind] for kind in get_close_matches(name, kinds, 1, 0.5)), None)
+        hint = f" Did you mean {near!r}?" if near else ""
+        what = "has no such class" if cls is None else f"is no concrete dataclass below {dotted(base)}"
+        raise ConfigError(f"{key}.{TARGET}", target, f"{what}; must name one of: {', '.join(kinds.values())}.{hint}")
+    for other in family(base):
+        if other.__name__ == cls.__name__ and dotted(other) != dotted(cls) and other.__module__.startswith("pgolf."):
+            allowed = f"is named like {dotted(other)}, and a file names a component by its last word; rename the class"
+            raise ConfigError(f"{key}.{TARGET}", target, allowed)
     return cls
+
+
+def _imported(module: str, target: object, key: str) -> Any:
+    """The module of a `_target_`, or None if there is none. ConfigError with the place where it fails to import."""
+    try:
+        return import_module(module) if module else None
+    except (Exception, SystemExit) as wrong:
+        if isinstance(wrong, ModuleNotFoundError) and f"{module}.".startswith(f"{wrong.name}."):
+            return None
+        here = [frame for frame in traceback.extract_tb(wrong.__traceback__) if "importlib" not in frame.filename][-1]
+        where = f"{here.filename}, line {here.lineno}"
+        if isinstance(wrong, SyntaxError):
+            where = f"{wrong.filename}, line {wrong.lineno}"
+        said = (str(wrong).splitlines() or [""])[0]
+        allowed = f"{module} cannot be imported: {type(wrong).__name__}: {said} ({where})"
+        raise ConfigError(key, target, allowed) from None
+
+
+def import_components(config: dict) -> None:
+    """Make the user's components known, for files that name them by a word. ConfigError for one that cannot be imported."""
+    for key, target in targets(config).items():
+        if _imported(target.rpartition(".")[0], target, key) is None:
+            raise ConfigError(
+                key, target, f"there is no module {target.rpartition('.')[0]!r} here; start where its file is"
+            )
+
+
+def dotted(cls: type) -> str:
+    """The name to give as `_target_`."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _concrete(base: type) -> list[type]:
     """The classes below `base`, itself included, that can be built."""
-    return [cls for cls in frozen.family(base) if ABC not in cls.__bases__]
+    return [cls for cls in family(base) if ABC not in cls.__bases__]
 
 
 def _check_keys(given: dict, known: list[str], cls: type, key: str) -> None:

@@ -8,12 +8,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from pgolf.config.identity import OF_ONE_RUN, PLACES
 from pgolf.config.schema import completed, read_config
 from pgolf.errors import ConfigError, UserError
 from pgolf.files import lookup, read_json
 from pgolf.files.names import ARTIFACT, RECORD
 
-JUDGING = ("machine", "eval", "ttt", "logger", "author", "name", "dry", "trained", "limits.eval_seconds")
+JUDGING = ("machine", "eval", "ttt", "limits.eval_seconds", *(key for key in OF_ONE_RUN if key != "seed"))
 CHECKS = (
     "data.scored_tokens",
     "data.scored_bytes",
@@ -43,7 +44,7 @@ class SourceRun:
 
         What learns from validation text before sealing (not `legal`) belongs to training.
         """
-        free = [*CHECKS, *(key for key in JUDGING if legal or key != "ttt")]
+        free = [*CHECKS, *(f"data.{place}" for place in PLACES), *(key for key in JUDGING if legal or key != "ttt")]
         theirs, ours = flattened(self.config, free), flattened(config, free)
         for key in sorted(theirs.keys() | ours.keys()):
             if theirs.get(key) != ours.get(key):
@@ -63,7 +64,7 @@ class SourceRun:
 def flattened(config: dict, without: list[str] | tuple[str, ...], above: str = "") -> dict[str, object]:
     """Every value by its dotted key, but for the groups and keys of `without`.
 
-    >>> words({"a": {"b": 1, "c": 2}, "d": 3}, ["a.c", "d"])
+    >>> flattened({"a": {"b": 1, "c": 2}, "d": 3}, ["a.c", "d"])
     {'a.b': 1}
     """
     found: dict[str, object] = {}

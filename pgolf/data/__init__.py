@@ -15,6 +15,7 @@ from pgolf.data.loader import CoprimeShards, InOrder, Loader, PackedDocuments, S
 from pgolf.data.manifest import MANIFEST, TOKENIZER, Manifest
 from pgolf.errors import ConfigError, need
 from pgolf.files.frozen import added
+from pgolf.files.home import expanded
 
 if TYPE_CHECKING:
     from pgolf.data.assemble import Plan
@@ -82,6 +83,10 @@ class Data(ABC):
     def locate(self) -> Corpus | None:
         """The corpus as far as it is there now, for a plan: nothing is built, and the files are taken at their word."""
 
+    def content_sha256(self) -> str | None:
+        """Which text this is, where files decide it, by what is in them; None where the fields do, or no file is here."""
+        return None
+
     def require(self) -> Corpus | None:
         """The corpus as `locate` finds it; None where `prepare` would build it. Raises UserError where it cannot be had."""
         return self.locate()
@@ -94,7 +99,7 @@ class Data(ABC):
     @property
     def cache_folder(self) -> Path:
         """Where what is built is kept."""
-        return Path(self.cache).expanduser().absolute()
+        return expanded(self.cache)
 
     def _corpus(self, manifest: Manifest, folder: Path, tokenizer: str) -> Corpus:
         return Corpus.of(manifest, folder, folder / tokenizer, self.sequence_length, self.dev_tokens)
@@ -176,6 +181,11 @@ class TextFiles(Data):
 
         return self._built(text.prepare(self, show))
 
+    def content_sha256(self) -> str | None:
+        from pgolf.data import text
+
+        return text.content_sha256(self)
+
     def locate(self) -> Corpus | None:
         from pgolf.data import cached, text
 
@@ -227,7 +237,7 @@ class PublishedText(Data):
     @property
     def local(self) -> Path:
         """The folder of the fetched shards."""
-        return Path(self.folder).expanduser().absolute()
+        return expanded(self.folder)
 
     @property
     def built_here(self) -> bool:
@@ -237,6 +247,9 @@ class PublishedText(Data):
     def corpus_of(self, manifest: Manifest) -> Corpus:
         """The corpus that a manifest of that folder describes."""
         return self._corpus(manifest, self.local, self.tokenizer)
+
+    def content_sha256(self) -> str | None:
+        return self.locate().manifest.text_sha256() if self.built_here else None
 
     def prepare(self, show: Show) -> Corpus:
         from pgolf.data import published
@@ -271,7 +284,10 @@ class BuiltText(Data):
     @property
     def local(self) -> Path:
         """The folder of the built data set."""
-        return Path(self.folder).expanduser().absolute()
+        return expanded(self.folder)
+
+    def content_sha256(self) -> str | None:
+        return self.locate().manifest.text_sha256() if (self.local / MANIFEST).exists() else None
 
     def prepare(self, show: Show) -> Corpus:
         from pgolf.data import published

@@ -8,12 +8,12 @@ python -m pgolf.data look NAME [--json] [out=PAGE.html]
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from pgolf.config.command import command
 from pgolf.config.places import beside_or_inside
 from pgolf.data import Data, PublishedText
 from pgolf.errors import UserError, nearest
+from pgolf.files.home import expanded
 
 
 @command(__doc__)
@@ -70,7 +70,7 @@ def overridden(data: PublishedText, args: Sequence[str]) -> PublishedText:
     for word in args:
         key, _, value = word.partition("=")
         if key == "out" and value:
-            data = replace(data, folder=str(Path(value).expanduser().absolute()))
+            data = replace(data, folder=str(expanded(value)))
         elif key == "train_shards" and value.isdecimal():
             data = replace(data, train_shards=int(value))
         else:

@@ -24,8 +24,9 @@ from pgolf.data.manifest import MANIFEST, Manifest
 from pgolf.data.sources import Files, Reading, checked_apart, found
 from pgolf.data.text import inputs_of
 from pgolf.data.tokenizer import SPLIT_AT_WORDS, pieces
-from pgolf.data.words import elements, expanded, unescaped
+from pgolf.data.words import elements, unescaped
 from pgolf.errors import ConfigError, UserError, nearest
+from pgolf.files.home import expanded
 
 CHALLENGE_DOCS = 50_000
 DEFAULTS = {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from pgolf.errors import ConfigError, UserError
+from pgolf.files.home import expanded
 
 KINDS = (".txt", ".md", ".jsonl", ".parquet")
 PACKED = ("", ".gz", ".zst")
@@ -214,7 +215,7 @@ def found(patterns: Iterable[str], key: str) -> list[Path]:
     """The files that paths and globs name, sorted within each pattern, none twice. Raises ConfigError for `key`."""
     paths: dict[Path, None] = {}
     for pattern in patterns:
-        absolute = Path(pattern).expanduser().absolute()
+        absolute = expanded(pattern)
         if absolute.is_dir():
             raise ConfigError(key, pattern, f"is a folder; name its files, as '{pattern.rstrip('/')}/**/*.txt'")
         named = [absolute] if absolute.exists() else sorted(map(Path, glob.glob(str(absolute), recursive=True)))

@@ -9,9 +9,10 @@ from pgolf.data.assemble import Plan, Show
 from pgolf.data.cached import cores, kept, place
 from pgolf.data.shards import sha256_of
 from pgolf.data.sources import Files, Reading, checked_apart, found, kind_of
-from pgolf.data.words import expanded, unescaped
+from pgolf.data.words import unescaped
 from pgolf.errors import ConfigError, UserError
 from pgolf.files import read_json, write_json
+from pgolf.files.home import expanded
 
 if TYPE_CHECKING:
     from pgolf.data import TextFiles
@@ -65,6 +66,13 @@ def prepare(data: "TextFiles", show: Show) -> Path:
 def locate(data: "TextFiles") -> Path:
     """Where the data set is, or would be. Raises UserError for files that are not there."""
     return place(data.cache_folder, plan(data), inputs_of(files(data), data.cache_folder))
+
+
+def content_sha256(data: "TextFiles") -> str:
+    """A hash of the files and of the tokenizer that is given. Raises UserError for files that are not there."""
+    given = plan(data).given
+    tokenizer = sha256_of(given) if given else None
+    return hashlib.sha256(f"{inputs_of(files(data), data.cache_folder)} {tokenizer}".encode()).hexdigest()
 
 
 def inputs_of(sides: tuple[list[Path], list[Path]], cache: Path) -> str:

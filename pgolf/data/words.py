@@ -3,7 +3,6 @@ no words of its grammar unless they stand in quotes.
 """
 
 import re
-from pathlib import Path
 
 from pgolf.data.sources import KINDS, PACKED
 from pgolf.errors import UserError
@@ -24,13 +23,13 @@ def quoted(argument: str) -> str:
     name, value = key.lstrip("+"), value.strip()
     if name not in (*LISTS, *PLAIN) or value in ("", "null", "[]") or "${" in value:
         return argument
+    if name == "data.document_separator":
+        return f"{key}={quoted_text(value)}"
     if name in PLAIN:
-        return (
-            f"{key}={','.join(map(_quoted, elements(value)))}" if "separator" not in name else f"{key}={_quoted(value)}"
-        )
+        return f"{key}={','.join(map(quoted_text, elements(value)))}"
     if value[0] == "[" and value[-1] == "]":
-        return f"{key}=[{','.join(map(_quoted, elements(value[1:-1])))}]"
-    return f"{key}={','.join(f'[{_quoted(choice)}]' for choice in elements(value))}"
+        return f"{key}=[{','.join(map(quoted_text, elements(value[1:-1])))}]"
+    return f"{key}={','.join(f'[{quoted_text(choice)}]' for choice in elements(value))}"
 
 
 def elements(value: str) -> list[str]:
@@ -43,10 +42,15 @@ def elements(value: str) -> list[str]:
     return parts
 
 
-def _quoted(value: str) -> str:
+def quoted_text(value: str) -> str:
+    """A text in the quotes of Hydra's grammar, where a backslash means itself unless a quote follows; what has quotes keeps them.
+
+    >>> quoted_text("O'Brien"), quoted_text('"as it is"')
+    ("'O\\\\'Brien'", '"as it is"')
+    """
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return value
-    return "'" + value.replace("'", "\\'") + "'"
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (found[2] and "\\'"), value) + "'"
 
 
 def check_words(overrides: list[str]) -> None:
@@ -66,8 +70,3 @@ def check_words(overrides: list[str]) -> None:
 def unescaped(separator: str) -> str:
     r"""`\n` and `\t` of a command line as the characters they mean."""
     return separator.replace("\\n", "\n").replace("\\t", "\t")
-
-
-def expanded(path: str) -> Path:
-    """Absolute, with `~` as the home folder."""
-    return Path(path).expanduser().absolute()

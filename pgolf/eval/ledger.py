@@ -62,7 +62,8 @@ class Score:
     val_bpb: float
     tokens: int
     bytes: int
-    visits_ok: bool
+    visits: tuple[int, int]
+    """The fewest and the most times that any target was scored, as counted over all ranks: (1, 1)."""
     trace: tuple[TraceRow, ...]
     receipts: tuple[Receipt, ...]
     seconds: float
@@ -101,8 +102,7 @@ class ChunkScorer:
 
 
 class Ledger:
-    """Scores `text` by `plan`, once. `progress` is called for every batch and chunk, `on_nll` with
-    (first target, nats) of each."""
+    """`progress` is called for every batch and chunk, `on_nll` with (first target, nats) of a batch."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class Ledger:
         nats = scorer.nats.item()
         if not math.isfinite(nats):
             raise LedgerError("C2", f"chunk {scorer.chunk}: the sum of its scores is {nats}")
-        self._mark(self.visits, scorer, 1)
+        self.visits[targets] = visits.cpu()
         self.committed.admit(self.text, scorer.spans)
         self.nats += nats
         self.bytes += self.text.bytes_in(scorer.spans)
@@ -200,7 +200,8 @@ class Ledger:
         if self.done != self.text.targets:
             raise LedgerError("mistake 7", f"{self.done} of {self.text.targets} targets were scored")
         seconds, trace, receipts = time.monotonic() - self._began, tuple(self.trace), learner.receipts()
-        return Score(self.nats / self.done, self.bpb, self.done, self.bytes, True, trace, receipts, seconds)
+        visits = int(self.visits.min()), int(self.visits.max())
+        return Score(self.nats / self.done, self.bpb, self.done, self.bytes, visits, trace, receipts, seconds)
 
 
 _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pgolf.config.command import aligned, command
+from pgolf.config.own import located
 from pgolf.errors import UserError
 from pgolf.export.code import Inside, literal, unpack, weigh, wrapped
 from pgolf.export.merge import GIVEN
@@ -46,15 +47,23 @@ def show(run: Path, folder: Path | None) -> Iterable[str]:
         raise UserError(f"{folder}: is not empty; name a new folder")
     data = read(run / CODE if run.is_dir() else run)
     inside = unpack(data)
-    made = program(inside.recipe)
-    small = made.small()
-    same = wrapped(inside.recipe, small) == data
-    yield table(inside, modules(made, small) if same else inside.modules)
+    made, fault = built_again(inside, data)
+    yield table(inside, modules(made, made.small()) if made else inside.modules)
     yield "{bytes} bytes, sha256 {sha256}".format(**weigh(data))
-    yield f"built again from this package it is {'the same' if same else 'another file: the sources differ'}"
+    yield f"built again from this package it is {fault or 'the same'}"
     if folder:
-        write(folder, inside, made if same else None)
-        yield f"unpacked to {folder}: {'the source before names were shortened' if same else 'the source as it is inside'}"
+        write(folder, inside, made)
+        yield f"unpacked to {folder}: {'the source before names were shortened' if made else 'the source as it is inside'}"
+
+
+def built_again(inside: Inside, data: bytes) -> tuple[Program | None, str]:
+    """The program that gives the same bytes, or None and why there is none: a module of the user's may not be here."""
+    try:
+        made = program(inside.recipe)
+    except UserError as wrong:
+        return None, f"no file: {wrong}"
+    same = wrapped(inside.recipe, made.small()) == data
+    return (made, "") if same else (None, "another file: the sources differ")
 
 
 def read(path: Path) -> bytes:
@@ -98,9 +107,10 @@ def packed(text: str) -> int:
 
 
 def written(module: str) -> int:
-    """Bytes of a module of this package; 0 for what is none."""
+    """Bytes of a module of this package, or of the user's; 0 for what is none."""
     path = PACKAGE.parent.joinpath(*module.split("."))
     files = [file for file in (path / "__init__.py", path.with_suffix(".py")) if file.exists()]
+    files += [found.path for found in located(module, "") if found.name == module]
     return files[0].stat().st_size if files else 0
 
 

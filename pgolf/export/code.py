@@ -21,18 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 import python_minifier
 
+from pgolf.config.identity import computed
 from pgolf.errors import UserError
 from pgolf.export.merge import GIVEN
-from pgolf.export.program import ENTRY, PACKAGE, program, targets
+from pgolf.export.program import ENTRY, PACKAGE, program, targets, users_modules
 from pgolf.files import read_json, write_json
 from pgolf.files.frozen import TARGET
+from pgolf.files.home import expanded
 
 if TYPE_CHECKING:
     from pgolf.data import Corpus
 
-PLACES = ("cache", "folder", "tokenizer", "repository", "root", "dataset", "remote_tokenizer")  # not needed once found
-NOT_FROZEN = ("seed", "logger", "dry", "name", "author", "trained")  # of one run only
-OF_A_MACHINE = ("ranks", "device", "threads")  # of one place only: torchrun, DEVICE and THREADS say them
 DATA = "data"  # the folder, relative to where the file runs, that has the texts in a folder of their name
 LZMA_FILTER = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "lp": 0, "pb": 0}
 
@@ -69,16 +68,9 @@ def script(config: dict, corpus: "Corpus | None" = None) -> Script:
 
     With a corpus the names and hashes of its files are frozen in; without, the file is for weighing only.
     """
-    frozen = {key: value for key, value in config.items() if key not in NOT_FROZEN}
-    if "machine" in frozen:
-        frozen["machine"] = {k: v for k, v in frozen["machine"].items() if k not in (*OF_A_MACHINE, TARGET)}
-    data = config.get("data", {})
-    if data:
-        frozen["data"] = data | {key: "" for key in PLACES if key in data}
-    if corpus:
-        frozen["texts"] = texts(corpus)
-    cache = data.get("cache")
-    return Script(build(frozen, cache=cache and Path(cache).expanduser() / "exported"))
+    frozen = computed(config) | ({"texts": texts(corpus)} if corpus else {})
+    cache = config.get("data", {}).get("cache")
+    return Script(build(frozen, cache=cache and expanded(cache) / "exported"))
 
 
 def texts(corpus: "Corpus") -> dict[str, Any]:
@@ -128,7 +120,9 @@ def _cached(cache: Path | None, recipe: dict, entry: str, package: Path) -> str:
     """The small program, or what it was the last time for the same sources and recipe. A cache that cannot be used is none."""
     if cache is None:
         return program(recipe, entry, package).small()
-    digest = hashlib.sha256(repr((entry, sorted(targets(recipe)), version("python_minifier"), sys.version)).encode())
+    named = sorted(targets(recipe))
+    users = sorted({(m.name, m.sha256) for name in named for m in users_modules(name, package)})
+    digest = hashlib.sha256(repr((entry, named, users, version("python_minifier"), sys.version)).encode())
     for path in sorted(package.rglob("*.py")):
         digest.update(f"\0{path.relative_to(package)}\0".encode() + path.read_bytes())
     kept = cache / f"{digest.hexdigest()[:32]}.json"

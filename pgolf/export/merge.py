@@ -8,13 +8,14 @@ import ast
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from pgolf.errors import UserError
 from pgolf.export.scopes import (
     MISSING,
     SCOPES,
     Import,
     Renamer,
+    binds,
     body_of,
-    bound_names,
     imported,
     own_builtins,
     own_nodes,
@@ -55,7 +56,7 @@ class Part:
             if isinstance(statement, Import):
                 self.imports |= dict(imported(statement, name))
             else:
-                self.defined |= dict.fromkeys(bound_names(statement))
+                self.defined |= dict.fromkeys(name for node in own_nodes([statement]) for name in binds(node))
 
 
 def execution(parts: Mapping[str, Part]) -> list[str]:
@@ -115,7 +116,8 @@ class Names:
         found, name = self.resolved(dotted), dotted.rpartition(".")[2]
         if found in self.final:
             return
-        assert name not in self.taken, f"{dotted}: its name means something else too"
+        if name in self.taken:
+            raise UserError(f"{dotted}: a component needs a name that means nothing else in pgolf; rename the class")
         self.taken.add(name)
         self.final[found] = name
 
@@ -135,7 +137,8 @@ class Names:
         module, _, name = dotted.rpartition(".")
         if dotted in self.parts or module not in self.parts or name in self.parts[module].defined:
             return dotted
-        assert name in self.parts[module].imports, f"{module} has no {name}"
+        if name not in self.parts[module].imports:
+            raise UserError(f"{dotted}: is imported, but there is no {name} in the source of {module}")
         return self.resolved(self.parts[module].imports[name])
 
     def foreign_imports(self) -> list[ast.stmt]:
@@ -184,15 +187,17 @@ class Linker(Renamer, ast.NodeTransformer):
 
     def renamed(self, name: str) -> str:
         meaning = self.meaning(name)
-        assert meaning not in self.names.parts, f"{self.part.name}: the module {name} is handed on"
+        if meaning in self.names.parts:
+            raise UserError(f"{self.part.name}: the module {name} is used as a value, and modules do not ship as such")
         return self.names.final[meaning] if meaning else name
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
         scope, own = self.scopes[-1] if self.scopes else (None, {})
         again = isinstance(scope, ast.ClassDef) and isinstance(node.ctx, ast.Load) and node.id in own
-        assert not (again and node.id in {*self.part.defined, *self.part.imports}), (
-            f"{node.id}: of the class or of the module?"
-        )
+        if again and node.id in {*self.part.defined, *self.part.imports}:
+            raise UserError(
+                f"{self.part.name}: {node.id} is read in a class that sets it and is the module's too; rename one"
+            )
         return super().visit_Name(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:

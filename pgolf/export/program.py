@@ -5,17 +5,20 @@ without what can never be reached (`prune`). A library makes it small, with what
 """
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import python_minifier
 
+from pgolf.config.own import Module, SourceError, imports
+from pgolf.config.own import closure as needed
 from pgolf.errors import UserError
 from pgolf.export.checks import unchecked
 from pgolf.export.closure import closure
 from pgolf.export.merge import GIVEN, merge
+from pgolf.export.plain import plain
 from pgolf.export.prune import is_mark, prune
 from pgolf.export.scopes import Import, only_own_builtins
 from pgolf.export.strip import strip
@@ -61,8 +64,11 @@ class Program:
 def program(recipe: Mapping[str, Any], entry: str = ENTRY, package: Path = PACKAGE) -> Program:
     """The program that calls `entry` ("module:function") with RECIPE and its own path, for every recipe with these targets."""
     start, _, function = entry.partition(":")
-    named = sorted(name for name in targets(recipe) if name.split(".")[0] == package.name)
-    modules = {m.name: strip(m.source, m.name) for m in closure({start, *named}, package)}
+    named = sorted(targets(recipe))
+    users = {m.name: m for name in named for m in users_modules(name, package)}
+    roots = {start, *named, *(name for m in users.values() for name in imports(m))}
+    modules = {m.name: strip(m.source, m.name) for m in closure(inside(roots, package), package)}
+    modules |= {name: strip(plain(m), name) for name, m in users.items()}
     if start not in modules:
         raise UserError(f"{entry}: there is no module {start} to enter the exported file by")
     errors_named = [name for name in NAMED_ERRORS if name.rpartition(".")[0] in modules]
@@ -70,7 +76,25 @@ def program(recipe: Mapping[str, Any], entry: str = ENTRY, package: Path = PACKA
     source = f"{merged.source}\n{merged.names[f'{start}.{function}']}({GIVEN},__file__)"
     components, errors = ([name.rpartition(".")[2] for name in names] for names in (named, errors_named))
     frozen = [*components, *([merged.names[RECIPE]] if RECIPE in merged.names else [])]
-    return Program(prune(unchecked(source, frozen), components), (*components, *errors))
+    kept = [
+        merged.names[name] for name in merged.names if name.rpartition(".")[0] in users
+    ]  # their code may read names
+    return Program(prune(unchecked(source, frozen), components), (*components, *errors, *kept))
+
+
+def inside(names: Iterable[str], package: Path) -> set[str]:
+    """Those of the package."""
+    return {name for name in names if name.split(".")[0] == package.name}
+
+
+def users_modules(target: str, package: Path) -> list[Module]:
+    """The modules of the user's that a component outside of the package needs. Raises UserError."""
+    if inside([target], package):
+        return []
+    try:
+        return needed(target)
+    except SourceError as wrong:
+        raise UserError(f"{target}: {wrong}") from None
 
 
 def targets(recipe: Any) -> set[str]:

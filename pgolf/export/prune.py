@@ -92,6 +92,8 @@ class Walk:
                 self.reach(inner.id)
             elif isinstance(inner, ast.Attribute) and not isinstance(inner.ctx, ast.Store):
                 self.attributes.add(inner.attr)
+            elif isinstance(inner, ast.MatchClass):
+                self.attributes |= set(inner.kwd_attrs)
             elif isinstance(inner, ast.Call) and last_name(inner.func) in BY_NAME:
                 self._by_name(inner)
 

@@ -111,7 +111,7 @@ def recipe_of(frozen: dict, settings: Mapping[str, str]) -> Recipe:
 
 def placed(texts: dict, half: str, base: type, settings: Mapping[str, str]) -> Any:
     """A frozen half of a corpus, its files where DATA_PATH and TOKENIZER_PATH say."""
-    fields, folder = texts[half], Path(settings.get("DATA_PATH", texts["folder"])).expanduser()
+    fields, folder = texts[half], Path(os.path.expanduser(settings.get("DATA_PATH", texts["folder"])))
     tokenizer = Path(settings.get("TOKENIZER_PATH", folder / fields["tokenizer"]))
     for path, name in ((folder, "DATA_PATH"), (tokenizer, "TOKENIZER_PATH")):
         if not path.exists():

@@ -59,10 +59,10 @@ def thaw(frozen: Any, base: type[C]) -> C:
         raise ArtifactError(f"meta: {word!r} is no {base.__name__} that is known here ({', '.join(sorted(known))})")
     cls, hints = known[word], get_type_hints(known[word])
     stated, names = completed(cls, frozen), {f.name for f in fields(cls)}
-    for wrong in sorted(stated.keys() - names - {TARGET}):
-        raise ArtifactError(f"meta: {word} has no {wrong}; a later version wrote this")
-    for wrong in sorted(names - stated.keys()):
-        raise ArtifactError(f"meta: {word} lacks {wrong}")
+    if unknown := sorted(stated.keys() - names - {TARGET}):
+        raise ArtifactError(f"meta: {word} has no {', '.join(unknown)}; a later version wrote this")
+    if lacking := sorted(names - stated.keys()):
+        raise ArtifactError(f"meta: {word} lacks {', '.join(lacking)}")
     try:
         return cls(**{name: _thawed(stated[name], hints[name]) for name in names})
     except (ConfigError, TypeError, ValueError, LookupError) as wrong:

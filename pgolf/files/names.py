@@ -2,3 +2,4 @@
 
 RECORD, LOG, ARTIFACT, CODE = "record.json", "train.log", "artifact.pgolf", "train_gpt.py"
 CONFIG = "config.yaml"
+CHECKPOINTS, WHOLE = "checkpoints", "checkpoint.json"  # of a training; the file says that one is whole

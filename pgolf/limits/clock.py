@@ -18,6 +18,10 @@ class Clock:
         assert self._began is None, "a clock starts once"
         self._began = time.monotonic()
 
+    def go_on(self, seconds: float) -> None:
+        """Count from `seconds` on, which were used before."""
+        self._began = time.monotonic() - seconds
+
     @property
     def elapsed(self) -> float:
         """Seconds since the start."""

@@ -2,17 +2,21 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pgolf.limits import Limits
 from pgolf.limits.clock import Clock
 from pgolf.machine.world import World
 from pgolf.schedule import Progress
+
+if TYPE_CHECKING:
+    from pgolf.stages.train import Trainer
 
 
 class StoppingRule(ABC):
     """Turns a step number into the `Progress` that schedules read."""
 
     stopped_by: str
+    first = 0  # the step to begin with
 
     @abstractmethod
     def progress(self, step: int) -> Progress:
@@ -45,6 +49,7 @@ class ByClock(StoppingRule):
         return Progress(step, total if elapsed + elapsed / max(step, 1) > total else elapsed, total)
 
 
-def stopping_rule(limits: Limits, clock: Clock, reserve: float, world: World) -> StoppingRule:
-    """The pace that `limits` asks for."""
-    return ByClock(clock, reserve, world) if limits.train_steps is None else BySteps(limits.train_steps)
+def stopping_rule(trainer: "Trainer", clock: Clock, reserve: float) -> StoppingRule:
+    """The rule that the limits of its recipe ask for; `reserve` seconds are kept for what comes after the steps."""
+    steps = trainer.recipe.limits.train_steps
+    return ByClock(clock, reserve, trainer.world) if steps is None else BySteps(steps)

@@ -11,7 +11,7 @@ def has_key() -> bool:
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    home = Path("~").expanduser()
+    home = Path(os.path.expanduser("~"))  # "~" itself where there is none
     places = [Path(os.environ["NETRC"])] if "NETRC" in os.environ else [home / ".netrc", home / "_netrc"]
     return any(_names(place, host) for place in places)
 

@@ -10,7 +10,9 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,21 +24,33 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher import LaunchConfig, elastic_launch
 
-from pgolf.errors import UserError
+from pgolf.errors import RankError, UserError
 from pgolf.files import read_json
 from pgolf.files.events import Events
 from pgolf.machine import Machine
-from pgolf.machine.rank import LOGS, die_with, errors_recorded, joined, leave_result, result_path
+from pgolf.machine.rank import (
+    LOGS,
+    die_with,
+    errors_recorded,
+    joined,
+    leave_result,
+    request_path,
+    result_path,
+    steps_path,
+)
 from pgolf.machine.server import METHOD, start_importing
+from pgolf.machine.signals import STOPPING, StoppedError, one_desk
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+STOP_SECONDS = 600.0  # that ranks have for a step and a checkpoint, once they are asked to stop
+POLL_SECONDS = 0.1
+# What runs a command that leaves stopping to its parent: signals may reach every process of a group or a Slurm step.
+DEAF = (
+    "import os, signal, sys; [signal.signal(int(s), signal.SIG_IGN) for s in sys.argv[1].split(',')];"
+    " os.execv(sys.argv[2], sys.argv[2:])"
+)
 USER_ERROR = "UserError: "  # begins the words of a mistake that a person can mend
 # What a rank says when another has gone: never the cause.
 _LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|NCCL.*remote process|Timed out waiting", re.DOTALL)
-
-
-class RankError(RuntimeError):
-    """A rank died; the message names it and holds its traceback."""
 
 
 def launch(stage: Callable[..., dict], *args: Any, machine: Machine, folder: Path) -> dict[str, Any]:
@@ -48,12 +62,13 @@ def launch(stage: Callable[..., dict], *args: Any, machine: Machine, folder: Pat
     start_importing()
     reader, writer = multiprocessing.Pipe(duplex=False)
     with reader, writer:
-        return _launched(_rank_main, (reader, machine, folder, stage, args), machine, folder)
+        return _launched(_rank_main, (reader, os.getpid(), machine, folder, stage, args), machine, folder)
 
 
 def launch_program(command: list[str], machine: Machine, folder: Path) -> dict[str, Any]:
     """Run a command on every rank and return what rank 0 left with `leave_result` in `folder`/ranks. Raises as `launch`."""
-    return _launched(command[0], tuple(command[1:]), machine, folder)
+    numbers = ",".join(str(int(s)) for s in STOPPING if s != signal.SIGTERM)  # by which the agent ends it
+    return _launched(sys.executable, ("-c", DEAF, numbers, *command), machine, folder)
 
 
 def _launched(entry: Callable[..., Any] | str, args: tuple, machine: Machine, folder: Path) -> dict[str, Any]:
@@ -61,6 +76,8 @@ def _launched(entry: Callable[..., Any] | str, args: tuple, machine: Machine, fo
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     logs, result = folder / LOGS, result_path(folder)
     result.parent.mkdir(exist_ok=True)
+    for left in (result, steps_path(folder), request_path(folder)):  # by a run that was killed
+        left.unlink(missing_ok=True)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -72,31 +89,60 @@ def _launched(entry: Callable[..., Any] | str, args: tuple, machine: Machine, fo
         max_restarts=0,
         start_method=METHOD,
         shutdown_timeout=5,
+        signals_to_handle="SIGQUIT",
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
     )
-    with _handlers_restored(), _start_method(), _without_empty(logs):
+    with _requests(folder), _start_method(), _without_empty(logs):
         try:
             elastic_launch(config, entry)(*args)
             if not result.exists():
                 raise RankError(f"the ranks ended without a result; their output is under {logs}")
             return read_json(result)
         except ChildFailedError as failed:
+            with one_desk() as desk:
+                if desk.number is not None:  # it was told to stop, and so was what failed
+                    raise StoppedError(desk.number) from None
             raise _explained(failed, logs) from None
         except SignalException as stop:
             raise KeyboardInterrupt(f"stopped by {stop.sigval.name}") from None
         finally:
-            result.unlink(missing_ok=True)
+            for left in (result, steps_path(folder), request_path(folder)):
+                left.unlink(missing_ok=True)
 
 
 @contextmanager
-def _handlers_restored() -> Iterator[None]:
-    """The elastic agent replaces signal handlers and leaves its own behind."""
-    before = {s: signal.getsignal(s) for s in SIGNALS}
-    try:
-        yield
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
+def _requests(folder: Path) -> Iterator[None]:
+    """Signals are passed on to ranks that take steps, as a file that they look for; they have STOP_SECONDS to end.
+
+    The elastic agent leaves its handler of SIGQUIT behind, which is put back.
+    """
+    ended, quit_before = threading.Event(), signal.getsignal(signal.SIGQUIT)
+
+    def passed_on() -> bool:
+        if not steps_path(folder).exists():
+            return False
+        request_path(folder).touch()
+        threading.Thread(target=_insist, args=(folder, ended), daemon=True, name="stopping").start()
+        return True
+
+    with one_desk() as desk:
+        desk.passed_on = passed_on
+        try:
+            yield
+        finally:
+            ended.set()
+            desk.passed_on = lambda: False
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGQUIT, quit_before)
+
+
+def _insist(folder: Path, ended: threading.Event) -> None:
+    """End ranks that are past their last step, or take too long."""
+    late = time.monotonic() + STOP_SECONDS
+    while not ended.wait(POLL_SECONDS):
+        if not steps_path(folder).exists() or time.monotonic() > late:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
 
 
 @contextmanager
@@ -149,10 +195,12 @@ def _message(error_file: Path) -> dict[str, Any] | None:
     return None
 
 
-def _rank_main(parent: Connection, machine: Machine, folder: Path, stage: Callable[..., dict], args: tuple) -> None:
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+def _rank_main(
+    pipe: Connection, parent: int, machine: Machine, folder: Path, stage: Callable[..., dict], args: tuple
+) -> None:
+    _leave_stopping_to(parent)
+    threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     die_with(os.getppid())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     with joined(machine) as world, errors_recorded():
         events = Events(folder if world.main else None)
         result = stage(world, *args, events)
@@ -160,9 +208,25 @@ def _rank_main(parent: Connection, machine: Machine, folder: Path, stage: Callab
             leave_result(folder, result, events)
 
 
-def _end_with(parent: Connection) -> None:
+def _leave_stopping_to(parent: int) -> None:
+    """Signals may reach the whole group, or every process of a Slurm step: the parent alone decides, and ends ranks by TERM."""
+    for s in STOPPING:
+        signal.signal(s, signal.SIG_DFL if s == signal.SIGTERM else signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_by, args=(parent,), daemon=True, name="signals").start()
+
+
+def _end_by(parent: int) -> None:
+    """End at a TERM of the parent's; others are not for this process."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _end_with(pipe: Connection) -> None:
     """Nothing ever comes through this pipe but its end, when the parent is gone, however it went."""
     try:
-        parent.recv_bytes()
+        pipe.recv_bytes()
     except (EOFError, OSError):
         os.kill(os.getpid(), signal.SIGKILL)

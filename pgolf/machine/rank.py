@@ -64,6 +64,16 @@ def errors_recorded() -> Iterator[None]:
         raise plain from wrong.__cause__
 
 
+def steps_path(folder: Path) -> Path:
+    """There while ranks take steps, and can be asked to stop after one."""
+    return folder / LOGS / "steps"
+
+
+def request_path(folder: Path) -> Path:
+    """There once they are asked."""
+    return folder / LOGS / "stop"
+
+
 def result_path(folder: Path) -> Path:
     """Where rank 0 of the running stage leaves its result."""
     return folder / LOGS / "result.json"

@@ -2,33 +2,31 @@
 
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pgolf.machine import spin_briefly
 from pgolf.machine.outlet import outlet
+from pgolf.machine.signals import deaf
 
 METHOD = "forkserver"
 # The training stage, and what it or torch would import late: optimizers load the compiler's front end, two seconds of it.
-PRELOADED = ["pgolf.stages.train", "pgolf.model.initial", "pgolf.optim.optimizer", "torch._dynamo"]
+PRELOADED = ["pgolf.stages.checkpoint", "pgolf.model.initial", "pgolf.optim.optimizer", "torch._dynamo"]
 
 
 def start_importing() -> None:
     """Start that process, if it is not there yet. It ends with this one, does not hold its standard output, since whoever
-    reads that waits for its end, and leaves Ctrl-C, which reaches the whole group, to it."""
+    reads that waits for its end, and leaves signals, which may reach the whole group, to it."""
     spin_briefly()
     multiprocessing.set_forkserver_preload(PRELOADED)
     if threading.current_thread() is not threading.main_thread():
         return multiprocessing.forkserver.ensure_running()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with _silent():
-            multiprocessing.forkserver.ensure_running()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    multiprocessing.resource_tracker.ensure_running()  # which unblocks signals when it has been started
+    with deaf(), _silent():
+        multiprocessing.forkserver.ensure_running()
 
 
 @contextmanager

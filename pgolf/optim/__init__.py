@@ -6,27 +6,56 @@ The classes here are configuration; the optimiser they build is in `pgolf.optim.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pgolf.errors import need
 from pgolf.optim.kinds import Coefficients
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, dtype, nn
 
     from pgolf.machine.world import World
     from pgolf.optim.optimizer import Optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Muon:
+class MatrixStep(ABC):
     """Momentum, made orthogonal by `ns_steps` polynomials; `row_normalize` first gives rows length 1 (MuonEq-R)."""
 
     lr: float
     weight_decay: float
     ns_steps: int
-    coefficients: Coefficients
     row_normalize: bool
+
+    most_steps: ClassVar[int] = 10
+
+    @abstractmethod
+    def orthogonal(self, U_BMN: "Tensor", dtype: "dtype") -> "Tensor":
+        """The stack, each matrix nearly orthogonal, computed in `dtype`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Muon(MatrixStep):
+    """By one quintic or by the polynomials of the Polar Express paper."""
+
+    coefficients: Coefficients
+
+    def orthogonal(self, U_BMN: "Tensor", dtype: "dtype") -> "Tensor":
+        from pgolf.optim.muon import orthogonalize
+
+        return orthogonalize(U_BMN, self.ns_steps, self.coefficients, dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuonPr1344(MatrixStep):
+    """By the five polynomials of pull request 1344, as all records after it."""
+
+    most_steps = 5
+
+    def orthogonal(self, U_BMN: "Tensor", dtype: "dtype") -> "Tensor":
+        from pgolf.optim.pr1344 import polar
+
+        return polar(U_BMN, self.ns_steps, dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +79,7 @@ class Optim(ABC):
 class MuonAdamW(Optim):
     """Muon on matrices, AdamW on the rest. `clip_norm` bounds the norm of the whole reduced gradient (null: off)."""
 
-    matrix: Muon
+    matrix: MatrixStep
     embedding: Adam
     scalar: Adam
     betas: tuple[float, ...]
@@ -63,7 +92,7 @@ class MuonAdamW(Optim):
             need(group.lr >= 0, f"optim.{name}.lr", group.lr, "at least 0")
             need(0 <= group.weight_decay < 1, f"optim.{name}.weight_decay", group.weight_decay, "from 0 to below 1")
         steps = self.matrix.ns_steps
-        most = 5 if self.matrix.coefficients is Coefficients.POLAR_EXPRESS_PR1344 else 10
+        most = self.matrix.most_steps
         need(1 <= steps <= most, "optim.matrix.ns_steps", steps, f"between 1 and {most}")
         betas_ok = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
         need(betas_ok, "optim.betas", self.betas, "two numbers, each from 0 to below 1")

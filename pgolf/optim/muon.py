@@ -10,7 +10,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from pgolf.optim import pr1344
 from pgolf.optim.kinds import Coefficients
 
 Polynomial = tuple[float, float, float]  # (a, b, c) of p(x) = a x + b x³ + c x⁵
@@ -58,10 +57,7 @@ def orthogonalize(G_BMN: Tensor, steps: int, coefficients: Coefficients, dtype: 
     """
     tall = G_BMN.size(-2) > G_BMN.size(-1)
     X_BMN = G_BMN.mT if tall else G_BMN
-    if coefficients is Coefficients.POLAR_EXPRESS_PR1344:
-        X_BMN = pr1344.polar(X_BMN.to(dtype), steps)
-        return X_BMN.mT if tall else X_BMN
-    margin = SAFETY if coefficients is Coefficients.POLAR_EXPRESS else 1.0
+    margin = 1.0 if coefficients is Coefficients.QUINTIC else SAFETY
     X_BMN = (X_BMN / (X_BMN.norm(dim=(-2, -1), keepdim=True) * margin + 1e-7)).to(dtype)
     iterate = _iterate_gram if 2 * X_BMN.size(-2) <= X_BMN.size(-1) else _iterate
     X_BMN = iterate(X_BMN, polynomials(coefficients, steps))

@@ -1,6 +1,7 @@
 """The Polar Express of parameter-golf pull request 1344 and of the record stack after it: five polynomials of its own, 10 %
 from the paper's where singular values spread, each product on its own so that bfloat16 rounds as it did there."""
 
+import torch
 from torch import Tensor
 
 POLYNOMIALS = (
@@ -12,11 +13,14 @@ POLYNOMIALS = (
 )
 
 
-def polar(X_BMN: Tensor, steps: int) -> Tensor:
-    """X / ‖X‖_F, and `steps` times X ← a X + (b A + c A²) X, A = X Xᵀ, for M ≤ N; all in the dtype of X."""
+def polar(G_BMN: Tensor, steps: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """U Vᵀ, nearly, of each G = U S Vᵀ: X = G / ‖G‖_F, and `steps` times X ← a X + (b A + c A²) X, A = X Xᵀ, on the orientation
+    with fewer rows; all in `dtype`. Singular values end between .86 and 1.14."""
+    tall = G_BMN.size(-2) > G_BMN.size(-1)
+    X_BMN = (G_BMN.mT if tall else G_BMN).to(dtype)
     X_BMN = X_BMN / (X_BMN.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for a, b, c in POLYNOMIALS[:steps]:
         A_BMM = X_BMN @ X_BMN.mT
         B_BMM = b * A_BMM + c * (A_BMM @ A_BMM)
         X_BMN = a * X_BMN + B_BMM @ X_BMN
-    return X_BMN
+    return X_BMN.mT if tall else X_BMN

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from pgolf.machine.world import World
-from pgolf.optim.muon import orthogonalize, row_normalized, shape_factor
+from pgolf.optim.muon import row_normalized, shape_factor
 
 if TYPE_CHECKING:
-    from pgolf.optim import Muon
+    from pgolf.optim import MatrixStep
 
 
 class Stack:
@@ -43,7 +43,7 @@ class Stack:
         squares[self.first : self.first + self.share] = g_BMN.square().sum((-2, -1))
         return squares
 
-    def update(self, g_BMN: Tensor, momentum: float, muon: "Muon", finite: Tensor) -> Tensor:
+    def update(self, g_BMN: Tensor, momentum: float, muon: "MatrixStep", finite: Tensor) -> Tensor:
         """Nesterov momentum of the own share, made orthogonal. A gradient that is not finite leaves the momentum be.
 
         b ← μ b + g;  u = g + μ b.
@@ -53,7 +53,7 @@ class Stack:
         u_BMN = g_BMN.add_(self.momentum, alpha=momentum)
         if muon.row_normalize:
             u_BMN = row_normalized(u_BMN)
-        return orthogonalize(u_BMN, muon.ns_steps, muon.coefficients, self.dtype)
+        return muon.orthogonal(u_BMN, self.dtype)
 
     def apply(self, updates_BMN: Tensor, lr: float, weight_decay: float, finite: Tensor) -> None:
         """w ← (1 − lr·decay) w − lr·√max(1, rows/cols)·update; nothing if the gradient was not finite."""

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from pgolf.files.receipts import Receipt
 from pgolf.quant import estimate
 from pgolf.quant.apply import Quantized, planned
-from pgolf.quant.fits import CLIPS, coarsest
 from pgolf.quant.rows import as_rows, inverse
 from pgolf.quant.scales import StdScale
 
@@ -111,7 +110,7 @@ def fit_step(
 
     guess = StepGuess.of(*planned(model, hessians, quant), model.sections(), quant)
     low = max(guess.finest(k), 1 / min(k for k, _ in quant.steered))
-    high = max(low, coarsest(quant))
+    high = max(low, estimate.coarsest(quant.steered))
     search = Search(encode, guess, low, high, guess.rest, quant.fit.within, quant.fit.encodings)
     best, encodings = search.best(budget)
     what, value = quant.moved(best.variable).told_steps()
@@ -177,7 +176,7 @@ class StepGuess:
 
     def finest(self, k: float) -> float:
         """The factor on `k` of least error: below it, clipping costs more than finer steps gain."""
-        return min((clip / k for clip in CLIPS), key=self.error)
+        return min((clip / k for clip in estimate.CLIPS), key=self.error)
 
 
 def sample(W: Tensor, section: str, bits: int, quant: "Fitted") -> Tensor:

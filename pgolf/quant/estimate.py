@@ -11,6 +11,8 @@ FLOAT_BITS = {
     16: 13.7,
     32: 22.4,
 }  # what a codec leaves of Gaussian fp16, of fp32 around 1: signs and mantissas are noise
+CLIPS = tuple(2 * 1.1**i for i in range(30))  # 2 to 32 standard deviations
+COARSEST = 4.0  # steps in standard deviations, where nearly every symbol is 0
 INDEX_BYTES = 28  # per tensor: its row of the compressed index and its frames
 FILE_BYTES = 600  # header, index head, the model's own description
 
@@ -58,6 +60,15 @@ def quantile_sigmas(quantile: float, n: int) -> float:
 def _order_statistic(i: int, n: int) -> float:
     """The expected i-th smallest (from 0) of n absolute unit Gaussians."""
     return GAUSS.inv_cdf(0.5 + 0.5 * (i + 0.625) / (n + 0.25))
+
+
+def coarsest(steered: Iterable[tuple[float, int]]) -> float:
+    """The factor on every k of (k, c) from which on each step, k/c, is at least `COARSEST` standard deviations.
+
+    >>> coarsest([(8.0, 31), (15.5, 31)])
+    15.5
+    """
+    return max(COARSEST * c / k for k, c in steered)
 
 
 def clip_error(k: float, c: int, n: int) -> float:

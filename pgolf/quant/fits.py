@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     Fitted = Symmetric | Sections
 
 Shapes = Mapping[str, tuple[int, ...]]
-CLIPS = tuple(2 * 1.1**i for i in range(30))  # 2 to 32 standard deviations
-COARSEST = 4.0  # steps in standard deviations, where nearly every symbol is 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,11 +167,6 @@ def kept(quant: "Fitted", shapes: Shapes, sections: Mapping[str, str]) -> str:
     )
 
 
-def coarsest(quant: "Fitted") -> float:
-    """The factor on all k from which on every step is at least `COARSEST` standard deviations."""
-    return max(COARSEST * c / k for k, c in quant.steered)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Cap(Fit):
     """Moves every k by one factor, from the k of least error (the finest) to the size that fits."""
@@ -186,14 +179,14 @@ class Cap(Fit):
         """By steps of least error for Gaussian rows of the model's usual length."""
         k, c = quant.steered[0]
         usual = max((estimate.columns(tuple(s)) for s in shapes.values() if len(s) > 1), default=1)
-        finest = min(CLIPS, key=lambda clip: estimate.clip_error(clip, c, usual))
+        finest = min(estimate.CLIPS, key=lambda clip: estimate.clip_error(clip, c, usual))
         return quant.moved(finest / k).estimate_bytes(shapes, sections)
 
     def least_bytes(self, quant: "Fitted", shapes: Shapes, sections: Mapping[str, str]) -> int:
-        return quant.moved(coarsest(quant)).estimate_bytes(shapes, sections)
+        return quant.moved(estimate.coarsest(quant.steered)).estimate_bytes(shapes, sections)
 
     def foreseen(self, quant: "Fitted", shapes: Shapes, sections: Mapping[str, str], budget: int) -> str:
-        low, high = 1 / min(k for k, _ in quant.steered), coarsest(quant)
+        low, high = 1 / min(k for k, _ in quant.steered), estimate.coarsest(quant.steered)
         for _ in range(12):
             middle = (low + high) / 2
             fits = quant.moved(middle).estimate_bytes(shapes, sections) <= budget

@@ -19,9 +19,9 @@ from pgolf.data.bytes import load_tokenizer
 from pgolf.data.caseops import decode
 from pgolf.data.manifest import MANIFEST, SPLITS, Manifest
 from pgolf.data.shards import open_shard
-from pgolf.data.words import expanded
 from pgolf.errors import UserError
 from pgolf.files import write_bytes
+from pgolf.files.home import expanded
 
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
 SAMPLES, SAMPLE_CHARACTERS = 10, 160

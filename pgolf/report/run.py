@@ -11,6 +11,7 @@ from pgolf.errors import UserError
 from pgolf.files import lookup, read_json
 from pgolf.files.events import EVENTS
 from pgolf.files.names import RECORD
+from pgolf.machine.liveness import state
 from pgolf.report import charts, page
 from pgolf.stages.views import digits
 
@@ -34,7 +35,15 @@ class Seen:
     def points(self, kind: str, x: str, y: str) -> list[tuple[float, float]]:
         """(x, y) of every event of a kind that has both as finite numbers."""
         rows = ((e.get(x), e.get(y)) for e in self.events if e.get("event") == kind)
-        return [(a, b) for a, b in rows if finite(a) and finite(b)]
+        return list({a: b for a, b in rows if finite(a) and finite(b)}.items())  # steps done again count once
+
+    @property
+    def breaks(self) -> list[dict[str, Any]]:
+        """The times that the run was taken up again, as its record tells them."""
+        said = ("taken_up", "stage", "status", "why")
+        found = self.get("interruptions")
+        rows = found if isinstance(found, list) else []
+        return [row for row in rows if isinstance(row, dict) and all(key in row for key in said)]
 
 
 def finite(value: Any) -> bool:
@@ -121,15 +130,18 @@ def name(run: Seen) -> str:
 
 def opening(run: Seen) -> list[str]:
     """Title, verdict, the main figures, and everything that is wrong or missing."""
-    verdict, status = run.get("verdict"), run.get("status") or "no record"
+    verdict, status = run.get("verdict"), state(run.folder, run.record) if run.record else "no record"
     tone = {True: "good", False: "bad"}[status == "complete" and not str(verdict).startswith("fail")]
     text = f"{status}: verdict {verdict}" if verdict else status
     arm = f"arm {str(run.get('arm')).replace(',', ', ')}  ·  started {run.get('started')}  ·  pgolf {run.get('pgolf')}"
-    error = run.get("error") or ("it was killed, or is still running" if status == "running" else None)
+    unsaid = {"running": "it was killed, or is still running", "lost": "its process is gone: it was killed"}
+    error = run.get("error") or unsaid.get(status)
+    breaks = ["taken up again {taken_up} at the stage {stage}: it was {status} ({why})".format(**i) for i in run.breaks]
     return [
         page.heading(name(run), text, tone),
         *([page.text(arm, "muted")] if run.record else []),
         *([page.text(error, "bad")] if error else []),
+        *(page.text(line, "muted") for line in breaks),
         *(page.text(fault, "bad") for fault in run.faults),
         page.cards(main_figures(run)),
     ]

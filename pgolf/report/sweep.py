@@ -59,9 +59,19 @@ def seeds_part(folder: Path, arms: list[dict[str, Any]]) -> list[str]:
     rows += [_absent(folder, arm["arm"], row) for arm in arms for row in arm["not_complete"]]
     columns = ("arm", "seed", "val_bpb", "artifact", "total bytes", "steps", "train s", "eval s", "verdict", "report")
     unused = [(arm["arm"], row["seed"], row["run"], row["why"]) for arm in arms for row in arm["not_used"]]
-    more = (
+    more: list[str] = (
         [page.text("Runs that stand for no seed:"), page.table(("arm", "seed", "run", "why"), unused)] if unused else []
     )
+    added = [
+        (arm["arm"], part["created"], ", ".join(map(str, part["seeds"])), arm["argument"] or "")
+        for arm in arms
+        for part in arm.get("seeds_added", [])
+    ]
+    if added:
+        more += [page.text("Seeds added to the plan:"), page.table(("arm", "when", "seeds", "verdict"), added)]
+    again = [(arm["arm"], row["seed"], row["run"], row["why"]) for arm in arms for row in arm.get("attempts", [])]
+    if again:
+        more += [page.text("Attempts that were run again:"), page.table(("arm", "seed", "attempt", "why"), again)]
     return [page.table(columns, rows, wide=("arm", "verdict")), *more]
 
 

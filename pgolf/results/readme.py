@@ -102,11 +102,20 @@ def _results(arm: dict, submission: dict) -> str:
 
 def _not_averaged(arm: dict) -> str | None:
     plan = None if arm["seeds_planned"] else "The seeds of this arm were not fixed in a plan before the first run."
-    if not arm["not_used"]:
-        return plan
     head = ("seed", "run", "status", "val_bpb", "why it is not in the mean")
     rows = [(r["seed"], r["run"], r["status"], _maybe(r["val_bpb"]), r["why"]) for r in arm["not_used"]]
-    return "\n\n".join(p for p in (plan, "## Runs that are not in the mean", table(head, rows)) if p)
+    rows += [(r["seed"], r["run"], r["status"], None, f"{r['why']}; run again") for r in arm["attempts"]]
+    others = ["## Runs that are not in the mean", table(head, rows)] if rows else []
+    return "\n\n".join(part for part in (plan, _added(arm), *others) if part) or None
+
+
+def _added(arm: dict) -> str | None:
+    """Which seeds the plan got later."""
+    if not arm["seeds_added"]:
+        return None
+    rows = [(part["created"], ", ".join(map(str, part["seeds"])), part["results"]) for part in arm["seeds_added"]]
+    said = f"**{arm['argument']}**\n\n" if arm["argument"] else ""
+    return f"## Seeds added to the plan\n\n{said}" + table(("when", "seeds", "results there were by then"), rows)
 
 
 def _techniques(record: dict) -> str:

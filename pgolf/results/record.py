@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import pgolf
+from pgolf.config.identity import IDENTITY
 from pgolf.errors import UserError
 from pgolf.files import write_json
 from pgolf.files.names import RECORD
+from pgolf.machine.liveness import Process, beating
 from pgolf.machine.programs import gpu_names, printed_by
 from pgolf.stages.views import closing_lines, code_line, opening_lines
 
@@ -40,6 +43,7 @@ class Record:
 
     def __init__(self, path: Path, fields: dict, observers: "Observers"):
         self.path, self.fields, self.observers = path, fields, observers
+        self._writing = Lock()
 
     def __getitem__(self, key: str):
         return self.fields[key]
@@ -50,30 +54,42 @@ class Record:
             self.update(notices=[*self["notices"], *kept])
 
     def update(self, **fields: object) -> None:
-        """Set fields and save the whole record."""
-        self.fields.update(fields)
-        write_json(self.path, self.fields)
+        """Set fields and save the whole record; from any thread."""
+        with self._writing:
+            self.fields.update(fields)
+            write_json(self.path, self.fields)
 
 
 @contextmanager
-def opened(folder: Path, job: "Job", observers: "Observers", plan: list[str], **fields: object) -> Iterator[Record]:
+def opened(
+    folder: Path,
+    job: "Job",
+    observers: "Observers",
+    plan: list[str],
+    earlier: dict[str, Any] | None = None,
+    **fields: object,
+) -> Iterator[Record]:
     """A record and a log that end as 'complete', 'failed' or 'interrupted', whatever happens in between.
 
-    The record is saved before anything is shown; `plan` is shown before the log's head. A run without a finite score, or whose
-    record cannot be written, has failed.
+    The record is saved before anything is shown; `plan` is shown before the log's head. With fields of an `earlier` attempt both
+    go on from there. A run without a finite score, or whose record cannot be written, has failed.
     """
     path = folder / RECORD
-    if path.exists():
-        raise UserError(f"{path} exists: a run folder holds one run")
+    if path.exists() and earlier is None:
+        raise UserError(
+            f"{path} exists: a run folder holds one run; resume={folder} goes on with it, if it was stopped"
+        )
+    process = Process.this(folder)
     with observers:
-        record = Record(path, _beginning(job) | fields, observers)
+        record = Record(path, _beginning(job) | fields | (earlier or {}) | {"process": process.section(0)}, observers)
         record.update(status="running")
         for line in plan:
             observers.console.line(line)
-        for line in opening_lines(record.fields):
+        for line in opening_lines(record.fields) if earlier is None else [taken_up_line(record.fields)]:
             observers.line(line)
         try:
-            yield record
+            with beating(lambda count: record.update(process=process.section(count))):
+                yield record
         except KeyboardInterrupt as stop:
             _end(record, "interrupted", str(stop) or "interrupted")
             raise
@@ -81,6 +97,12 @@ def opened(folder: Path, job: "Job", observers: "Observers", plan: list[str], **
             _end(record, "failed", f"{type(wrong).__name__}: {wrong}")
             raise
         _end(record, "complete", None)
+
+
+def taken_up_line(record: dict[str, Any]) -> str:
+    """How a log tells that a run goes on."""
+    last = record["interruptions"][-1]
+    return f"taken up at the stage {last['stage']}, {record['ranks']} rank(s): it was {last['status']} ({last['why']})"
 
 
 def _end(record: Record, status: str, error: str | None) -> None:
@@ -92,13 +114,14 @@ def _end(record: Record, status: str, error: str | None) -> None:
     lines.append(f"{code_line('end', record.fields)} status={status} lines={count}")
     for line in lines:
         observers.log.line(line)
-    record.update(status=status, error=error, finished=_now(), log_sha256=observers.log.sha256)
+    record.update(status=status, error=error, finished=now(), log_sha256=observers.log.sha256)
     for line in lines:
         observers.console.detail(line)
     record.note(*observers.finish())
 
 
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, as records have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -112,10 +135,13 @@ def _beginning(job: "Job") -> dict:
         "trained": job.config.get("trained"),
         "arm": job.arm,
         "arm_sha256": job.arm_sha256,
+        "own": job.own,
         "config_sha256": job.config_sha256,
+        "identity": IDENTITY,
+        "text": job.text,
         "seed": job.recipe.seed.value,
         "overrides": list(job.overrides),
-        "started": _now(),
+        "started": now(),
         "finished": None,
         "limits": job.config["limits"],
         "ranks": job.recipe.machine.world_size,
@@ -128,6 +154,8 @@ def _beginning(job: "Job") -> dict:
         "reference": None,
         "receipts": [],
         "notices": [],
+        "interruptions": [],
+        "argument": None,
         "verdict": None,
         "log_sha256": None,
     }

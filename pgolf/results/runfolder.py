@@ -5,6 +5,7 @@ Everything else is generated from the record, so its fields, types and agreement
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from pgolf.errors import UserError
 from pgolf.files import lookup, read_json
 from pgolf.files.names import ARTIFACT, LOG, RECORD
+from pgolf.machine.liveness import state, still
 from pgolf.stages.views import digits
 
 STATUSES = ("running", "complete", "failed", "interrupted")
@@ -23,6 +25,7 @@ class Run:
 
     folder: Path
     record: dict[str, Any]
+    lost: bool = False  # it says that it is running, and nobody is there
 
     @property
     def seed(self) -> int:
@@ -31,8 +34,14 @@ class Run:
 
     @property
     def status(self) -> str:
-        """running, complete, failed or interrupted, as recorded."""
-        return self.record["status"]
+        """running, complete, failed or interrupted, as recorded; lost, if it says running and nobody is there."""
+        return "lost" if self.lost else self.record["status"]
+
+    @property
+    def why(self) -> str:
+        """Why it is not complete."""
+        words = {"running": "not finished, or killed without a word", "lost": "its process is gone"}
+        return self.record.get("error") or words.get(self.status, "no reason recorded")
 
     @property
     def complete(self) -> bool:
@@ -85,8 +94,25 @@ SEALED = {"config_sha256": str, "code.sha256": str, "code.bytes": int, "data.man
 TRACE = {"chunk": int, "phase": str, "sha": str, "bpb": float, "seconds": float}  # in every row of evaluate.trace
 
 
-def read_run(folder: Path) -> Run:
-    """The run in `folder`; UserError names what is wrong with its record."""
+def read_run(folder: Path, patient: bool = True) -> Run:
+    """The run in `folder`; UserError names what is wrong with its record.
+
+    Where only time can tell whether a run of another host is alive, `patient` waits for that; otherwise it is running.
+    """
+    return read_runs([folder], patient)[0]
+
+
+def read_runs(folders: Sequence[Path], patient: bool = True) -> list[Run]:
+    """The runs in `folders`, all looked at together."""
+    records = {folder: checked_record(folder) for folder in folders}
+    gone = {folder for folder, record in records.items() if state(folder, record) == "lost"}
+    if patient:
+        gone |= still(lambda folder: read_json(folder / RECORD), records)
+    return [Run(folder, record, folder in gone) for folder, record in records.items()]
+
+
+def checked_record(folder: Path) -> dict[str, Any]:
+    """The record in `folder`, of the shape that its status promises."""
     record = read_json(folder / RECORD)
     if not isinstance(record, dict):
         raise UserError(f"{folder / RECORD}: must be a JSON object, is {type(record).__name__}")
@@ -98,7 +124,7 @@ def read_run(folder: Path) -> Run:
         _need_numbers(folder, record)
         _need_rows(folder, record)
         _need_trace(folder, record)
-    return Run(folder, record)
+    return record
 
 
 def require_sealed(run: Run) -> None:

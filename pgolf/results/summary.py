@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pgolf
+from pgolf.config.identity import IDENTITY, arm_sha256
+from pgolf.config.schema import TARGET, completed, read_config
 from pgolf.errors import UserError, nearest
-from pgolf.files import lookup, read_json, write_json
+from pgolf.files import lookup, write_json
 from pgolf.files.names import RECORD
 from pgolf.results import stats
-from pgolf.results.runfolder import Run, disagreements, read_run
+from pgolf.results.plan import ADDED, PLAN, Plan, read_plan
+from pgolf.results.runfolder import Run, checked_record, disagreements, read_runs
 
-PLAN, SUMMARY = "plan.json", "summary.json"
+SUMMARY, ATTEMPTS = "summary.json", "attempts"
 
 
 def aggregate(sweep_dir: Path) -> dict[str, Any]:
@@ -36,23 +39,31 @@ def refuse_mixed_code(summary: dict[str, Any]) -> None:
         raise UserError("\n".join(refused))
 
 
-def summarise(sweep_dir: Path) -> dict[str, Any]:
-    """What `aggregate` writes, from the files of `sweep_dir` alone."""
+def summarise(sweep_dir: Path, patient: bool = True) -> dict[str, Any]:
+    """What `aggregate` writes, from the files of `sweep_dir` alone. `patient`: as for `read_run`."""
     plan, problems = _read_plan(sweep_dir)
-    runs = []
-    for folder in job_folders(sweep_dir):
-        try:
-            runs.append(read_run(folder))
-        except UserError as error:
-            problems.append({"run": folder.name, "why": str(error)})
-    arms = [_arm(sweep_dir, *group) for group in _grouped(runs, plan)]
+    runs, found = _readable(job_folders(sweep_dir), patient)
+    earlier, _ = _readable(job_folders(sweep_dir / ATTEMPTS) if (sweep_dir / ATTEMPTS).is_dir() else [], False)
+    arms = [_arm(plan, earlier, *group) for group in _grouped(runs, plan)]
     return {
         "pgolf": pgolf.__version__,
-        "planned": plan and plan.get("created"),
+        "planned": plan and plan.fields.get("created"),
         "arms": arms,
         "ablation": _ablation(arms),
-        "problems": problems,
+        "problems": [*problems, *found],
     }
+
+
+def _readable(folders: list[Path], patient: bool) -> tuple[list[Run], list[dict[str, str]]]:
+    """The runs that can be read, and what is wrong with the others."""
+    whole, problems = [], []
+    for folder in folders:
+        try:
+            checked_record(folder)
+            whole.append(folder)
+        except UserError as error:
+            problems.append({"run": folder.name, "why": str(error)})
+    return read_runs(whole, patient), problems
 
 
 def job_folders(sweep_dir: Path) -> list[Path]:
@@ -84,49 +95,54 @@ def find_arm(summary: dict, name: str) -> dict[str, Any]:
     raise UserError(f"no arm {name!r} among {', '.join(map(repr, labels)) or 'none'}.{nearest(name, labels)}")
 
 
-def _read_plan(sweep_dir: Path) -> tuple[dict | None, list[dict]]:
-    if not (sweep_dir / PLAN).exists():
-        return None, []
+def _read_plan(sweep_dir: Path) -> tuple[Plan | None, list[dict]]:
     try:
-        plan = read_json(sweep_dir / PLAN)
-        _check_plan(plan)
+        return read_plan(sweep_dir), []
     except UserError as error:
         return None, [{"run": PLAN, "why": str(error)}]
-    return plan, []
 
 
-def _check_plan(plan: Any) -> None:
-    arms = plan.get("arms") if isinstance(plan, dict) else None
-    fits = isinstance(arms, list) and all(
-        isinstance(a, dict)
-        and isinstance(a.get("arm"), str)
-        and isinstance(a.get("arm_sha256"), str)
-        and isinstance(a.get("seeds"), list)
-        and all(type(s) is int for s in a["seeds"])
-        for a in arms
-    )
-    if not fits:
-        raise UserError(f"{PLAN}: must hold arms, each with arm, arm_sha256 and whole-numbered seeds")
+def _grouped(runs: Sequence[Run], plan: Plan | None) -> list[tuple[str, str, list[int] | None, list[Run]]]:
+    """(sha, label, planned seeds, runs) of each arm: as planned, then as found.
 
-
-def _grouped(runs: Sequence[Run], plan: dict | None) -> list[tuple[str, str, list[int] | None, list[Run]]]:
-    """(sha, label, planned seeds, runs) of each arm: as planned, then as found."""
-    arms = {a["arm_sha256"]: (a["arm"], a["seeds"]) for a in plan["arms"]} if plan else {}
+    Arms of older versions count by what their configs compute, so that a seed of today joins them.
+    """
+    now = {run.folder: arm_of(run) for run in runs}
+    renamed = {run.record["arm_sha256"]: now[run.folder] for run in runs}
+    planned = plan.arms if plan else []
+    arms = {renamed.get(a["arm_sha256"], a["arm_sha256"]): (a["arm"], plan.seeds(a["arm_sha256"])) for a in planned}
     for run in runs:
-        arms.setdefault(run.record["arm_sha256"], (run.record["arm"], None))
-    return [(sha, *arm, [r for r in runs if r.record["arm_sha256"] == sha]) for sha, arm in arms.items()]
+        arms.setdefault(now[run.folder], (run.record["arm"], None))
+    return [(sha, *arm, [r for r in runs if now[r.folder] == sha]) for sha, arm in arms.items()]
 
 
-def _arm(sweep_dir: Path, sha: str, label: str, planned: list[int] | None, runs: list[Run]) -> dict[str, Any]:
+def arm_of(run: Run) -> str:
+    """The sha256 of a run's arm; made anew, from its config, for a record of a version that hashed places too."""
+    if run.record.get("identity") == IDENTITY:
+        return run.record["arm_sha256"]
+    try:
+        config = completed(read_config(run.folder))
+        built = config["data"][TARGET].endswith(".BuiltText")
+        return arm_sha256(config, lookup(run.record, "data.manifest_sha256") if built else None, {})
+    except (UserError, LookupError, TypeError, AttributeError):
+        return run.record["arm_sha256"]
+
+
+def _arm(
+    plan: Plan | None, earlier: list[Run], sha: str, label: str, planned: list[int] | None, runs: list[Run]
+) -> dict[str, Any]:
     seeds = planned if planned is not None else list(dict.fromkeys(r.seed for r in runs))
     chosen = {s: _choose([r for r in runs if r.seed == s]) for s in seeds}
     used = [r for r in chosen.values() if r and r.complete]
-    why = _code_differs(runs, used)
+    why = _differs(runs, used)
     rows = [_row(r) for r in used]
+    added = plan.added(sha) if plan else []
     return {
         "arm": label,
         "arm_sha256": sha,
         "seeds_planned": planned,
+        "seeds_added": added,
+        "argument": f"needs argument ({ADDED})" if any(part["results"] for part in added) else None,
         "n": len(rows),
         "val_bpb": None if why else _moments([r["val_bpb"] for r in rows]),
         "val_loss": None if why else _moments([r["val_loss"] for r in rows]),
@@ -136,6 +152,7 @@ def _arm(sweep_dir: Path, sha: str, label: str, planned: list[int] | None, runs:
         "seeds": rows,
         "not_complete": [_absent(s, r) for s, r in chosen.items() if not (r and r.complete)],
         "not_used": [_unused(r, chosen) for r in runs if r is not chosen.get(r.seed)],
+        "attempts": [_attempt(r) for r in earlier if arm_of(r) == sha],
         "refused": why,
     }
 
@@ -145,8 +162,8 @@ def _choose(runs: list[Run]) -> Run | None:
     return max([r for r in runs if r.complete] or runs, key=lambda r: r.when, default=None)
 
 
-def _code_differs(runs: Sequence[Run], used: Sequence[Run]) -> str | None:
-    """A sentence when one seed was completed by two versions of the code, or the seeds of a mean were."""
+def _differs(runs: Sequence[Run], used: Sequence[Run]) -> str | None:
+    """A sentence when one seed was completed by two versions of the code, or the seeds of a mean were, or on two texts."""
     complete = [r for r in runs if r.complete]
     for run in complete:
         for other in complete:
@@ -158,6 +175,9 @@ def _code_differs(runs: Sequence[Run], used: Sequence[Run]) -> str | None:
     if len({r.code_sha256 for r in used}) > 1:
         which = ", ".join(f"{r.folder.name} (seed {r.seed}) has {r.code_sha256[:12]}" for r in used)
         return f"the code differs between seeds: {which}; run them with one version, in a folder of their own"
+    if len({r.record["data"]["manifest_sha256"] for r in used}) > 1:
+        which = ", ".join(f"seed {r.seed} has {r.record['data']['manifest_sha256'][:12]}" for r in used)
+        return f"the text differs between seeds: {which}; run them on one build of it, in a folder of their own"
     return None
 
 
@@ -198,8 +218,12 @@ def _nats_per_bpb(rows: Sequence[dict]) -> float | None:
 def _absent(seed: int, run: Run | None) -> dict[str, Any]:
     if run is None:
         return {"seed": seed, "status": "missing", "why": "planned, and there is no record of it", "run": None}
-    why = {"running": "not finished, or killed without a word"}.get(run.status, "no reason recorded")
-    return {"seed": seed, "status": run.status, "why": run.record.get("error") or why, "run": run.folder.name}
+    return {"seed": seed, "status": run.status, "why": run.why, "run": run.folder.name}
+
+
+def _attempt(run: Run) -> dict[str, Any]:
+    """A run that did not come to its end and was put aside when its seed was run again."""
+    return {"seed": run.seed, "status": run.status, "run": f"{ATTEMPTS}/{run.folder.name}", "why": run.why}
 
 
 def _unused(run: Run, chosen: dict[int, Run | None]) -> dict[str, Any]:
@@ -207,7 +231,7 @@ def _unused(run: Run, chosen: dict[int, Run | None]) -> dict[str, Any]:
     other = chosen.get(run.seed)
     why = f"{other.folder.name} stands for this seed" if other else "this seed is not in the plan"
     if other and other.record.get("config_sha256") != run.record.get("config_sha256"):
-        why += ", on another machine or logger setting"
+        why += ", with another machine.compile or machine.micro_batch_tokens"
     bpb = stats.rounded(run.record["evaluate"]["val_bpb"]) if run.complete else None
     return {"seed": run.seed, "status": run.status, "run": run.folder.name, "val_bpb": bpb, "why": why}
 

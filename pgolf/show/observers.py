@@ -4,12 +4,13 @@ None of them can stop, slow or fail the run: what goes wrong with one is a notic
 """
 
 import hashlib
+import os
 import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.files.events import EventReader, line_of
+from pgolf.files.events import EVENTS, EventReader, line_of
 from pgolf.files.names import LOG
 from pgolf.machine.outlet import outlet
 from pgolf.machine.programs import gpu_names
@@ -26,10 +27,12 @@ POLL_SECONDS = 0.1
 class RunLog:
     """train.log. `sha256` and `lines` are of what was written; a file that cannot be written is given up, with a `fault`."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, go_on: bool = False):
         self.path, self.lines, self.fault = path, 0, ""
-        self._sha = hashlib.sha256()
-        self._write(b"", "wb")
+        before = whole_lines(path) if go_on else b""
+        self.lines, self._sha = before.count(b"\n"), hashlib.sha256(before)
+        if not before:
+            self._write(b"", "wb")
 
     def line(self, text: str) -> None:
         """Append a line."""
@@ -53,13 +56,27 @@ class RunLog:
         return None if self.fault else self._sha.hexdigest()
 
 
-class Observers:
-    """All of them, around one run in `folder`, while the context lasts."""
+def whole_lines(path: Path) -> bytes:
+    """What a file holds, after a line that was cut short has been cut off; nothing of a file that is not there."""
+    try:
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        os.truncate(path, len(whole))
+    except OSError:
+        return b""
+    return whole
 
-    def __init__(self, folder: Path, recipe: "Recipe", console: Console):
+
+class Observers:
+    """All of them, around one run in `folder`, while the context lasts. `go_on`: an earlier attempt's log is continued."""
+
+    def __init__(self, folder: Path, recipe: "Recipe", console: Console, go_on: bool = False):
         self.folder, self.recipe, self.console = folder, recipe, console
-        self.log, self.notices = RunLog(folder / LOG), []
+        self.log, self.notices = RunLog(folder / LOG, go_on), []
         self._reader, self._lock, self._ended = EventReader(folder), threading.Lock(), threading.Event()
+        if go_on:
+            whole_lines(folder / EVENTS)
+            self._reader.new()  # in the log already, as far as they were told
         self._peak = peak_flops(recipe, gpu_names())
         self._services, self._drawing, self._fault = ExitStack(), None, ""
 

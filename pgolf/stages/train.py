@@ -28,7 +28,11 @@ from pgolf.schedule import END, START, Progress
 from pgolf.stages.seal import Reserve, seal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgolf.ttt.prequant import ValidationFinetuning
+
+    RuleOf = Callable[["Trainer", Clock, float], StoppingRule]  # of the trainer, its clock, and the seconds for sealing
 
 # Steps between two log lines; reading the loss and looking for non-finite values make the host wait for the device.
 LOG_INTERVAL = 10
@@ -51,7 +55,12 @@ class Training:
         return self.recipe.limits.artifact_bytes - self.code_bytes
 
 
-def train(world: World, training: Training, events: Events) -> dict:
+def train(
+    world: World,
+    training: Training,
+    events: Events,
+    rule_of: "RuleOf" = stopping_rule,
+) -> dict:
     """Train, average, quantise and pack; writes artifact.pgolf and returns the record's `train` and `artifact`."""
     recipe = training.recipe
     events.write("stage", stage="train")
@@ -62,9 +71,9 @@ def train(world: World, training: Training, events: Events) -> dict:
         events.write("ready", reserve=reserve.seconds)
         clock = Clock(recipe.limits.train_seconds)
         clock.start()
-        rule = stopping_rule(recipe.limits, clock, reserve.seconds, world)
+        rule = rule_of(trainer, clock, reserve.seconds)
         with clock.phase("steps"):
-            steps, loss = fit(trainer, rule, clock, events, training.folder)
+            steps = fit(trainer, rule, clock, events, training.folder)
     sealed = seal(trainer, training, clock, reserve, events)
     return {
         "train": {
@@ -73,7 +82,7 @@ def train(world: World, training: Training, events: Events) -> dict:
             "seconds": clock.elapsed,
             "phases": clock.phases,
             "parameters": sum(p.numel() for p in trainer.model.parameters()),
-            "train_loss": loss,
+            "train_loss": trainer.loss,
             "dev_bpb": sealed.dev_bpb,
             "stopped_by": rule.stopped_by,
             "validation_tokens": training.finetuning.tokens if training.finetuning else 0,
@@ -100,6 +109,7 @@ class Trainer:
         self.nll = torch.compile(self.model.nll, dynamic=False) if recipe.machine.compile else self.model.nll
         self.queued: deque[torch.cuda.Event] = deque()
         self.bad_step = torch.full((), -1, device=world.device)
+        self.loss, self.checks = math.nan, DevChecks(recipe.data.dev_checks)
 
     def step(self, progress: Progress) -> torch.Tensor:
         """One optimiser step on the global batch. Returns this rank's share of its mean loss, nats per token, scalar."""
@@ -202,25 +212,25 @@ def stages(recipe: Recipe) -> list[Progress]:
     return list(reversed(kinds.values()))
 
 
-def fit(trainer: Trainer, rule: StoppingRule, clock: Clock, events: Events, folder: Path) -> tuple[int, float]:
-    """Steps until the stopping rule says so. Returns their number and the last loss that was logged, nats per token.
+def fit(trainer: Trainer, rule: StoppingRule, clock: Clock, events: Events, folder: Path) -> int:
+    """Steps until the stopping rule says so. Returns their number; `trainer.loss` is the last that was logged, nats per token.
 
     Now and then it sees whether all is finite, the loss, dev_bpb, and whether the text has come to its end.
     """
-    recipe, step, loss, epoch = trainer.recipe, 0, math.nan, 0
-    checks = DevChecks(recipe.data.dev_checks)
+    recipe, step, epoch = trainer.recipe, rule.first, trainer.loader.epoch
     while (progress := rule.progress(step)).elapsed < progress.total:
         share = trainer.step(progress)
         step += 1
         lr, rate = trainer.multiplier, step * recipe.data.batch_tokens / clock.elapsed
-        logged, checked = step == 1 or step % LOG_INTERVAL == 0, checks.due(progress)
+        logged, checked = step == 1 or step % LOG_INTERVAL == 0, trainer.checks.due(progress)
         if logged or checked:
             trainer.require_finite(folder)
         if logged:
-            loss = global_loss(trainer.world, share)
+            trainer.world.sum_(share)  # and waits for the device
+            trainer.loss = share.item()
             momentum, seconds = recipe.schedule.momentum(progress.step), round(clock.elapsed, 3)
             numbers = {"lr": lr, "momentum": momentum, "seconds": seconds, "tokens_per_second": round(rate)}
-            events.write("step", step=step, loss=loss, **numbers)
+            events.write("step", step=step, loss=trainer.loss, **numbers)
         if checked:
             began = time.monotonic()
             bpb = trainer.dev_bpb()
@@ -229,17 +239,10 @@ def fit(trainer: Trainer, rule: StoppingRule, clock: Clock, events: Events, fold
         if trainer.loader.epoch > epoch:
             epoch = trainer.loader.epoch
             events.write("epoch", step=step, epoch=epoch + 1)
-        text = f"step {step}  loss {loss:.3f}  lr x{lr:.3f}  {rate:,.0f} tokens/s  {clock}"
+        text = f"step {step}  loss {trainer.loss:.3f}  lr x{lr:.3f}  {rate:,.0f} tokens/s  {clock}"
         events.progress("train", progress.elapsed / progress.total, text, rate)
     trainer.require_finite(folder)
-    return step, loss
-
-
-def global_loss(world: World, share: torch.Tensor) -> float:
-    """The sum over ranks of their shares. Waits for the device."""
-    total = share.clone()
-    world.sum_(total)
-    return total.item()
+    return step
 
 
 class DevChecks:

@@ -1,8 +1,8 @@
-"""The verdict of a run, from its own record. Words: `fail (rule)`, `needs argument (what)`, `consistent`."""
+"""The verdict of a run, from its own record: `fail (rule)` or `consistent`. What needs argument, an audit says."""
 
 
 def verdict(record: dict) -> str:
-    """The first rule that a record breaks, or what it must argue, or 'consistent'. Never more than that: see rules C1-C4."""
+    """`fail (rule)` for the first rule that a record breaks, or 'consistent'. Never more than that: see rules C1-C4."""
     train, judged, limits = record["train"], record["evaluate"], record["limits"]
     size = record["artifact"]["bytes"] + record["code"]["bytes"]
     dead = [r["part"] for r in record["receipts"] if not r["alive"]]

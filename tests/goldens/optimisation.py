@@ -1,5 +1,7 @@
 """Muon's steps, Polar Express, schedules, rounding during training."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -25,10 +27,11 @@ def check_muon(golden: Golden) -> None:
         for dtype in (torch.bfloat16, torch.float32):
             steps = [golden[f"g{i}_{t}"] for t in count(golden, f"g{i}_{{}}")]
             weights = [golden[f"p{i}_{t}"] for t in range(len(steps) + 1)]
-            follow(weights, steps, Coefficients.QUINTIC, decay, normalize, dtype, 2e-3, 6e-2)
+            quintic = partial(orthogonalize, coefficients=Coefficients.QUINTIC)
+            follow(weights, steps, quintic, decay, normalize, dtype, 2e-3, 6e-2)
 
 
-def follow(weights, gradients, coefficients, decay, normalize, dtype, apart: float, moved: float) -> None:
+def follow(weights, gradients, orthogonal, decay, normalize, dtype, apart: float, moved: float) -> None:
     """Steps from weights[0] by the gradients: every weight within `apart` of its own size, and within `moved` of its way."""
     weight = first = torch.from_numpy(weights[0])
     momentum = torch.zeros_like(weight)
@@ -37,7 +40,7 @@ def follow(weights, gradients, coefficients, decay, normalize, dtype, apart: flo
         u = gradient + 0.95 * momentum
         u = row_normalized(u) if normalize else u
         stack = u if u.dim() == 3 else u[None]
-        update = orthogonalize(stack, 5, coefficients, dtype).float().view_as(weight)
+        update = orthogonal(stack, 5, dtype=dtype).float().view_as(weight)
         weight = weight * (1 - 0.02 * decay) - 0.02 * shape_factor(*weight.shape[-2:]) * update
         assert relative(weight, expected) < apart
         assert relative(weight - first, expected - first.numpy()) < moved  # the figures are of bfloat16
@@ -97,8 +100,7 @@ def check_polar_express(golden: Golden) -> None:
             steps = min(int(key.rpartition("_")[2]), len(pr1344.POLYNOMIALS))
             expected = torch.from_numpy(golden[key]).float()
             in_bf16, in_fp32 = (
-                orthogonalize(G[None], steps, Coefficients.POLAR_EXPRESS_PR1344, dtype)[0].float()
-                for dtype in (torch.bfloat16, torch.float32)
+                pr1344.polar(G[None], steps, dtype)[0].float() for dtype in (torch.bfloat16, torch.float32)
             )
             assert relative(in_bf16, expected) < (1e-2 if steps == 1 else 3e-2), key
             assert relative(in_fp32, expected) < (1e-2 if steps == 1 else 0.12), key
@@ -110,7 +112,7 @@ def check_polar_muon(golden: Golden) -> None:
     for i in count(steps, "p{}_0"):
         gradients = [steps[f"g{i}_{t}"] for t in count(steps, f"g{i}_{{}}")]
         weights = [steps[f"p{i}_{t}"] for t in range(len(gradients) + 1)]
-        follow(weights, gradients, Coefficients.POLAR_EXPRESS_PR1344, 0.095, True, torch.bfloat16, 2e-2, 3e-2)
+        follow(weights, gradients, pr1344.polar, 0.095, True, torch.bfloat16, 2e-2, 6e-2)
 
 
 PARTS = (

@@ -1,0 +1,73 @@
+"""The sweeper of pgolf, where alone Hydra looks for plugins. It scans this file whenever it starts: nothing is imported early."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf, open_dict
+
+from pgolf.errors import UserError
+from pgolf.machine.outlet import say
+
+if TYPE_CHECKING:
+    from pgolf.config.compose import Job
+
+
+class PgolfSweeper(BasicSweeper):
+    """Hydra's basic sweeper for a folder with a plan: launchers get only the jobs that are to run, whichever launcher it is.
+
+    A job's folder is called by what it computes, `<arm sha8>_seed<N>`, so that the same words find it again.
+    """
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Agree on the plan, launch what is to run, and gather. Ends the process with exit code 2 for another sweep's folder."""
+        from pgolf.config.identity import job_folder
+        from pgolf.results.sweep import to_run
+        from pgolf.submission import gather
+
+        folder = Path(self.config.hydra.sweep.dir).absolute()
+        try:
+            jobs = self._jobs(arguments)
+            todo = to_run(folder, jobs, lambda job: weigh_program(job.config))
+        except UserError as wrong:
+            say(f"pgolf: {wrong}")
+            sys.exit(2)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        words = [
+            [*job.overrides, f"hydra.sweep.subdir={job_folder(job.arm_sha256, job.recipe.seed.value)}"] for job in todo
+        ]
+        returned = []
+        for batch in self.split_overrides_to_chunks(words, self.max_batch_size) if words else ():
+            returned += self.launcher.launch(batch, initial_job_idx=len(returned))
+        if not words:
+            gather(folder, jobs[0].recipe.logger)
+        for one in returned:
+            _ = one.return_value  # raises, if the job failed
+
+    def _jobs(self, arguments: list[str]) -> "list[Job]":
+        """What the words of the sweep ask for."""
+        from pgolf.config.compose import distinct, job
+
+        loader = self.hydra_context.config_loader
+        if any(word.startswith("hydra.sweep.subdir=") for word in self.config.hydra.overrides.hydra):
+            raise UserError(
+                "hydra.sweep.subdir: jobs of a sweep are called by what they compute; say hydra.sweep.dir=FOLDER"
+            )
+        words = OverridesParser.create(loader).parse_overrides([*self._parse_config(), *arguments])
+        jobs = []
+        for overrides in self.split_arguments(words, None)[0]:
+            config = loader.load_sweep_config(self.config, list(overrides))
+            choices = dict(config.hydra.runtime.choices)
+            with open_dict(config):
+                del config["hydra"]
+            jobs.append(job(config, overrides, choices))
+        return distinct(jobs)
+
+
+def weigh_program(config: dict) -> str:
+    """The sha256 of the file that this config exports, without the names of texts, which may not be built yet."""
+    from pgolf.export.code import script
+
+    return script(config).section()["sha256"]
