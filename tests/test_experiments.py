@@ -199,6 +199,22 @@ PUBLISHED = {
         35_944_536,
         TRAINING_1852 | {"limits.study": False, "ttt._target_": "pgolf.ttt.ScoreFirst", "ttt.chunk_tokens": 32768},
     ),
+    "pr1855_record": (
+        35_945_671,
+        RECORD
+        | {
+            "data.loader.cuts": [2048],
+            "model.qk_gain": 5.0,
+            "optim.matrix.lr": 0.026,
+            "quant.gate_bits": 8,
+            "quant.low_rank.group": 64,
+            "eval.context": 2048,
+            "ttt.optimizer.lr": 1e-4,
+            "ttt.optimizer.weight_decay": 0.5,
+            "ttt.places": ["q", "k", "v", "o", "mlp", "head"],
+            "ttt.documents": 512,
+        },
+    ),
     "pr2014_long_context": (
         35_945_671,
         RECORD
