@@ -28,6 +28,7 @@ class DocumentBatch(Batch):
 
     @property
     def rows(self) -> int:
+        """How many documents."""
         return len(self.firsts)
 
     @property
