@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgolf.config.compose import rehearse
+from pgolf.config.plan import plan
 from pgolf.errors import ConfigError
 from pgolf.machine.world import World
 from pgolf.stages.evaluate import evaluate
@@ -198,3 +200,11 @@ def test_an_order_longer_than_the_text_is_refused():
     spec = Ngram(order=300, threshold=0.5, beta=1.5, slots=2**12)
     with pytest.raises(ConfigError, match=r"ttt\.mixer\.order=300: must be at most the 292 tokens to score"):
         scored(ALONE, lora(mixer=spec))
+
+
+def test_the_plan_states_the_tables_memory():
+    (with_tilt,), (without,) = (
+        rehearse([*words, "limits.train_steps=1"], sweep=False) for words in (["ttt/mixer=ngram"], [])
+    )
+    assert "n-gram tables of at most 4,294,967,296 bytes a rank" in plan(with_tilt, [1], 0)
+    assert "n-gram" not in plan(without, [1], 0)
