@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pgolf.config.plan import start_lines
-from pgolf.errors import UserError
+from pgolf.errors import RankError, UserError
 from pgolf.export.code import Script, script, weigh
 from pgolf.files import lookup, write_bytes
 from pgolf.files.checkpoints import require_start
@@ -30,6 +30,9 @@ from pgolf.stages.views import card, final_line
 if TYPE_CHECKING:
     from pgolf.config.compose import Job
     from pgolf.data import Corpus
+    from pgolf.recipe import Recipe
+
+OUT_OF_MEMORY = "OutOfMemoryError"  # how torch calls it
 
 
 def run(job: "Job", folder: Path, console: Console, go_on: Before | None = None) -> float:
@@ -133,13 +136,26 @@ def trained(
     keeping = Keeping(job.config["checkpoint"]["every_seconds"], record["code"]["sha256"], job.config_sha256, start)
     finetuning = recipe.ttt.finetuning(corpus.validation)  # None, or for study: validation text on the training side
     training = Training(recipe, corpus.training, finetuning, record["code"]["bytes"], folder)
-    ended = launch(train_on, training, keeping, machine=recipe.machine, folder=folder)
+    try:
+        ended = launch(train_on, training, keeping, machine=recipe.machine, folder=folder)
+    except RankError as died:
+        raise out_of_memory(recipe) if OUT_OF_MEMORY in str(died) else died from died.__cause__
     record.note(ended["fault"])
     if stopped := ended["result"].get("stopped"):
         record.update(stopped=stopped)
         with one_desk() as desk:
             raise StoppedError(desk.number or signal.SIGTERM)
     return ended["result"]
+
+
+def out_of_memory(recipe: "Recipe") -> UserError:
+    """What a rank that ran out of GPU memory means to a person, with the micro-batch that would fit."""
+    from pgolf.config.memory import memory_text
+
+    return UserError(
+        f"a GPU ran out of memory with machine.micro_batch_tokens={recipe.micro_batch_tokens}. On paper: {memory_text(recipe)}."
+        " If that fits, another process holds memory of the GPU (nvidia-smi shows it), or halve machine.micro_batch_tokens."
+    )
 
 
 def evaluated(job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console) -> dict[str, Any]:

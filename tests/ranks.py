@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch.multiprocessing as mp
 
 from pgolf.machine import Device, Machine
+from pgolf.machine.kernels import PlainKernels
 from pgolf.machine.rank import joined
 
 
@@ -19,7 +20,9 @@ def free_port() -> int:
 def _main(rank: int, fn: Callable, size: int, port: int, queue, args: tuple) -> None:
     where = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=size)
     os.environ.update({name: str(value) for name, value in where.items()})
-    machine = Machine(ranks=size, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False)
+    machine = Machine(
+        ranks=size, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False, kernels=PlainKernels()
+    )
     with joined(machine) as world:
         queue.put((rank, fn(world, *args)))
         world.barrier()

@@ -48,6 +48,11 @@ def test_each_runs_small_and_writes_json(name, tmp_path, capsys):
         (["codec", "device=tpu"], "cpu or cuda"),
         (["codec", "sise=small"], "Did you mean 'size'?"),
         (["codec", "artifact=/nowhere"], "cannot be read"),
+        pytest.param(
+            ["gpu"],
+            "needs a CUDA device; nothing was measured",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
+        ),
     ],
 )
 def test_misuse_is_one_message(words, said, capsys):

@@ -10,6 +10,7 @@ from pgolf.config.compose import rehearse
 from pgolf.doctor import Finding
 from pgolf.logger.key import has_key
 from pgolf.machine import Device, Machine
+from pgolf.machine.kernels import PlainKernels
 from tests.command import TINY, environment
 
 
@@ -44,7 +45,9 @@ def test_an_old_python_little_memory_and_no_gpu_are_bad(monkeypatch):
     assert not doctor.python().ok
     assert "Python 3.99" in doctor.python().do
     assert not doctor.memory().ok
-    machine = Machine(ranks=64, device=Device.CUDA, threads=None, micro_batch_tokens=None, compile=False)
+    machine = Machine(
+        ranks=64, device=Device.CUDA, threads=None, micro_batch_tokens=None, compile=False, kernels=PlainKernels()
+    )
     assert not doctor.gpus(machine).ok
 
 

@@ -16,6 +16,7 @@ import torch
 from pgolf.errors import ConfigError, UserError
 from pgolf.files.events import EVENTS, Events
 from pgolf.machine import Device, Machine
+from pgolf.machine.kernels import PlainKernels
 from pgolf.machine.launch import RankError, launch, launch_program
 from pgolf.machine.rank import LOGS, errors_recorded, joined, leave_result, result_path
 from pgolf.machine.world import World
@@ -23,7 +24,13 @@ from tests.ranks import free_port
 
 
 def machine(ranks: int | None = 1, **changed) -> Machine:
-    fields = {"device": Device.CPU, "threads": 1, "micro_batch_tokens": None, "compile": False}
+    fields = {
+        "device": Device.CPU,
+        "threads": 1,
+        "micro_batch_tokens": None,
+        "compile": False,
+        "kernels": PlainKernels(),
+    }
     return Machine(ranks=ranks, **fields | changed)
 
 
@@ -166,7 +173,7 @@ PROGRAM = """
     from pgolf.machine.rank import errors_recorded, joined, leave_result
     import torch
 
-    machine = Machine(ranks=2, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False)
+    machine = Machine(ranks=2, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False, kernels=PlainKernels())
     with errors_recorded(), joined(machine) as world:
         number = torch.tensor(world.rank + 1)
         world.sum_(number)
@@ -246,7 +253,7 @@ SLEEPER = """
 
     if __name__ == "__main__":
         from sleeper import sleep
-        machine = Machine(ranks=2, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False)
+        machine = Machine(ranks=2, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False, kernels=PlainKernels())
         try:
             launch(sleep, sys.argv[1], machine=machine, folder=Path(sys.argv[2]))
         except KeyboardInterrupt as stop:
@@ -290,7 +297,9 @@ def test_out_of_range(field, value):
 
 def test_gpus_are_counted_without_touching_them(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,5")
-    auto = Machine(ranks=None, device=Device.AUTO, threads=None, micro_batch_tokens=None, compile=False)
+    auto = Machine(
+        ranks=None, device=Device.AUTO, threads=None, micro_batch_tokens=None, compile=False, kernels=PlainKernels()
+    )
     assert (auto.world_size, auto.on_gpu) == (3, True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert (auto.world_size, auto.on_gpu) == (1, False)

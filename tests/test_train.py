@@ -68,7 +68,7 @@ def test_the_clock_meets_no_graph_that_the_warm_up_did_not(text, monkeypatch):
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("eager")
     compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, dynamic: compile_(f, backend=counter, dynamic=dynamic))
+    monkeypatch.setattr(torch, "compile", lambda f, **how: compile_(f, backend=counter, **how))
     trainer = Trainer(World.alone(), recipe("qat=soft_round", "machine.compile=true", *SWITCHED), text)
     trainer.warm_up(1 << 20)
     warmed = counter.frame_count

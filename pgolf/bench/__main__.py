@@ -1,9 +1,11 @@
 """`python -m pgolf.bench NAME [size=small|medium|full] [repeats=5] [device=cuda] [artifact=FILE] [json=FILE]`: run one
-benchmark; without a NAME, list them. Figures are of this machine at this moment: compare ratios."""
+benchmark; without a NAME, list them. `gpu` is all that a CUDA device is wanted for, at size=full. Figures are of this machine at
+this moment: compare ratios."""
 
 import os
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -67,7 +69,8 @@ def run(name: str, options: dict[str, str]) -> None:
     """Time it, print the table and write the JSON."""
     from pgolf.files import write_json
 
-    setting, rows = setting_of(options), []
+    defaults = {"device": "cuda", "size": "full"} if name == "gpu" else {}
+    setting, rows = setting_of(defaults | options), []
     for contest in import_module(f"pgolf.bench.{name}").contests(setting):
         rows += contest.run(setting)
     result = {"bench": name, "size": setting.size, "repeats": setting.repeats, "machine": machine(setting.device)}
@@ -94,8 +97,10 @@ def machine(device: str) -> dict[str, Any]:
     """What the figures were measured on, and how busy it was."""
     import torch
 
-    where = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    on_gpu = device == "cuda" and torch.cuda.is_available()
+    where = torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
     return {
+        **({"cuda": torch.version.cuda, "driver": driver(), "date": time.strftime("%Y-%m-%d")} if on_gpu else {}),
         "device": where,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
@@ -103,6 +108,12 @@ def machine(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def driver() -> str:
+    """The version that the kernel module states, or nothing."""
+    file = Path("/proc/driver/nvidia/version")
+    return file.read_text().splitlines()[0] if file.exists() else ""
 
 
 def table(result: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:

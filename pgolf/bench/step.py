@@ -5,12 +5,16 @@ of large matrix products."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pgolf.bench.contest import Contest, DisagreementError, Setting, matmul_floor
 from pgolf.bench.eval import VOCABULARY, architecture
+
+if TYPE_CHECKING:
+    from pgolf.model.transformer import Transformer
 
 MODELS = (("pr1129", False), ("pr606", False), ("pr1852", False), ("pr1852", True))  # and whether depth recurs
 MICRO_TOKENS = 98_304
@@ -25,12 +29,8 @@ def contests(setting: Setting) -> Iterator[Contest]:
 def one_step(setting: Setting, name: str, looping: bool) -> Contest:
     """Loss and gradients of B sequences of T tokens, `ways` of getting them."""
     on_gpu = setting.device == "cuda"
-    T = setting.pick(64, 256, 2048)
-    B = setting.pick(2, 4, MICRO_TOKENS // T if on_gpu else 2)
-    narrow = setting.pick(dict(width=128, embed_width=128, mlp_hidden=256), dict(width=256, embed_width=256), {})
-    model = replace(architecture(name), **narrow).build(0, setting.device)
-    model.set_looping(looping)
-    ids = torch.randint(VOCABULARY[name], (B, T + 1), generator=torch.Generator().manual_seed(0)).to(setting.device)
+    model, ids = model_and_batch(setting, name, looping)
+    B, T = ids.shape[0], ids.shape[1] - 1
     ways = {
         "sequence by sequence": lambda: accumulated(model, model.nll, ids.split(1)),
         "one micro-batch": lambda: accumulated(model, model.nll, [ids]),
@@ -47,6 +47,17 @@ def one_step(setting: Setting, name: str, looping: bool) -> Contest:
         matmul_floor(flops, dtype, setting.device),
         figures=lambda way, made: f"loss {made[0].item():.4f}",
     )
+
+
+def model_and_batch(setting: Setting, name: str, looping: bool) -> tuple["Transformer", Tensor]:
+    """The model, narrower unless size=full, and a micro-batch of (B, T + 1) ids."""
+    T = setting.pick(64, 256, 2048)
+    B = setting.pick(2, 4, MICRO_TOKENS // T if setting.device == "cuda" else 2)
+    narrow = setting.pick(dict(width=128, embed_width=128, mlp_hidden=256), dict(width=256, embed_width=256), {})
+    model = replace(architecture(name), **narrow).build(0, setting.device)
+    model.set_looping(looping)
+    ids = torch.randint(VOCABULARY[name], (B, T + 1), generator=torch.Generator().manual_seed(0))
+    return model, ids.to(setting.device)
 
 
 def accumulated(model: torch.nn.Module, nll: Callable, parts: list[Tensor]) -> list[Tensor]:

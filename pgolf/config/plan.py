@@ -39,6 +39,7 @@ def plan(job: "Job", seeds: list[int], code: int) -> str:
         "text": _text(recipe),
         "training clock": _training_clock(recipe),
         "evaluation clock": _evaluation_clock(recipe),
+        **(_on_gpu(recipe) if recipe.machine.on_gpu else {}),
     }
     return "\n".join(_aligned(rows | _yours(job)))
 
@@ -48,6 +49,16 @@ def _yours(job: "Job") -> dict[str, str]:
     modules = [f"{name} ({sha256[:8]})" for name, sha256 in job.own.items()]
     found = {"your options": ", ".join(job.files), "your modules": ", ".join(modules)}
     return {name: what for name, what in found.items() if what}
+
+
+def _on_gpu(recipe: Recipe) -> dict[str, str]:
+    from pgolf.config.memory import memory_text, traffic_text
+
+    least = 1000 * flops_per_step(recipe) / (recipe.machine.world_size * H100_FLOPS)
+    floor = (
+        f"{least:,.1f} ms a step, if every product ran at the {H100_FLOPS / 1e12:.0f} TFLOP/s of an H100's data sheet"
+    )
+    return {"memory": memory_text(recipe), "traffic": traffic_text(recipe), "floor": floor}
 
 
 def start_lines(job: "Job", code: int, folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ from pgolf.config.places import beside_or_inside
 from pgolf.data.words import elements, quoted, quoted_text
 from pgolf.errors import UserError
 
+KERNELS = re.compile(r"machine\.kernels=[a-z]+(,[a-z]+)*$")  # the name of an option, as machine/kernels=auto
 SEED = re.compile(r"seed(?:\.value)?=\s*(?=[-+]?\d|\[|(?:range|choice|shuffle|sort|tag|interval)\()")
 NAMES = re.compile(r"name|trained|data\.name|logger\.(?:project|entity)|hydra\.(?:run\.dir|sweep\.(?:dir|subdir))")
 SENTENCES = re.compile(r"author\.(?!base_pr$)\w+")  # a comma in one divides no sweep
@@ -31,6 +32,8 @@ def short_words(word: str) -> str:
     """
     if word.startswith("-") or "=" not in word:
         return word
+    if KERNELS.match(word):
+        return word.replace(".", "/", 1)
     if found := SEED.match(word):
         value = LIST.sub(r"\1", word[found.end() :].strip())
         return f"seed.value={value}"

@@ -121,17 +121,13 @@ class PackedDocuments(Loader):
     def micro_batch(
         self, windows: "Windows", rows: "Tensor", ids: "Tensor", fraction: float
     ) -> "tuple[Tensor, Tensor, Pieces]":
-        import torch
-
         from pgolf.data.packed import row_bounds
         from pgolf.model.pieces import Pieces
 
         assert len(rows) % self.row_sequences == 0, f"{len(rows)} sequences in rows of {self.row_sequences}"
         cut, length = self.cut(fraction), ids.shape[1] - 1
         bounds = row_bounds(rows[:, :-1].reshape(-1, length * self.row_sequences).numpy(), windows.bos, cut)
-        inside = Pieces(
-            torch.from_numpy(bounds).to(ids.device, non_blocking=True), min(cut, length * self.row_sequences)
-        )
+        inside = Pieces.of(bounds, min(cut, length * self.row_sequences), ids.device)
         return ids[:, :-1].reshape(1, -1), ids[:, 1:].reshape(1, -1), inside
 
     def rewarm(self) -> "Rewarm":

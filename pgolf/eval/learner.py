@@ -1,7 +1,7 @@
 """What the ledger asks of a learner: score chunks, adapt to committed text, and show all state that can change."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from pgolf.model.transformer import Transformer
 
 
+Shape = tuple[int, int, int]  # of a batch: rows, length, and how many last positions count
+
+
 class Learner(ABC):
     """`score` may not change anything that `state` shows; `adapt` may, and reads nothing but committed text."""
 
     model: "Transformer"
+    whole = True  # whether scoring is one graph, without a look at the host
 
     def score(self, scorer: "ChunkScorer") -> None:
         """Score every batch of the chunk, each once."""
@@ -36,12 +40,10 @@ class Learner(ABC):
         return self.model.nll(x_BT, y_BT, last=last)
 
     def compile(self, rows: int, one_shape: bool) -> None:
-        """Compile scoring and learning. Parameters are inputs of the graphs, so learning in place needs no new ones; where
-        batches have `one_shape`, shorter ones are filled up to `rows` windows."""
-        dynamic = False if one_shape else None  # None: a second shape makes a graph for all shapes
-        self.loss = torch.compile(self.loss, dynamic=dynamic)
-        compiled = torch.compile(self.nll, dynamic=dynamic)
-        self.nll = filled(compiled, rows) if one_shape else compiled
+        """Compile scoring and learning, each as one graph where it is `whole`. Parameters are inputs of the graphs, so learning in place needs no new ones;
+        where batches have `one_shape`, shorter ones are filled up to `rows` windows, else a graph is for any shape."""
+        loss, nll = (torch.compile(f, dynamic=False, fullgraph=self.whole) for f in (self.loss, self.nll))
+        self.loss, self.nll = (loss, filled(nll, rows)) if one_shape else (any_shape(loss), any_shape(nll))
 
     @abstractmethod
     def log_p(self, x_BT: Tensor, last: int) -> Tensor:
@@ -50,6 +52,10 @@ class Learner(ABC):
     @abstractmethod
     def adapt(self, text: "CommittedText", chunk: int) -> float:
         """Learn from `chunk`; how far (L2) the parameters moved."""
+
+    @abstractmethod
+    def shapes(self) -> Iterable[Shape]:
+        """Of the batches that `adapt` will train on."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
@@ -61,14 +67,26 @@ class Learner(ABC):
 
 
 def filled(nll: Callable[..., Tensor], rows: int) -> Callable[..., Tensor]:
-    """`nll` for batches of one window or of `rows`: others are filled with their last window, whose scores are dropped."""
+    """`nll` for batches of one window or of `rows`: others are filled with their last window, whose scores are dropped. All are
+    copied: strides, too, make graphs."""
 
     def scored(x_BT: Tensor, y_BT: Tensor, last: int) -> Tensor:
         n = x_BT.shape[0]
-        if n == 1 or n == rows:
-            return nll(x_BT, y_BT, last)
-        x_BT, y_BT = (torch.cat([t, t[-1:].expand(rows - n, -1)]) for t in (x_BT, y_BT))
+        missing = 0 if n == 1 else rows - n
+        x_BT, y_BT = (torch.cat([t, t[-1:].expand(missing, -1)]) for t in (x_BT, y_BT))
         return nll(x_BT, y_BT, last)[:n]
+
+    return scored
+
+
+def any_shape(nll: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`nll`, compiled for any number of rows and any length from the first batch on. One row is a graph of its own, and so is
+    a window of little more than the scored positions, of which the last block leaves nothing out."""
+
+    def scored(*given: Tensor | int) -> Tensor:
+        for t in given[:-1]:
+            torch._dynamo.maybe_mark_dynamic(t, [0, 1])
+        return nll(*given)
 
     return scored
 
@@ -84,6 +102,9 @@ class Fixed(Learner):
 
     def adapt(self, text: "CommittedText", chunk: int) -> float:
         return 0.0
+
+    def shapes(self) -> tuple[Shape, ...]:
+        return ()
 
     def state(self) -> dict[str, Tensor]:
         return self.model.state_dict()

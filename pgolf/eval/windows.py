@@ -17,10 +17,11 @@ Span = tuple[int, int]  # targets [first, end)
 
 
 class Batch(ABC):
-    """Windows that are scored together, each at its `last` positions."""
+    """Windows of one `length` that are scored together, each at its `last` positions."""
 
     rows: int
     last: int
+    length: int
 
     @abstractmethod
     def spans(self) -> list[Span]:
@@ -64,6 +65,7 @@ class SlidingBatch(Batch):
     last: int
     first: int
     end: int
+    length: int
 
     @property
     def rows(self) -> int:
@@ -139,7 +141,7 @@ class SlidingPlan(Plan):
             yield self._batch(at, min(at + batch_windows, hi), self.stride)
 
     def _batch(self, lo: int, hi: int, last: int) -> SlidingBatch:
-        return SlidingBatch(lo, hi, last, self.first(lo), self.first(hi))
+        return SlidingBatch(lo, hi, last, self.first(lo), self.first(hi), self.context)
 
 
 def _ceil(a: int, b: int) -> int:

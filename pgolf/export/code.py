@@ -28,6 +28,7 @@ from pgolf.export.program import ENTRY, PACKAGE, program, targets, users_modules
 from pgolf.files import read_json, write_json
 from pgolf.files.frozen import TARGET
 from pgolf.files.home import expanded
+from pgolf.machine.kernels import text
 
 if TYPE_CHECKING:
     from pgolf.data import Corpus
@@ -69,6 +70,9 @@ def script(config: dict, corpus: "Corpus | None" = None) -> Script:
     With a corpus the names and hashes of its files are frozen in; without, the file is for weighing only.
     """
     frozen = computed(config) | ({"texts": texts(corpus)} if corpus else {})
+    kernels = frozen.get("machine", {}).get("kernels", {})
+    if "source" in kernels:  # what Triton compiles is shipped as it stands
+        frozen["machine"] = frozen["machine"] | {"kernels": kernels | {"source": list(text())}}
     cache = config.get("data", {}).get("cache")
     return Script(build(frozen, cache=cache and expanded(cache) / "exported"))
 

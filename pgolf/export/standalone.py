@@ -27,6 +27,7 @@ from pgolf.files.frozen import thaw
 from pgolf.files.names import ARTIFACT, LOG
 from pgolf.logger import NoLogger
 from pgolf.machine import Device, Machine
+from pgolf.machine.kernels import Kernels
 from pgolf.machine.rank import die_with, errors_recorded, joined, leave_result
 from pgolf.machine.world import World
 from pgolf.recipe import Recipe
@@ -98,8 +99,10 @@ def recipe_of(frozen: dict, settings: Mapping[str, str]) -> Recipe:
     devices = {device.value: device for device in Device}
     if (device := settings.get("DEVICE", "auto")) not in devices:
         raise UserError(f"DEVICE={device!r}: must be one of {', '.join(devices)}")
+    given = frozen.pop("machine")
+    kernels = thaw(given.pop("kernels"), Kernels)
     machine = Machine(
-        ranks=ranks, device=devices[device], threads=number(settings, "THREADS", None), **frozen.pop("machine")
+        ranks=ranks, device=devices[device], threads=number(settings, "THREADS", None), kernels=kernels, **given
     )
     machine.require_devices()
     groups = get_type_hints(Recipe)

@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from pgolf.errors import ConfigError, need
+from pgolf.machine.kernels import Kernels
 
 
 class Device(Enum):
@@ -38,7 +39,7 @@ class Machine:
     """`ranks` processes (null: one per GPU, else 1) of `threads` CPU threads each (null: the cores, shared out).
 
     `micro_batch_tokens` is the most one rank takes through the model at once (null: its whole share of the batch);
-    `compile` hands the model to torch.compile.
+    `compile` hands the model to torch.compile; `kernels` says which parts of it are fused.
     """
 
     ranks: int | None
@@ -46,6 +47,7 @@ class Machine:
     threads: int | None
     micro_batch_tokens: int | None
     compile: bool
+    kernels: Kernels
 
     def __post_init__(self) -> None:
         need(self.ranks is None or 1 <= self.ranks <= 1024, "machine.ranks", self.ranks, "1 to 1024, or null")

@@ -53,6 +53,9 @@ USER_ERROR = "UserError: "  # begins the words of a mistake that a person can me
 _LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|NCCL.*remote process|Timed out waiting", re.DOTALL)
 
 
+_HUNG = re.compile(r"collective operation timeout: WorkNCCL\([^)]*OpType=(\w+)[^)]*Timeout\(ms\)=(\d+)")
+
+
 def launch(stage: Callable[..., dict], *args: Any, machine: Machine, folder: Path) -> dict[str, Any]:
     """Run `stage(world, *args, events)` on every rank; its value on rank 0, plain and JSON-able, is the value here.
 
@@ -185,7 +188,15 @@ def _explained(failed: ChildFailedError, logs: Path) -> Exception:
         return UserError(words.removeprefix(USER_ERROR).strip())
     output = [path for path in (logs.rglob("std*.log")) if path.stat().st_size]
     where = f"\nIts output is under {logs}." if output else ""
-    return RankError(f"{died}.{where}\n{stack}".rstrip())
+    return RankError(f"{died}{_hung(output)}.{where}\n{stack}".rstrip())
+
+
+def _hung(output: list[Path]) -> str:
+    """Which collective NCCL's watchdog gave up waiting for, if that is why ranks were ended."""
+    for path in output:
+        if found := _HUNG.search(path.read_text(errors="replace")):
+            return f", because a rank did not come to {found[1].lower()} within {int(found[2]) // 1000} s: another one hangs"
+    return ""
 
 
 def _message(error_file: Path) -> dict[str, Any] | None:

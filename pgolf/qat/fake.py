@@ -118,7 +118,7 @@ class Installed:
         self.set(False)
         self.steps_on = 0
         self.began: float | None = None
-        self.change: float | None = None
+        self.change: Tensor | None = None  # on the device: nothing waits for it in a step
         if self.penalty is not None:
             self.penalty.reset()
 
@@ -136,10 +136,10 @@ class Installed:
         self.set(True, self._alpha(fraction))
         self.steps_on += 1
 
-    def _turned_on(self, probe: Callable[[], Tensor]) -> float:
+    def _turned_on(self, probe: Callable[[], Tensor]) -> Tensor:
         before = probe().detach().float().clone()
         self.set(True, self.alphas[0])
-        return (probe().detach().float() - before).abs().mean().item()
+        return (probe().detach().float() - before).abs().mean()
 
     def _alpha(self, fraction: float) -> float:
         start, end = self.alphas
@@ -165,7 +165,7 @@ class Installed:
 
     def receipts(self) -> list[Receipt]:
         """Proof that it acted."""
-        change = self.change or 0.0
+        change = 0.0 if self.change is None else self.change.item()
         found = [
             Receipt("qat", "mean change of the forward pass at switch-on", change, alive=change > 0),
             Receipt("qat", "optimiser steps with rounding on", self.steps_on, alive=self.steps_on > 0),

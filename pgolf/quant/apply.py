@@ -125,6 +125,8 @@ def _solve(
     if prune and kind.section in MATRICES:
         W_Brn = pruned(W_Brn, prune)
     scale_Br = torch.stack([quant.steps(W, kind.section, kind.bits) for W in W_Brn])
+    if not scale_Br.isfinite().all():
+        raise UserError(f"a row of {kind.section} weights has a step beyond fp16 (largest {HALF_MAX:.0f})")
     found = (solver if kind.weighted else round_all)(W_Brn, H_Bnn, scale_Br, levels(kind.bits))
     power_B = objective(W_Brn, H_Bnn).sum(1)
     error_B, rounding_B = ((e.sum(1) / power_B.clamp_min(1e-30)).tolist() for e in (found.error, found.rounding))

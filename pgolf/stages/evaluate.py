@@ -10,11 +10,14 @@ from pgolf.data.bytes import ByteCounts
 from pgolf.errors import UserError
 from pgolf.eval import Eval
 from pgolf.eval.ledger import Ledger, Progress, Score
-from pgolf.eval.text import Text
+from pgolf.eval.text import Outline, Text
+from pgolf.eval.warmup import warm_up
+from pgolf.eval.windows import Plan
 from pgolf.machine.world import World
 from pgolf.ttt import TTT
 
 if TYPE_CHECKING:
+    from pgolf.eval.learner import Learner
     from pgolf.model.transformer import Transformer
 
 
@@ -35,10 +38,24 @@ def evaluate(
     (first target, nats), this rank's only; `compile` compiles scoring and learning."""
     if model.spec.vocab_size != table.vocabulary:
         raise UserError(f"a model of {model.spec.vocab_size} tokens cannot score a text of {table.vocabulary} pieces")
-    model.set_looping(True)
     text = Text(ids, table, evaluation.context, world.device)
     plan = ttt.plan(evaluation, text.outline)
+    learner = _learner(world, model, plan, evaluation, ttt, compile)
+    return Ledger(world, text, plan, evaluation.batch_windows, progress, on_nll).run(learner)
+
+
+def build_graphs(
+    world: World, model: "Transformer", ids: np.ndarray, table: ByteCounts, evaluation: Eval, ttt: TTT
+) -> None:
+    """Compile all that `evaluate` of such a model and text will run. Of the text only its outline is looked at."""
+    plan = ttt.plan(evaluation, Outline.of(ids, table))
+    learner = _learner(world, model, plan, evaluation, ttt, True)
+    warm_up(learner, plan, world, evaluation.batch_windows)
+
+
+def _learner(world: World, model: "Transformer", plan: Plan, evaluation: Eval, ttt: TTT, compile: bool) -> "Learner":
+    model.set_looping(True)
     learner = ttt.build(model, world, plan)
     if compile:
         learner.compile(evaluation.batch_windows, plan.one_shape)
-    return Ledger(world, text, plan, evaluation.batch_windows, progress, on_nll).run(learner)
+    return learner

@@ -22,7 +22,7 @@ from pgolf.model import Model
 from pgolf.quant.tensors import load_quantized
 from pgolf.recipe import Recipe
 from pgolf.stages.artifact import unpack
-from pgolf.stages.evaluate import evaluate
+from pgolf.stages.evaluate import build_graphs, evaluate
 
 if TYPE_CHECKING:
     from pgolf.model.transformer import Transformer
@@ -44,10 +44,17 @@ def judge(world: World, evaluation: Evaluation, events: Events) -> dict:
     """Score the artifact. Returns the record's `evaluate`. Raises UserError for another artifact than was sealed."""
     recipe, text = evaluation.recipe, evaluation.text
     events.write("stage", stage="evaluate")
+    if recipe.machine.compile:
+        events.progress("warm up", 0.0, "the graphs of scoring and adapting, before the clock")
+        another = recipe.model.build(recipe.seed.model, world.device)
+        recipe.machine.kernels.install(another)
+        build_graphs(world, another, text.read(), text.byte_counts(), recipe.eval, recipe.ttt)
+        del another
     clock = Clock(recipe.limits.eval_seconds)
     clock.start()
     with clock.phase("load"):
         model = load(evaluation.artifact, evaluation.sha256, text.vocab_size, world, recipe.model)
+        installed = recipe.machine.kernels.install(model)
     with clock.phase("prove bytes"):
         ids, table = text.read(), text.byte_counts()
         counted = torch.tensor(prove(ids, text.tokenizer, table, world.rank, world.size))
@@ -61,7 +68,7 @@ def judge(world: World, evaluation: Evaluation, events: Events) -> dict:
     return {
         **asdict(score),
         "code_sha256": evaluation.code_sha256,
-        "receipts": [asdict(r) for r in score.receipts],
+        "receipts": [asdict(r) for r in [*installed, *score.receipts]],
         "proven_bytes": proven,
         "seconds": clock.elapsed,
         "phases": clock.phases,

@@ -88,7 +88,7 @@ def train(
             "validation_tokens": training.finetuning.tokens if training.finetuning else 0,
         },
         "artifact": sealed.artifact,
-        "receipts": [asdict(r) for r in sealed.receipts],
+        "receipts": [asdict(r) for r in [*trainer.receipts, *sealed.receipts]],
     }
 
 
@@ -98,6 +98,7 @@ class Trainer:
     def __init__(self, world: World, recipe: Recipe, text: TrainingText):
         self.world, self.recipe = world, recipe
         self.model = recipe.model.build(recipe.seed.model, world.device)
+        self.receipts = recipe.machine.kernels.install(self.model)
         self.qat = recipe.qat.build(self.model, recipe.quant)
         self.optimizer = recipe.optim.build(self.model, world)
         self.averager = recipe.average.build(self.model)
@@ -106,7 +107,8 @@ class Trainer:
         self.loader = Prefetched(batches, rows_of(recipe, world), pin=world.device.type == "cuda")
         self.rewarm, self.multiplier = recipe.data.loader.rewarm(), 0.0
         self.dev = Dev(text)
-        self.nll = torch.compile(self.model.nll, dynamic=False) if recipe.machine.compile else self.model.nll
+        nll = self.model.nll
+        self.nll = torch.compile(nll, dynamic=False, fullgraph=True) if recipe.machine.compile else nll
         self.queued: deque[torch.cuda.Event] = deque()
         self.bad_step = torch.full((), -1, device=world.device)
         self.loss, self.checks = math.nan, DevChecks(recipe.data.dev_checks)
@@ -205,11 +207,13 @@ def rows_of(recipe: Recipe, world: World) -> np.ndarray:
 
 
 def stages(recipe: Recipe) -> list[Progress]:
-    """A step of each kind: as at the start, as at the end where recurrence or QAT come on later, and of every cut."""
+    """A step of each kind, by the clock: with and without recurrence for each longest piece of a document, which are graphs of
+    their own; and, where QAT comes on later, with it."""
     schedule, cut = recipe.schedule, recipe.data.loader.cut
-    grid = [Progress(1, 1 - i / 100, 1.0) for i in range(1, 100)] if cut(0) else []
-    kinds = {(schedule.looping(p), schedule.qat(p), cut(p.fraction)): p for p in (END, *grid, START)}
-    return list(reversed(kinds.values()))
+    middle = [Progress(1, i / 1000, 1.0) for i in range(1000)]
+    kinds = {(schedule.looping(now), cut(now.fraction)): now for now in (*reversed(middle), END, START)}
+    found = {*kinds.values(), END} if schedule.qat(END) != schedule.qat(START) else kinds.values()
+    return sorted(found, key=lambda now: now.fraction)
 
 
 def fit(trainer: Trainer, rule: StoppingRule, clock: Clock, events: Events, folder: Path) -> int:

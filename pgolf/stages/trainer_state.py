@@ -13,6 +13,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
+from pgolf.data.packed import Rewarm
+from pgolf.optim.optimizer import MuonAdamWOptimizer, Optimizer
 from pgolf.qat.fake import Installed
 from pgolf.stages.train import Trainer
 
@@ -21,13 +23,8 @@ Named = dict[str, Tensor]
 
 def tensors_of(trainer: Trainer) -> Named:
     """Copies, on the host, of all that changes in a step and that this rank has."""
-    optimizer = trainer.optimizer
     found: Named = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
-    for stack in optimizer.stacks:
-        names = stack.names[stack.first : stack.first + stack.share]
-        found |= {f"momentum.{name}": value for name, value in zip(names, stack.momentum, strict=False)}
-    for name, weight in optimizer.others.items():
-        found |= {f"adam.{name}.{key}": value for key, value in optimizer.adam.state[weight].items()}
+    found |= _optimizer_tensors(trainer.optimizer)
     found |= _flat("average", trainer.averager.state_dict())[0]
     found |= _qat_tensors(trainer)
     found["random.host"] = torch.get_rng_state()
@@ -44,6 +41,12 @@ def numbers_of(trainer: Trainer) -> dict[str, Any]:
         "checks": trainer.checks.made,
         "loader": trainer.loader.state_dict(),
         "average": _flat("average", trainer.averager.state_dict())[1],
+        "optimizer": {}
+        if isinstance(trainer.optimizer, MuonAdamWOptimizer)
+        else _flat("optimizer", trainer.optimizer.state_dict())[1],
+        "rewarm": {key: getattr(trainer.rewarm, key) for key in ("last", "changed")}
+        if isinstance(trainer.rewarm, Rewarm)
+        else {},
         "qat": {key: getattr(qat, key) for key in ("steps_on", "began", "change")}
         if isinstance(qat, Installed)
         else {},
@@ -53,11 +56,13 @@ def numbers_of(trainer: Trainer) -> dict[str, Any]:
 def put_back(trainer: Trainer, tensors: Named, numbers: dict[str, Any]) -> None:
     """Make `trainer`, just built, go on where the one of `tensors_of` and `numbers_of` was."""
     trainer.model.load_state_dict(_under(tensors, "model."))
-    _optimizer_back(trainer, tensors)
+    _optimizer_back(trainer, tensors, numbers["optimizer"])
     state = trainer.averager.state_dict()
     trainer.averager.load_state_dict(_filled("average", state, tensors | numbers["average"]))
     trainer.loader.load_state_dict(numbers["loader"])
     _qat_back(trainer, tensors, numbers["qat"])
+    for key, value in numbers["rewarm"].items():
+        setattr(trainer.rewarm, key, value)
     trainer.loss = math.nan if numbers["loss"] is None else numbers["loss"]
     trainer.checks.made = numbers["checks"]
     torch.set_rng_state(tensors["random.host"])
@@ -75,8 +80,23 @@ def read_tensors(checkpoint: Path) -> Named:
     return found
 
 
-def _optimizer_back(trainer: Trainer, tensors: Named) -> None:
+def _optimizer_tensors(optimizer: Optimizer) -> Named:
+    """By the names of weights where they are known; of other optimisers what their `state_dict` holds."""
+    if not isinstance(optimizer, MuonAdamWOptimizer):
+        return _flat("optimizer", optimizer.state_dict())[0]
+    found: Named = {}
+    for stack in optimizer.stacks:
+        names = stack.names[stack.first : stack.first + stack.share]
+        found |= {f"momentum.{name}": value for name, value in zip(names, stack.momentum, strict=False)}
+    for name, weight in optimizer.others.items():
+        found |= {f"adam.{name}.{key}": value for key, value in optimizer.adam.state[weight].items()}
+    return found
+
+
+def _optimizer_back(trainer: Trainer, tensors: Named, numbers: dict[str, Any]) -> None:
     optimizer, device = trainer.optimizer, trainer.world.device
+    if not isinstance(optimizer, MuonAdamWOptimizer):
+        return optimizer.load_state_dict(_filled("optimizer", optimizer.state_dict(), tensors | numbers))
     for stack in optimizer.stacks:
         names = stack.names[stack.first : stack.first + stack.share]
         for name, momentum in zip(names, stack.momentum, strict=False):

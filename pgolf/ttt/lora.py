@@ -5,13 +5,14 @@ the ranks share nothing but the count of what was scored."""
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pgolf.errors import ConfigError
-from pgolf.eval.learner import Learner
+from pgolf.eval.learner import Learner, Shape
 from pgolf.files.receipts import Receipt
 from pgolf.machine.world import World
 from pgolf.model.layers import Linear
@@ -62,7 +63,7 @@ class DocumentLearner(Learner, ABC):
         """Freeze the model; how many slots this rank has."""
         self.spec, self.model, self.world, self.plan = spec, model.requires_grad_(False), world, plan
         if spec.mixer is not None:
-            self.mixer = spec.mixer.build(model.spec.vocab_size, plan, world.device)
+            self.mixer, self.whole = spec.mixer.build(model.spec.vocab_size, plan, world.device), False
         self.chunk, self.steps, self.moved = 0, 0, 0.0
         return len(range(world.rank, plan.slots, world.size))
 
@@ -78,7 +79,8 @@ class DocumentLearner(Learner, ABC):
         if self.spec.mixer is None:
             return log_p_BSV
         batch = self.plan.rows(self.chunk, self.world.rank, self.world.size)
-        return self.mixer.mixed(log_p_BSV, x_BT, batch.passed)
+        warming_up = batch.rows != len(x_BT)  # with zeros, which are of no chunk
+        return self.mixer.mixed(log_p_BSV, x_BT, 0 if warming_up else batch.passed)
 
     def adapt(self, text: "CommittedText", chunk: int) -> float:
         if self.spec.mixer is not None:
@@ -135,6 +137,12 @@ class LoraLearner(DocumentLearner):
 
     def end_group(self, text: "CommittedText", chunk: int) -> None:
         self._fresh()
+
+    def shapes(self) -> Iterator[Shape]:
+        for chunk in range(self.plan.chunks):
+            batch = self.plan.rows(chunk, self.world.rank, self.world.size, goes_on=True)
+            if batch.rows:
+                yield batch.rows, batch.length, batch.last
 
     def step(self, text: "CommittedText", batch: DocumentBatch) -> None:
         """`epochs` steps of every slot on the chunk that was just scored; a slot's gradient is clipped by its own norm."""

@@ -3,6 +3,7 @@
 Scoring a chunk keeps the graph of its loss; once the chunk is committed, one step goes back through it. So a chunk costs one
 forward and one backward, and the step sees nothing that was not scored."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pgolf.eval.learner import Shape, any_shape
 from pgolf.files.receipts import Receipt
 from pgolf.machine.share import share
 from pgolf.machine.world import World
@@ -105,7 +107,16 @@ class ParallelLoraLearner(DocumentLearner):
         self.optimizer = self.spec.optimizer.build(list(self.adapters.parameters()))
 
     def compile(self, rows: int, one_shape: bool) -> None:
-        self.network = torch.compile(self.network)
+        self.network = any_shape(torch.compile(self.network, dynamic=False, fullgraph=True))
+
+    def loss(self, x_BT: Tensor, y_BT: Tensor, last: int) -> Tensor:
+        return -self.network(x_BT, last).gather(-1, y_BT[:, -last:, None]).squeeze(-1)
+
+    def shapes(self) -> Iterator[Shape]:
+        for chunk in range(self.plan.chunks):
+            batch = self.plan.rows(chunk, self.world.rank, self.world.size)
+            if self.plan.rows(chunk, self.world.rank, self.world.size, goes_on=True).rows:
+                yield batch.rows, batch.length, batch.last
 
     def score(self, scorer: "ChunkScorer") -> None:
         """Score the chunk and keep the loss of the documents that go on, the mean over each one's chunk, summed."""

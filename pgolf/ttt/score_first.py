@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pgolf.errors import ConfigError
-from pgolf.eval.learner import Learner
+from pgolf.eval.learner import Learner, Shape
 from pgolf.eval.windows import SlidingPlan
 from pgolf.files.receipts import Receipt
 from pgolf.machine.share import share
@@ -45,7 +45,7 @@ class ScoreFirstLearner(Learner):
         self.scorer = model if spec.polyak is None else copy.deepcopy(model)
         self.averages = [p for name, p in self.scorer.named_parameters() if name in self.trained]
         if spec.mixer is not None:
-            self.mixer = spec.mixer.build(model.spec.vocab_size, plan, world.device)
+            self.mixer, self.whole = spec.mixer.build(model.spec.vocab_size, plan, world.device), False
         self.moved: list[float] = []
         on = {
             "ttt.gradient_scale": spec.gradient_scale is not GradientScale.NONE,
@@ -114,6 +114,11 @@ class ScoreFirstLearner(Learner):
             begin = (at - lo) * T
             (self.loss(x_BT, y_BT, T).flatten() * share_N[begin : begin + x_BT.numel()]).sum().backward()
         self._update(params)
+
+    def shapes(self) -> set[Shape]:
+        T, micro = self.spec.sequence_length, self.spec.micro_sequences
+        parts = [share(lo, hi, self.world.rank, self.world.size) for lo, hi in self._steps()]
+        return {(min(micro, end - at), T, T) for mine, end in parts for at in range(mine, end, micro)}
 
     def _shares(self, text: "CommittedText", first: int, count: int) -> Tensor:
         """How much each of a step's `count` targets weighs in its mean loss, (count,) float32."""

@@ -1,0 +1,125 @@
+"""torch.compile: whole graphs, as many as are stated, and all of them before a clock runs."""
+
+import numpy as np
+import pytest
+import torch
+import torch._dynamo
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from pgolf.config.compose import rehearse
+from pgolf.data.bytes import ByteCounts
+from pgolf.eval.text import Outline
+from pgolf.machine.world import World
+from pgolf.model.pieces import Pieces
+from pgolf.schedule import Progress
+from pgolf.stages.evaluate import build_graphs, evaluate
+from pgolf.stages.train import Trainer, stages
+from tests.command import TINY, environment
+from tests.small import SYSTEMS, small
+
+ALONE = World.alone()
+LOOP = "model.loop={_target_: pgolf.model.Loop, first: 0, last: 1, num_loops: 1}"
+DOCUMENTS = (
+    LOOP,
+    "schedule.loop_at=0.35",
+    "qat=soft_round",
+    "schedule.qat_below=0.5",
+    "data/loader=documents",
+    "data.loader.cuts=[32,64,128]",
+    "data.loader.until=[0.1,0.7]",
+)
+# System: graphs of the training step (recurrence off and on), and of adapting.
+GRAPHS = {
+    "baseline_sp1024": (1, 0),
+    "pr606_int5_softround": (1, 1),
+    "pr639_full_gptq": (1, 1),
+    "pr1129_crownq": (1, 1),
+    "pr1852_prequant_ttt": (2, 0),
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch):
+    monkeypatch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Counts what torch.compile hands to its back end; a graph that breaks is an error, as where pgolf compiles."""
+    torch._dynamo.reset()
+    counter, compile_ = CompileCounterWithBackend("eager"), torch.compile
+
+    def counted(f, *, dynamic, fullgraph):
+        assert fullgraph
+        return compile_(f, backend=counter, dynamic=dynamic, fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", counted)
+    yield counter
+    torch._dynamo.reset()
+
+
+def recipe(*words: str):
+    torch.set_num_threads(1)
+    return rehearse([*words, "machine.compile=true"], sweep=False)[0].recipe
+
+
+def warmed(trainer: Trainer) -> None:
+    for progress in stages(trainer.recipe):
+        trainer.step(progress)
+
+
+def text_of(corpus, targets: int) -> tuple[np.ndarray, ByteCounts]:
+    return corpus.validation.read()[: targets + 1], corpus.validation.byte_counts()
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_graphs_of_every_system_are_whole_few_and_built_beforehand(graphs, system):
+    here = recipe(*small(system))
+    corpus = here.data.prepare(lambda what, done: None)
+    ids, table = text_of(corpus, 25_000 + 37)  # two chunks and a half
+    training, adapting = GRAPHS[system]
+    scoring = 1 + (
+        here.ttt.plan(here.eval, Outline.of(ids, table)).stride < here.eval.context
+    )  # the first window differs
+    trainer = Trainer(ALONE, here, corpus.training)
+    with trainer.loader:
+        warmed(trainer)
+        assert graphs.frame_count == training
+        for step in range(3):
+            trainer.step(Progress(step, float(step), 2.0))
+    assert graphs.frame_count == training
+    build_graphs(ALONE, here.model.build(0), ids, table, here.eval, here.ttt)
+    assert graphs.frame_count == training + scoring + adapting
+    evaluate(ALONE, trainer.model, ids, table, here.eval, here.ttt, compile=True)
+    assert graphs.frame_count == training + scoring + adapting
+
+
+def test_documents_their_number_and_their_cuts_are_few_graphs(graphs):
+    """Cuts of 32, 64 and 128 at 0, .1 and .7 of the clock, recurrence from .35 on: four graphs, whatever the documents."""
+    here = recipe(*TINY, "limits.train_steps=10", *DOCUMENTS)
+    moments = [round(progress.fraction, 2) for progress in stages(here)]
+    assert moments == [0.0, 0.1, 0.35, 1.0]  # the last with QAT, which is no graph of its own
+    trainer = Trainer(ALONE, here, here.data.prepare(lambda what, done: None).training)
+    with trainer.loader:
+        warmed(trainer)
+        assert graphs.frame_count == 4
+        for step in range(10):
+            trainer.step(Progress(step, float(step), 10.0))
+    both = torch.zeros(8, 129, dtype=torch.int64)
+    for count in (64, 128, 192):
+        bounds = np.minimum(np.arange(count, dtype=np.int32) * 20, 1024)
+        trainer.nll(both[:, :-1], both[:, 1:], Pieces.of(bounds, 128, both.device)).sum().backward()
+    assert graphs.frame_count == 4
+    assert all(receipt.alive for receipt in trainer.qat.receipts())
+
+
+def test_adapters_are_eight_graphs_for_documents_of_all_lengths(graphs):
+    """Scoring and adapting, one document or several, windows of the chunk alone or longer ones."""
+    here = recipe(*TINY, "ttt=laptop", "ttt.rank=2", "ttt.chunk_tokens=32", "ttt.documents=3")
+    corpus = here.data.prepare(lambda what, done: None)
+    ids, table = text_of(corpus, 6_000)
+    build_graphs(ALONE, here.model.build(0), ids, table, here.eval, here.ttt)
+    built = graphs.frame_count
+    assert built <= 8
+    evaluate(ALONE, here.model.build(1), ids, table, here.eval, here.ttt, compile=True)
+    assert graphs.frame_count == built
