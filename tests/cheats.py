@@ -259,7 +259,7 @@ class ScalingBatch(Cheat):
 
 class Scaling(SlidingPlan):
     def _batch(self, lo, hi, last):
-        return Scaled(lo, hi, last, self.first(lo), self.first(hi))
+        return Scaled(lo, hi, last, self.first(lo), self.first(hi), self.context)
 
 
 class Scaled(SlidingBatch):
@@ -278,7 +278,7 @@ class EasyPlaces(Cheat):
 
 class Repeating(SlidingPlan):
     def _batch(self, lo, hi, last):
-        return Repeated(lo, hi, last, self.first(lo), self.first(hi))
+        return Repeated(lo, hi, last, self.first(lo), self.first(hi), self.context)
 
 
 class Repeated(SlidingBatch):
