@@ -90,7 +90,7 @@ def test_the_graphs_of_every_system_are_whole_few_and_built_beforehand(graphs, s
     assert graphs.frame_count == training
     build_graphs(ALONE, here.model.build(0), ids, table, here.eval, here.ttt)
     assert graphs.frame_count == training + scoring + adapting
-    evaluate(ALONE, trainer.model, ids, table, here.eval, here.ttt, compile=True)
+    evaluate(ALONE, here.model.build(1), ids, table, here.eval, here.ttt, compile=True)
     assert graphs.frame_count == training + scoring + adapting
 
 

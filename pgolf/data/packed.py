@@ -76,11 +76,13 @@ class Rewarm:
 
     def __init__(self, cut: Callable[[float], int], steps: int):
         self.cut, self.steps = cut, steps
-        self.last, self.changed = cut(0.0), -steps
+        self.last, self.changed = None, -steps
 
     def __call__(self, progress: Progress) -> float:
-        if (cut := self.cut(progress.fraction)) != self.last:
-            self.last, self.changed = cut, progress.step
+        cut = self.cut(progress.fraction)
+        if self.last not in (None, cut):
+            self.changed = progress.step
+        self.last = cut
         return min((progress.step - self.changed + 1) / self.steps, 1.0) if self.steps else 1.0
 
 

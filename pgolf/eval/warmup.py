@@ -18,14 +18,16 @@ def warm_up(learner: Learner, plan: Plan, world: World, batch_windows: int) -> N
         with torch.no_grad():
             learner.nll(*_zeros(rows, length, world.device), last)
     for rows, length, last in kinds(learner.shapes(), plan.one_shape):
-        learner.loss(*_zeros(rows, length, world.device), last).sum().backward()
+        both = _zeros(rows, length, world.device)
+        x_BT, y_BT = (t.contiguous() for t in both) if plan.one_shape else both  # as committed sequences
+        learner.loss(x_BT, y_BT, last).sum().backward()
 
 
 def kinds(shapes: Iterable[Shape], one_shape: bool) -> list[Shape]:
     """The shapes that are graphs of their own: all, or, where a graph is for any shape, one of each kind, the largest.
 
     >>> kinds([(1, 96, 48), (3, 96, 48), (4, 144, 48), (4, 48, 48)], one_shape=False)
-    [(1, 96, 48), (4, 48, 48), (4, 144, 48)]
+    [(1, 96, 48), (4, 144, 48), (4, 48, 48)]
     """
     ordered = sorted(set(shapes))
     if one_shape:

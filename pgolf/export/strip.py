@@ -30,6 +30,9 @@ class Stripper(ast.NodeTransformer):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         fields = [s for s in node.body if isinstance(s, ast.AnnAssign)]
+        for statement in fields:
+            if isinstance(statement.value, ast.Call) and ast.unparse(statement.value.func) == "added":
+                statement.value = None  # what a field means in older files: the exported file reads those that it writes
         node.decorator_list = [self.visit(d) for d in node.decorator_list]
         node.body = self._body(node.body, empty=[ast.Pass()], fields=fields)
         return node
