@@ -41,8 +41,8 @@ class Learner(ABC):
 
     def compile(self, rows: int, one_shape: bool) -> None:
         """Compile scoring and learning, each as one graph where it is `whole`. Parameters are inputs of the graphs, so
-        learning in place needs no new ones; where batches have `one_shape`, shorter ones are filled up to `rows` windows, else a graph is for
-        any shape."""
+        learning in place needs no new ones; where batches have `one_shape`, shorter ones are filled up to `rows` windows, else a
+        graph is for any shape."""
         loss, nll = (torch.compile(f, dynamic=False, fullgraph=self.whole) for f in (self.loss, self.nll))
         self.loss, self.nll = (loss, filled(nll, rows)) if one_shape else (any_shape(loss), any_shape(nll))
 

@@ -32,7 +32,9 @@ class Stripper(ast.NodeTransformer):
         fields = [s for s in node.body if isinstance(s, ast.AnnAssign)]
         for statement in fields:
             if isinstance(statement.value, ast.Call) and ast.unparse(statement.value.func) == "added":
-                statement.value = None  # what a field means in older files: the exported file reads those that it writes
+                statement.value = (
+                    None  # what a field means in older files: the exported file reads those that it writes
+                )
         node.decorator_list = [self.visit(d) for d in node.decorator_list]
         node.body = self._body(node.body, empty=[ast.Pass()], fields=fields)
         return node
