@@ -13,6 +13,7 @@ from pgolf.eval import Chunked, Sliding
 from pgolf.eval.learner import Fixed
 from pgolf.ttt import (
     AdamW,
+    AdamWEps,
     EntropyTemperature,
     FixedTemperature,
     GlobalSGD,
@@ -34,7 +35,7 @@ NGRAM = Ngram(order=3, threshold=0.3, beta=1.5, slots=2**12)
 SMALL = dict(chunk_tokens=64, sequence_length=32, batch_sequences=2, epochs=1)
 LORA = LoraScoreFirst(
     chunk_tokens=16,
-    optimizer=AdamW(lr=0.01, betas=(0.9, 0.999), weight_decay=0.0, eps=1e-8),
+    optimizer=AdamW(lr=0.01, betas=(0.9, 0.999), weight_decay=0.0),
     rank=2,
     alpha=2.0,
     layers=("attn.q", "attn.v", "head"),
@@ -47,7 +48,7 @@ LORA = LoraScoreFirst(
 
 PARALLEL = ParallelLora(
     chunk_tokens=16,
-    optimizer=AdamW(lr=0.005, betas=(0.0, 0.99), weight_decay=0.5, eps=1e-8),
+    optimizer=AdamWEps(lr=0.005, betas=(0.0, 0.99), weight_decay=0.5, eps=1e-8),
     rank=2,
     alpha=4.0,
     places=("q", "k", "v", "o", "mlp", "head"),

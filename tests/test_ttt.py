@@ -220,7 +220,7 @@ def test_impossible_parts_are_refused():
     with pytest.raises(ConfigError, match=r"ttt\.optimizer.momentum=1.0"):
         SGD(lr=0.1, momentum=1.0)
     with pytest.raises(ConfigError, match=r"ttt\.optimizer.betas"):
-        AdamW(lr=0.1, betas=(0.9,), weight_decay=0.0, eps=1e-8)
+        AdamW(lr=0.1, betas=(0.9,), weight_decay=0.0)
     with pytest.raises(ConfigError, match=r"ttt\.trained.also"):
         LastBlocks(blocks=0, also=())
     with pytest.raises(ConfigError, match=r"ttt.trained.blocks=9: must be at most model.layers \(5\)"):

@@ -22,7 +22,7 @@ from tests.ranks import run_ranks
 ALONE = World.alone()
 BASE = dict(
     chunk_tokens=16,
-    optimizer=AdamW(lr=0.02, betas=(0.9, 0.999), weight_decay=0.0, eps=1e-8),
+    optimizer=AdamW(lr=0.02, betas=(0.9, 0.999), weight_decay=0.0),
     rank=4,
     alpha=4.0,
     layers=("attn.q", "attn.v", "head"),

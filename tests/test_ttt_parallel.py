@@ -13,7 +13,7 @@ from pgolf.eval.ledger import Ledger
 from pgolf.eval.text import Outline, Text
 from pgolf.machine.world import World
 from pgolf.stages.evaluate import evaluate
-from pgolf.ttt import AdamW, GlobalSGD, Ngram, ParallelLora
+from pgolf.ttt import AdamWEps, GlobalSGD, Ngram, ParallelLora
 from pgolf.ttt.documents import DocumentPlan
 from tests.goldens import DATA, Golden
 from tests.goldens.judging import adapters, record_model
@@ -25,7 +25,7 @@ IDS = GOLDEN["tokens"].astype(np.uint16)
 V = GOLDEN.config["vocab"]
 TABLE = ByteTable(np.ones(V, np.int16), np.zeros(V, bool), np.arange(V) == GOLDEN.config["bos"])
 WINDOWS = Sliding(context=32, stride=1, batch_windows=1)
-OPTIMIZER = AdamW(lr=0.005, betas=(0.0, 0.99), weight_decay=0.5, eps=1e-8)
+OPTIMIZER = AdamWEps(lr=0.005, betas=(0.0, 0.99), weight_decay=0.5, eps=1e-8)
 PLAIN = adapters(GOLDEN, optimizer=OPTIMIZER, chunk_tokens=16, documents=3)
 PHASES = GlobalSGD(after=(2, 7), lr=0.02, momentum=0.9, clip=1.0, chunk_tokens=64)
 TILT = Ngram(order=3, threshold=0.3, beta=1.5, slots=2**10)

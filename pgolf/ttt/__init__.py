@@ -13,6 +13,7 @@ from pgolf.ttt.by_document import GlobalSGD, LoraScoreFirst, ParallelLora
 from pgolf.ttt.parts import (
     SGD,
     AdamW,
+    AdamWEps,
     EntropyTemperature,
     Everything,
     FixedTemperature,
@@ -42,6 +43,7 @@ __all__ = [
     "SGD",
     "TTT",
     "AdamW",
+    "AdamWEps",
     "EntropyTemperature",
     "Everything",
     "FixedTemperature",
@@ -167,7 +169,7 @@ class PrequantAdamW(TTT):
 
     def optimizer(self) -> AdamW:
         """Its optimiser."""
-        return AdamW(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, eps=1e-8)
+        return AdamW(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
 
     def check_text(self, targets: int) -> None:
         allowed = f"at most the {targets:,} tokens of the validation text"

@@ -7,7 +7,6 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from pgolf.errors import need
-from pgolf.files.frozen import added
 
 if TYPE_CHECKING:
     import torch
@@ -41,17 +40,38 @@ class TTTOptimizer(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(TTTOptimizer):
-    """Adam with decoupled decay (arXiv 1711.05101)."""
+    """Adam with decoupled decay (arXiv 1711.05101), epsilon 1e-8."""
 
     betas: tuple[float, ...]
     weight_decay: float
-    eps: float = added(1e-8)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        inside = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
-        need(inside, "ttt.optimizer.betas", list(self.betas), "two numbers, each at least 0 and below 1")
-        need(self.weight_decay >= 0, "ttt.optimizer.weight_decay", self.weight_decay, "at least 0")
+        _need_moments(self.betas, self.weight_decay)
+
+    def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
+        import torch
+
+        return torch.optim.AdamW(params, self.lr, betas=tuple(self.betas), eps=1e-8, weight_decay=self.weight_decay)
+
+
+def _need_moments(betas: tuple[float, ...], weight_decay: float) -> None:
+    inside = len(betas) == 2 and all(0 <= b < 1 for b in betas)
+    need(inside, "ttt.optimizer.betas", list(betas), "two numbers, each at least 0 and below 1")
+    need(weight_decay >= 0, "ttt.optimizer.weight_decay", weight_decay, "at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamWEps(TTTOptimizer):
+    """AdamW with an epsilon to choose, as small as gradients of single documents want it (1e-10 in pull request 1855)."""
+
+    betas: tuple[float, ...]
+    weight_decay: float
+    eps: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _need_moments(self.betas, self.weight_decay)
         need(self.eps > 0, "ttt.optimizer.eps", self.eps, "above 0")
 
     def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":

@@ -15,6 +15,7 @@ from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import (
     SGD,
     AdamW,
+    AdamWEps,
     Everything,
     GlobalSGD,
     GradientScale,
@@ -53,7 +54,7 @@ _BASE = dict(
 )
 _SGD = dict(optimizer=SGD(lr=0.01, momentum=0.9), trained=Everything(), epochs=2)
 _ADAMW = dict(
-    optimizer=AdamW(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, eps=1e-8),
+    optimizer=AdamW(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0),
     trained=LastBlocks(blocks=2, also=("norm", "scale", "head")),
     epochs=3,
 )
@@ -163,7 +164,7 @@ def check_lora_ttt(golden: Golden) -> None:
     ids = golden["tokens"].astype(np.uint16)
     config, V = golden.config, golden.config["vocab"]
     table = ByteTable(np.ones(V, np.int16), np.zeros(V, bool), np.arange(V) == config["bos"])
-    optimizer = AdamW(
+    optimizer = AdamWEps(
         lr=float(golden["lr"]),
         betas=tuple(golden["betas"].tolist()),
         weight_decay=float(golden["weight_decay"]),
