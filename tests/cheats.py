@@ -259,7 +259,7 @@ class ScalingBatch(Cheat):
 
 class Scaling(SlidingPlan):
     def _batch(self, lo, hi, last):
-        return Scaled(lo, hi, last, self.first(lo), self.first(hi))
+        return Scaled(lo, hi, last, self.first(lo), self.first(hi), self.context)
 
 
 class Scaled(SlidingBatch):
@@ -278,7 +278,7 @@ class EasyPlaces(Cheat):
 
 class Repeating(SlidingPlan):
     def _batch(self, lo, hi, last):
-        return Repeated(lo, hi, last, self.first(lo), self.first(hi))
+        return Repeated(lo, hi, last, self.first(lo), self.first(hi), self.context)
 
 
 class Repeated(SlidingBatch):
@@ -326,5 +326,21 @@ class NeverReset(LoraScoreFirst):
 
 
 class NeverResetLearner(LoraLearner):
-    def adapt(self, text, chunk):
-        return 0.0 if self.plan.ends_group(chunk) else super().adapt(text, chunk)
+    def end_group(self, text, chunk):
+        pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeesItsNeighbours(LoraScoreFirst):
+    """Gives each document of a chunk a little of what the others beside it read."""
+
+    isolated = False
+
+    def build(self, model, world, plan):
+        return SeesItsNeighboursLearner(self, model, world, plan)
+
+
+class SeesItsNeighboursLearner(LoraLearner):
+    def network(self, x_BT, last):
+        logits = self.model.logits(x_BT, last=last)
+        return (logits + 0.1 * logits.mean(0, keepdim=True)).log_softmax(-1)

@@ -1,5 +1,7 @@
 """Experiments on evaluators: every cheat is caught by the name of the rule it breaks, every legal option passes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,27 @@ from pgolf.audit.probes import evaluations, flip_positions, probe
 from pgolf.audit.watch import Harness
 from pgolf.eval import Chunked, Sliding
 from pgolf.eval.learner import Fixed
-from pgolf.ttt import AdamW, EntropyTemperature, FixedTemperature, GradientScale, Hedge, LoraScoreFirst, NoTTT, Queries
+from pgolf.ttt import (
+    AdamW,
+    AdamWEps,
+    EntropyTemperature,
+    FixedTemperature,
+    GlobalSGD,
+    GradientScale,
+    Hedge,
+    LoraScoreFirst,
+    Ngram,
+    NoTTT,
+    ParallelLora,
+    Queries,
+)
 from tests import cheats
 from tests.goldens.judging import IDS, NONE, TABLE, adamw, model, sgd
 
 torch.set_num_threads(1)
 WINDOWS = Sliding(context=32, stride=16, batch_windows=4)
 HEDGE = Hedge(neural_weight=0.9, rate=0.1, unigram_prior=1.0, bigram_prior=32.0)
+NGRAM = Ngram(order=3, threshold=0.3, beta=1.5, slots=2**12)
 SMALL = dict(chunk_tokens=64, sequence_length=32, batch_sequences=2, epochs=1)
 LORA = LoraScoreFirst(
     chunk_tokens=16,
@@ -27,7 +43,24 @@ LORA = LoraScoreFirst(
     epochs=1,
     clip=1.0,
     seed=0,
+    mixer=None,
 )
+
+PARALLEL = ParallelLora(
+    chunk_tokens=16,
+    optimizer=AdamWEps(lr=0.005, betas=(0.0, 0.99), weight_decay=0.5, eps=1e-8),
+    rank=2,
+    alpha=4.0,
+    places=("q", "k", "v", "o", "mlp", "head"),
+    documents=2,
+    short_tokens=(40,),
+    short_chunks=(8,),
+    warm=False,
+    seed=0,
+    phases=None,
+    mixer=None,
+)
+PHASES = GlobalSGD(after=(1,), lr=0.02, momentum=0.9, clip=1.0, chunk_tokens=32)
 
 
 def examined(ttt, evaluation=WINDOWS, tokens=321) -> list[Finding]:
@@ -72,6 +105,11 @@ def test_a_cheat_is_caught_by_name(cheat):
     assert overall(found).startswith("fail (")
 
 
+def test_documents_that_see_each_other_in_a_chunk_are_caught():
+    found = examined(cheats.SeesItsNeighbours(**vars(LORA)))
+    assert any(f.rule == "C1" and f.verdict == "fail" and "the score of target" in f.what for f in found), found
+
+
 LEGAL = {
     "none": NONE,
     "sgd": sgd(**SMALL),
@@ -82,7 +120,11 @@ LEGAL = {
         **SMALL, byte_weighted=True, within_chunk_floor=0.1, temperature=FixedTemperature(value=0.9)
     ),
     "hedge": sgd(**SMALL, mixer=HEDGE),
+    "ngram": sgd(**SMALL, mixer=NGRAM),
     "lora": LORA,
+    "lora_ngram": replace(LORA, mixer=NGRAM),
+    "parallel": PARALLEL,
+    "parallel_everything": replace(PARALLEL, warm=True, phases=PHASES, mixer=NGRAM),
 }
 
 

@@ -15,7 +15,7 @@ from pgolf.machine.world import World
 from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import SGD, AdamW, LoraScoreFirst
 from pgolf.ttt.documents import DocumentPlan
-from pgolf.ttt.lora import clip_by_lane
+from pgolf.ttt.lora import clip_by_slot
 from tests.goldens.judging import IDS, NONE, SLIDING, TABLE, model
 from tests.ranks import run_ranks
 
@@ -30,6 +30,7 @@ BASE = dict(
     epochs=1,
     clip=1.0,
     seed=0,
+    mixer=None,
 )
 
 
@@ -84,7 +85,8 @@ def test_each_target_once_in_its_documents_order_with_no_other_document_in_sight
             for start, first in zip(b.starts, b.firsts, strict=True):
                 document = plan.starts[plan.starts <= first].max()
                 assert document <= start <= first
-                assert first - start == min(plan.context - plan.chunk, first - document)
+                end = dict(b.spans())[first]
+                assert start == max(document, end - plan.context)
     assert sorted(seen) == list(range(plan.targets))
     place = {t: i for i, t in enumerate(seen)}
     starts = set(plan.starts.tolist())
@@ -93,9 +95,9 @@ def test_each_target_once_in_its_documents_order_with_no_other_document_in_sight
 
 def test_the_worked_example():
     plan = DocumentPlan(np.array([0, 5, 8]), np.array([5, 3, 2]), 4, 2, 2)
-    told = [[(0, 2), (5, 7)], [(2, 4), (7, 8)], [(4, 5)], [(8, 10)]]
-    assert [plan.spans(c) for c in range(plan.chunks)] == told
-    assert [plan.ends_group(c) for c in range(4)] == [False, False, True, True]
+    spans = [[(0, 2)], [(2, 4)], [(4, 5)], [(5, 7), (8, 10)], [(7, 8)]]
+    assert [plan.spans(c) for c in range(plan.chunks)] == spans
+    assert [plan.ends_group(c) for c in range(5)] == [False, False, True, False, True]
 
 
 def test_rows_end_with_their_last_known_token():
@@ -104,13 +106,11 @@ def test_rows_end_with_their_last_known_token():
 
 
 def test_a_document_scores_the_same_alone_and_among_others():
-    ids = TEXT[:-1]  # a document's last target is the next one's opener, so the last document has one target less
-    _, together = scored(ids, lora())
-    edges = [*np.flatnonzero(TABLE.boundary[ids]), len(ids)]
+    _, together = scored(TEXT, lora())
+    edges = [*np.flatnonzero(TABLE.boundary[TEXT]), len(TEXT) - 1]
     for start, end in pairwise(edges):
-        if end - start > 1:
-            _, alone = scored(ids[start:end], lora(documents=1))
-            np.testing.assert_allclose(together[start : end - 1], alone, atol=2e-4)
+        _, alone = scored(TEXT[start : end + 1], lora(documents=1))  # with the token that closes it
+        np.testing.assert_allclose(together[start:end], alone, atol=2e-4)
 
 
 def test_the_first_chunk_of_each_document_is_the_plain_models():
@@ -167,9 +167,9 @@ def test_a_rank_may_be_left_without_a_document():
         assert loss == pytest.approx(one_document_at_a_time(ALONE), abs=1e-5)
 
 
-def test_a_lanes_gradient_is_clipped_by_its_own_norm():
+def test_a_slots_gradient_is_clipped_by_its_own_norm():
     grads = [torch.tensor([[3.0], [0.3]]), torch.tensor([[[4.0]], [[0.4]]])]
-    clip_by_lane(grads, 1.0)
+    clip_by_slot(grads, 1.0)
     torch.testing.assert_close(grads[0], torch.tensor([[0.6], [0.3]]))
     torch.testing.assert_close(grads[1], torch.tensor([[[0.8]], [[0.4]]]))
 

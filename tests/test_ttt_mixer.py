@@ -19,7 +19,7 @@ SPEC = Hedge(**BASE)
 
 def taught(tokens: torch.Tensor, V: int = 7) -> HedgeMixer:
     mixer = HedgeMixer(SPEC, V, ALONE.device)
-    mixer.learn(torch.tensor([2.0, 3.0, 1.0], dtype=torch.float64) * (len(tokens) - 1), tokens[:-1], tokens[1:])
+    mixer.reweigh(torch.tensor([2.0, 3.0, 1.0], dtype=torch.float64) * (len(tokens) - 1), tokens[:-1], tokens[1:])
     return mixer
 
 
@@ -66,7 +66,7 @@ def test_weight_goes_to_the_expert_that_was_right():
     losses = mixer.losses(neural, text[:-1], text[1:])
     assert losses.argmin() == 2
     start = mixer.log_w.clone()
-    mixer.learn(losses, text[:-1], text[1:])
+    mixer.reweigh(losses, text[:-1], text[1:])
     assert mixer.log_w[2] > start[2]
     assert mixer.receipt().alive
     assert "bigram" in mixer.receipt().what

@@ -109,14 +109,13 @@ def unmoved(harness: Harness, base: Observed, plain: Observed) -> list[Finding]:
 
 
 def flipped(base: Observed, other: Observed, t: int) -> list[Finding]:
-    """Token `t` was changed: earlier scores (C1), its own distribution (C2) and the parameters it met (C3) were not.
+    """Token `t` was changed: earlier scores (C1), its own distribution (C2) and the parameters it met (C3) were not. Earlier is
+    in order of scoring, and slots of one chunk do not see each other.
 
     Where the entered scores moved and the ones predicted before the chunk was scored did not, the chunk was learnt from."""
     target = t - 1
-    seen = np.flatnonzero(base.predicted[:target] != other.predicted[:target])
-    learnt = np.flatnonzero(
-        (base.nll[:target] != other.nll[:target]) & (base.predicted[:target] == other.predicted[:target])
-    )
+    before, differs = base.before(target), base.predicted != other.predicted
+    seen, learnt = np.flatnonzero(before & differs), np.flatnonzero(before & (base.nll != other.nll) & ~differs)
     yet = [c for c in range(base.chunk[target] + 1) if base.shas[c] != other.shas[c]]
     own = np.array_equal(base.rows[target], other.rows[target])
     rows = [
@@ -151,7 +150,7 @@ def chunk_text(harness: Harness, base: Observed) -> Iterator[Finding]:
     if base.shas[chunk] != other.shas[chunk]:
         yield _fail("C3", where, "it is scored by parameters that depend on its own text")
     before = base.chunk < chunk
-    if (base.nll[: mine[0] - 1] != other.nll[: mine[0] - 1]).any() or (base.nll[before] != other.nll[before]).any():
+    if (base.nll[before] != other.nll[before]).any():
         yield _fail("C1", where, "scores committed before it changed")
     learnt = sum(base.shas[c] != other.shas[c] for c in base.shas if c > chunk)
     yield _held("C3", where, f"its own parameters and all scores before are the same; {learnt} later ones are not")

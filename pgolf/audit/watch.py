@@ -35,6 +35,7 @@ class Observed:
     total: np.ndarray
     visits: np.ndarray
     chunk: np.ndarray
+    slot: np.ndarray  # which of its chunk's spans a target is in
     rows: dict[int, np.ndarray] = field(default_factory=dict)
     shas: dict[int, str] = field(default_factory=dict)
     shifted: float = 0.0  # largest difference between entered and declared scores of made-up targets
@@ -46,7 +47,7 @@ class Observed:
         """Nothing seen yet of `ids`: nats NaN, visits 0."""
         targets = len(ids) - 1
         empty = (np.full(targets, np.nan, np.float32) for _ in range(3))
-        return cls(ids, *empty, np.zeros(targets, int), np.full(targets, -1))
+        return cls(ids, *empty, np.zeros(targets, int), np.full(targets, -1), np.full(targets, -1))
 
     def enter(self, first: int, nll: torch.Tensor) -> None:
         """The nats of a batch, as the referee was given them."""
@@ -57,6 +58,13 @@ class Observed:
         """Take what the ledger's score says: the fingerprint before each chunk, loss and bytes."""
         self.shas = {row.chunk: row.sha for row in score.trace if row.phase == "score"}
         self.loss, self.bytes = score.val_loss, score.bytes
+
+    def before(self, target: int) -> np.ndarray:
+        """Targets that may not depend on `target`'s token: of earlier chunks, of the other slots of its chunk, and those that
+        come before it in its own slot."""
+        mine = (self.chunk == self.chunk[target]) & (self.slot == self.slot[target])
+        earlier = np.arange(len(self.chunk)) < target
+        return np.where(mine, earlier, self.chunk <= self.chunk[target])
 
     def same(self, other: "Observed") -> bool:
         """Whether both did the same, to the bit."""
@@ -84,6 +92,8 @@ class WatchedLearner:
 
     def score(self, scorer: "ChunkScorer") -> None:
         """Note the whole distributions of each batch, then let `inner` score the chunk."""
+        for slot, (first, end) in enumerate(scorer.spans):
+            self.seen.slot[first:end] = slot
         with torch.no_grad():
             for number, (batch, x_BT, y_BT) in enumerate(scorer.batches()):
                 check_handed_out(batch, y_BT, self.seen.ids)

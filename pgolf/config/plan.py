@@ -212,4 +212,10 @@ def _training_clock(recipe: Recipe) -> str:
 
 def _evaluation_clock(recipe: Recipe) -> str:
     how = f"{type(recipe.eval).__name__}, {type(recipe.ttt).__name__}"
-    return f"{recipe.limits.eval_seconds:g} s: load, prove bytes, score ({how})"
+    return f"{recipe.limits.eval_seconds:g} s: load, prove bytes, score ({how}{_mixer_memory(recipe)})"
+
+
+def _mixer_memory(recipe: Recipe) -> str:
+    """What tables of n-grams take on the host, where there are any."""
+    bounds = vars(vars(recipe.ttt).get("mixer") or recipe.ttt).get("slots")
+    return f"; n-gram tables of at most {recipe.ttt.mixer.table_bytes:,} bytes a rank" if bounds else ""

@@ -22,6 +22,7 @@ class Learner(ABC):
     """`score` may not change anything that `state` shows; `adapt` may, and reads nothing but committed text."""
 
     model: "Transformer"
+    whole = True  # whether scoring is one graph, without a look at the host
 
     def score(self, scorer: "ChunkScorer") -> None:
         """Score every batch of the chunk, each once."""
@@ -39,9 +40,10 @@ class Learner(ABC):
         return self.model.nll(x_BT, y_BT, last=last)
 
     def compile(self, rows: int, one_shape: bool) -> None:
-        """Compile scoring and learning, each whole. Parameters are inputs of the graphs, so learning in place needs no new ones;
-        where batches have `one_shape`, shorter ones are filled up to `rows` windows, else a graph is for any shape."""
-        loss, nll = (torch.compile(f, dynamic=False, fullgraph=True) for f in (self.loss, self.nll))
+        """Compile scoring and learning, each as one graph where it is `whole`. Parameters are inputs of the graphs, so
+        learning in place needs no new ones; where batches have `one_shape`, shorter ones are filled up to `rows` windows, else a
+        graph is for any shape."""
+        loss, nll = (torch.compile(f, dynamic=False, fullgraph=self.whole) for f in (self.loss, self.nll))
         self.loss, self.nll = (loss, filled(nll, rows)) if one_shape else (any_shape(loss), any_shape(nll))
 
     @abstractmethod
@@ -82,10 +84,10 @@ def any_shape(nll: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`nll`, compiled for any number of rows and any length from the first batch on. One row is a graph of its own, and so is
     a window of little more than the scored positions, of which the last block leaves nothing out."""
 
-    def scored(x_BT: Tensor, y_BT: Tensor, last: int) -> Tensor:
-        for t in (x_BT, y_BT):
+    def scored(*given: Tensor | int) -> Tensor:
+        for t in given[:-1]:
             torch._dynamo.maybe_mark_dynamic(t, [0, 1])
-        return nll(x_BT, y_BT, last)
+        return nll(*given)
 
     return scored
 

@@ -81,6 +81,20 @@ class CommittedText:
         both = gather_rows(self._tokens, starts, ends, length)
         return both[:, :-1], both[:, 1:]
 
+    def span_tokens(self, spans: list[Span], seen_from: list[int], before: int) -> np.ndarray:
+        """Tokens by span of targets, (spans, before + longest + 1) int64: `before` of them, that of the first target's
+        context, and the targets; −1 for tokens before `seen_from` or after the span."""
+        firsts, ends = np.array(spans).T[:, :, None]
+        at = firsts - before + np.arange(before + int((ends - firsts).max()) + 1)
+        if not self._known[np.where((at >= firsts) & (at < ends), at, firsts)].all():
+            raise LedgerError(
+                "C3", f"targets of {len(spans)} spans from {firsts.min()} asked for, and some not committed"
+            )
+        inside = (at >= np.array(seen_from)[:, None]) & (at <= ends)
+        places = torch.from_numpy(np.where(inside, at, 0)).to(self._tokens.device)
+        tokens = self._tokens.view(torch.int16)[places].cpu().numpy().astype(np.int64) & 0xFFFF
+        return np.where(inside, tokens, -1)
+
     def bytes(self, first: int, end: int) -> np.ndarray:
         """Bytes of each of the targets [first, end)."""
         self._allow(first, end)

@@ -44,6 +44,10 @@ class Plan(ABC):
         """The targets of a chunk."""
 
     @abstractmethod
+    def seen_from(self, chunk: int) -> list[int]:
+        """The first token that predictions of each span of a chunk may see."""
+
+    @abstractmethod
     def batches(self, chunk: int, rank: int, size: int, batch_windows: int) -> Iterator[Batch]:
         """This rank's share of a chunk."""
 
@@ -117,6 +121,9 @@ class SlidingPlan(Plan):
         """One span, which may run past the chunk by less than a window."""
         lo, hi = self.windows_of(chunk)
         return [(self.first(lo), self.first(hi))]
+
+    def seen_from(self, chunk: int) -> list[int]:
+        return [0]
 
     def windows(self, tokens: "Tensor", batch: SlidingBatch) -> "Tensor":
         """One strided gather, widened on the device."""

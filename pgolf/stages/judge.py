@@ -49,7 +49,7 @@ def judge(world: World, evaluation: Evaluation, events: Events) -> dict:
     recipe, text = evaluation.recipe, evaluation.text
     events.write("stage", stage="evaluate")
     if recipe.machine.compile:
-        events.progress("warm up", 0.0, "the graphs of scoring and adapting, before the clock")
+        events.progress("warm up", 0.0, "graphs of scoring and adapting")
         another = recipe.model.build(recipe.seed.model, world.device)
         recipe.machine.kernels.install(another)
         build_graphs(world, another, text.read(), text.byte_counts(), recipe.eval, recipe.ttt)

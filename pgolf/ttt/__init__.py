@@ -4,14 +4,16 @@ Every option but one is legal by construction: the ledger of `pgolf.eval` scores
 tokens only. The exception, `PrequantAdamW`, trains on validation text before the artifact is sealed; it is for study only.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pgolf.errors import need
+from pgolf.ttt.base import TTT, Legal
+from pgolf.ttt.by_document import GlobalSGD, LoraScoreFirst, ParallelLora
 from pgolf.ttt.parts import (
     SGD,
     AdamW,
+    AdamWEps,
     EntropyTemperature,
     Everything,
     FixedTemperature,
@@ -19,6 +21,7 @@ from pgolf.ttt.parts import (
     Hedge,
     LastBlocks,
     Mixer,
+    Ngram,
     ParameterSelector,
     Queries,
     Temperature,
@@ -40,16 +43,20 @@ __all__ = [
     "SGD",
     "TTT",
     "AdamW",
+    "AdamWEps",
     "EntropyTemperature",
     "Everything",
     "FixedTemperature",
+    "GlobalSGD",
     "GradientScale",
     "Hedge",
     "LastBlocks",
     "Legal",
     "LoraScoreFirst",
     "Mixer",
+    "Ngram",
     "NoTTT",
+    "ParallelLora",
     "ParameterSelector",
     "PrequantAdamW",
     "Queries",
@@ -57,64 +64,6 @@ __all__ = [
     "TTTOptimizer",
     "Temperature",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TTT(ABC):
-    """What is learned during evaluation: `build` makes the learner that scores and adapts, `chunk_tokens` targets at a time."""
-
-    chunk_tokens: int
-
-    def __post_init__(self) -> None:
-        need(self.chunk_tokens >= 1, "ttt.chunk_tokens", self.chunk_tokens, "at least 1")
-
-    def check(self, evaluation: "Eval") -> None:
-        """Refuse windows that this option cannot work with."""
-        return None
-
-    def check_model(self, model: "Model") -> None:
-        """Refuse a model in which nothing is found of what is to learn."""
-        return None
-
-    def check_text(self, targets: int) -> None:
-        """Refuse a text of `targets` targets that this option cannot work on."""
-        return None
-
-    @abstractmethod
-    def plan(self, evaluation: "Eval", text: "Outline") -> "Plan":
-        """In what order the text is scored."""
-
-    @abstractmethod
-    def build(self, model: "Transformer", world: "World", plan: "Plan") -> "Learner":
-        """The learner; it owns `model` from here on and may change it."""
-
-    @abstractmethod
-    def shortened(self, tokens: int) -> "TTT":
-        """The same option with chunks of about `tokens`, so that an audit can watch several of them."""
-
-    @property
-    @abstractmethod
-    def isolated(self) -> bool:
-        """Whether it claims that no document's scores depend on another document."""
-
-    @property
-    @abstractmethod
-    def legal(self) -> bool:
-        """Whether validation text reaches nobody before its score is committed; if not, the option is for study only."""
-
-    @abstractmethod
-    def finetuning(self, text: "ValidationText") -> "ValidationFinetuning | None":
-        """What the training side is given of the validation text: nothing, unless the option is for study only."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Legal(TTT, ABC):
-    """An option under which validation text reaches nobody before its score is committed."""
-
-    legal = True
-
-    def finetuning(self, text: "ValidationText") -> None:
-        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +124,8 @@ class ScoreFirst(Legal):
     def check_text(self, targets: int) -> None:
         allowed = f"below the {targets:,} tokens to score: the last chunk is never trained on"
         need(self.chunk_tokens < targets, "ttt.chunk_tokens", self.chunk_tokens, allowed)
+        if self.mixer is not None:
+            self.mixer.check_text(targets)
 
     def plan(self, evaluation: "Eval", text: "Outline") -> "Plan":
         self.check_text(text.targets)
@@ -188,61 +139,6 @@ class ScoreFirst(Legal):
     def shortened(self, tokens: int) -> "ScoreFirst":
         length = min(self.sequence_length, tokens)
         return replace(self, sequence_length=length, chunk_tokens=min(tokens // length * length, self.chunk_tokens))
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraScoreFirst(Legal):
-    """Low-rank adapters (arXiv 2106.09685) of a document's own, trained on it `chunk_tokens` at a time once those are scored.
-
-    `documents` of about equal length are worked on side by side, by all ranks together, each with fresh adapters of `rank`
-    on every linear layer whose name ends with one of `layers`; their output is scaled by `alpha` / `rank`."""
-
-    optimizer: TTTOptimizer
-    rank: int
-    alpha: float
-    layers: tuple[str, ...]
-    documents: int
-    epochs: int
-    clip: float
-    seed: int
-    isolated = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("rank", "documents", "epochs"):
-            need(getattr(self, name) >= 1, f"ttt.{name}", getattr(self, name), "at least 1")
-        named = bool(self.layers) and all(self.layers)
-        need(named, "ttt.layers", list(self.layers), "at least one ending of a layer's name, none of them empty")
-        need(self.alpha > 0, "ttt.alpha", self.alpha, "above 0")
-        need(self.clip > 0, "ttt.clip", self.clip, "above 0")
-
-    def check(self, evaluation: "Eval") -> None:
-        need(
-            self.chunk_tokens <= evaluation.context,
-            "ttt.chunk_tokens",
-            self.chunk_tokens,
-            f"at most eval.context ({evaluation.context}): a chunk of a document is scored by one window",
-        )
-
-    def check_model(self, model: "Model") -> None:
-        from pgolf.ttt.lora import adapted
-
-        adapted(self, model.outline())
-
-    def plan(self, evaluation: "Eval", text: "Outline") -> "Plan":
-        from pgolf.ttt.documents import document_plan
-
-        self.check(evaluation)
-        return document_plan(text, evaluation.context, self.chunk_tokens, self.documents)
-
-    def build(self, model: "Transformer", world: "World", plan: "Plan") -> "Learner":
-        from pgolf.ttt.lora import LoraLearner
-
-        return LoraLearner(self, model, world, plan)
-
-    def shortened(self, tokens: int) -> "LoraScoreFirst":
-        chunk = max(1, min(tokens // 4, self.chunk_tokens))
-        return replace(self, chunk_tokens=chunk, documents=min(2, self.documents))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,44 +17,51 @@ from pgolf.eval.windows import Batch, Plan, Span
 
 @dataclass(frozen=True, eq=False)
 class DocumentBatch(Batch):
-    """Row i scores targets [firsts[i], ends[i]), the head of its last `last` positions, through a window of `length`."""
+    """Row i scores targets [firsts[i], ends[i]) through a window of `length` from token `starts[i]`: of its last `last` positions
+    those after the first `passed[i]`."""
 
     firsts: np.ndarray
     ends: np.ndarray
+    starts: np.ndarray
     length: int
     last: int
 
     @property
     def rows(self) -> int:
-        """Number of windows."""
+        """How many documents."""
         return len(self.firsts)
 
     @property
-    def starts(self) -> np.ndarray:
-        """The first token of each window."""
-        return self.firsts + self.last - self.length
+    def passed(self) -> np.ndarray:
+        """Positions of each row's last `last` that stand before its first target."""
+        return self.firsts - self.starts - (self.length - self.last)
 
     def spans(self) -> list[Span]:
         return list(zip(self.firsts.tolist(), self.ends.tolist(), strict=True))
 
     def scored(self, nll_BS: Tensor) -> Tensor:
-        real = np.arange(self.last) < (self.ends - self.firsts)[:, None]
+        place = np.arange(self.last) - self.passed[:, None]
+        real = (place >= 0) & (place < (self.ends - self.firsts)[:, None])
         return nll_BS.reshape(-1)[real.reshape(-1).nonzero()[0]]
 
 
 @dataclass(frozen=True, eq=False)
 class DocumentPlan(Plan):
     """Documents by falling length: `starts` and how many `targets_in` each has. Chunk i is round r of a group of `side`
-    documents: of each that is long enough, targets [r · chunk, (r + 1) · chunk).
+    documents: of each that is long enough, targets [r · c, (r + 1) · c). A document's place in its group is its slot.
 
-    Documents of 5, 3 and 2 targets, two side by side, chunks of 2: rounds of the first group score 2 + 2, 2 + 1 and 1
-    targets, the second group's only round 2."""
+    Groups are cut from the shortest document; what remains, of the longest, is the first group. c is the chunk of the first row
+    of `short` (tokens, chunk) that holds the group's longest document with its closing token, else `chunk`.
+
+    Documents of 5, 3 and 2 targets, two side by side, chunks of 2: the first group's rounds score 2, 2 and 1 targets, the
+    second's 2 + 2 and 1."""
 
     starts: np.ndarray
     targets_in: np.ndarray
     context: int
     chunk: int
     side: int
+    short: tuple[tuple[int, int], ...] = ()
     one_shape = False
 
     @property
@@ -63,15 +70,32 @@ class DocumentPlan(Plan):
         return int(self.targets_in.sum())
 
     @cached_property
+    def edges(self) -> list[int]:
+        """The first document of each group, and the number of documents."""
+        n = len(self.starts)
+        return [0, *range(n % self.side or self.side, n + 1, self.side)]
+
+    @cached_property
+    def chunk_of(self) -> list[int]:
+        """Targets of a document in one round of each group."""
+        longest = self.targets_in[self.edges[:-1]] + 1
+        return [next((c for tokens, c in self.short if n <= tokens), self.chunk) for n in longest]
+
+    @cached_property
     def rounds_before(self) -> list[int]:
         """Rounds before each group, and all of them."""
-        rounds = -(-self.targets_in[:: self.side] // self.chunk)
+        rounds = -(-self.targets_in[self.edges[:-1]] // self.chunk_of)
         return [0, *np.cumsum(rounds).tolist()]
 
     @property
     def chunks(self) -> int:
         """Number of chunks, all groups together."""
         return self.rounds_before[-1]
+
+    @property
+    def slots(self) -> int:
+        """Documents of the largest group."""
+        return min(self.side, len(self.starts))
 
     def place(self, chunk: int) -> tuple[int, int]:
         """(group, round) of a chunk."""
@@ -82,18 +106,23 @@ class DocumentPlan(Plan):
         """Whether the documents of a group end with this chunk."""
         return chunk + 1 in self.rounds_before
 
-    def rows(self, chunk: int, rank: int = 0, size: int = 1, left: int = 0) -> DocumentBatch:
-        """This rank's documents of the chunk that have more than `left` targets after it (or, for 0, any in it)."""
+    def rows(self, chunk: int, rank: int = 0, size: int = 1, goes_on: bool = False) -> DocumentBatch:
+        """This rank's documents in the chunk, by slot; those only that have targets after it where it `goes_on`."""
         group, turn = self.place(chunk)
-        mine = slice(group * self.side, (group + 1) * self.side)
+        mine, c = slice(*self.edges[group : group + 2]), self.chunk_of[group]
         starts, lengths = self.starts[mine][rank::size], self.targets_in[mine][rank::size]
-        done = turn * self.chunk
-        alive = lengths > done + left
-        firsts, ends = starts[alive] + done, starts[alive] + np.minimum(lengths[alive], done + self.chunk)
-        return DocumentBatch(firsts, ends, min(self.context, done + self.chunk), self.chunk)
+        done = turn * c
+        alive = lengths > done + c * goes_on
+        starts, end = starts[alive], np.minimum(lengths[alive], done + c)
+        seen_from = np.maximum(end - self.context, 0)  # the window of a document's last chunk ends with the document
+        return DocumentBatch(starts + done, starts + end, starts + seen_from, min(self.context, done + c), c)
 
     def spans(self, chunk: int) -> list[Span]:
         return self.rows(chunk).spans()
+
+    def seen_from(self, chunk: int) -> list[int]:
+        group, turn = self.place(chunk)
+        return [first - turn * self.chunk_of[group] for first, _ in self.spans(chunk)]
 
     def batches(self, chunk: int, rank: int, size: int, batch_windows: int) -> Iterator[DocumentBatch]:
         """One batch: the adapters of the rank's documents work together, however many windows `eval` would take at once."""
@@ -105,9 +134,13 @@ class DocumentPlan(Plan):
         return gather_rows(tokens, batch.starts, batch.ends, batch.length)
 
 
-def document_plan(text: Outline, context: int, chunk: int, side: int) -> DocumentPlan:
-    """The plan of `text`, each document holding the targets from its first token to the token that opens the next."""
+def document_plan(
+    text: Outline, context: int, chunk: int, side: int, short: tuple[tuple[int, int], ...] = ()
+) -> DocumentPlan:
+    """The plan of `text`, each document holding the targets from its first token to the token that opens the next.
+
+    Of two of equal length the later one comes first."""
     starts = text.document_starts
     lengths = np.diff([*starts, text.targets])
-    order = np.argsort(-lengths, kind="stable")
-    return DocumentPlan(starts[order], lengths[order], context, chunk, side)
+    order = np.argsort(lengths, kind="stable")[::-1]
+    return DocumentPlan(starts[order], lengths[order], context, chunk, side, short)

@@ -4,6 +4,7 @@ The model stays as it was packed. A row of the batch goes through its own adapte
 the ranks share nothing but the count of what was scored."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,18 +16,18 @@ from pgolf.eval.learner import Learner, Shape
 from pgolf.files.receipts import Receipt
 from pgolf.machine.world import World
 from pgolf.model.layers import Linear
-from pgolf.ttt.documents import DocumentPlan
+from pgolf.ttt.documents import DocumentBatch, DocumentPlan
 
 if TYPE_CHECKING:
     from pgolf.eval.text import CommittedText
     from pgolf.model.transformer import Transformer
-    from pgolf.ttt import LoraScoreFirst
+    from pgolf.ttt.by_document import ByDocument, LoraScoreFirst
 
 
 class Adapter(nn.Module):
-    """For lane l: x ↦ scale · (x A_lᵀ) B_lᵀ. B starts as zeros, so a fresh adapter changes nothing."""
+    """For slot s: x ↦ scale · (x A_sᵀ) B_sᵀ. B starts as zeros, so a fresh adapter changes nothing."""
 
-    def __init__(self, slots: int, inputs: int, outputs: int, spec: "LoraScoreFirst", device: torch.device):
+    def __init__(self, slots: int, inputs: int, outputs: int, spec: "ByDocument", device: torch.device):
         super().__init__()
         self.scale = spec.alpha / spec.rank
         self.A = nn.Parameter(torch.empty(slots, spec.rank, inputs, device=device))
@@ -34,9 +35,8 @@ class Adapter(nn.Module):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Fresh: B zeros, A uniform in ±1/√inputs and the same for every lane, so that a document's place does not matter."""
-        fresh = (torch.rand(self.A.shape[1:], generator=generator) * 2 - 1) * self.A.shape[2] ** -0.5
-        self.A.copy_(fresh)
+        """Fresh: B zeros, A uniform in ±1/√inputs and the same for every slot, so that a document's place does not matter."""
+        self.A.copy_(first_weights(*self.A.shape[1:], generator))
         self.B.zero_()
 
     def forward(self, x_BTI: Tensor) -> Tensor:
@@ -45,14 +45,88 @@ class Adapter(nn.Module):
         return self.scale * torch.bmm(torch.bmm(x_BTI, A.mT), B.mT)
 
 
-class LoraLearner(Learner):
-    """Rows of every batch are the longest-lived documents of the group, so row i always belongs to lane i."""
+def first_weights(rank: int, inputs: int, generator: torch.Generator) -> Tensor:
+    """A fresh A, (rank, inputs): uniform in ±1/√inputs."""
+    return (torch.rand(rank, inputs, generator=generator) * 2 - 1) * inputs**-0.5
+
+
+class DocumentLearner(Learner, ABC):
+    """Adapters for the documents of a group: row i of every batch belongs to slot i, since those of a document that goes on come
+    first. The mixer's tables, where there is one, are all that documents share."""
+
+    spec: "ByDocument"
+    plan: DocumentPlan
+    world: World
+    adapters: nn.Module
+
+    def begin(self, spec: "ByDocument", model: "Transformer", world: World, plan: DocumentPlan) -> int:
+        """Freeze the model; how many slots this rank has."""
+        self.spec, self.model, self.world, self.plan = spec, model.requires_grad_(False), world, plan
+        if spec.mixer is not None:
+            self.mixer, self.whole = spec.mixer.build(model.spec.vocab_size, plan, world.device), False
+        self.chunk, self.steps, self.moved = 0, 0, 0.0
+        return len(range(world.rank, plan.slots, world.size))
+
+    def network(self, x_BT: Tensor, last: int) -> Tensor:
+        """ln p of the network with its adapters, (B, last, V)."""
+        return self.model.logits(x_BT, last=last).log_softmax(-1)
+
+    def log_p(self, x_BT: Tensor, last: int) -> Tensor:
+        return self.mixed(self.network(x_BT, last), x_BT)
+
+    def mixed(self, log_p_BSV: Tensor, x_BT: Tensor) -> Tensor:
+        """With the mixer's say, for the rows of the chunk that is being scored."""
+        if self.spec.mixer is None:
+            return log_p_BSV
+        batch = self.plan.rows(self.chunk, self.world.rank, self.world.size)
+        warming_up = batch.rows != len(x_BT)  # with zeros, which are of no chunk
+        return self.mixer.mixed(log_p_BSV, x_BT, 0 if warming_up else batch.passed)
+
+    def adapt(self, text: "CommittedText", chunk: int) -> float:
+        if self.spec.mixer is not None:
+            self.mixer.learn(self, text, chunk)
+        self.chunk = chunk + 1
+        if self.plan.ends_group(chunk):
+            self.end_group(text, chunk)
+            return 0.0
+        moved = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        batch = self.plan.rows(chunk, self.world.rank, self.world.size, goes_on=True)
+        if batch.rows:
+            living = [p.detach()[: batch.rows] for p in self.adapters.parameters()]  # slots of finished documents drift
+            before = [p.clone() for p in living]
+            self.step(text, batch)
+            moved += sum((a - b).double().square().sum() for a, b in zip(living, before, strict=True))
+        self.world.sum_(moved)
+        self.steps += 1
+        self.moved += (distance := moved.sqrt().item())
+        return distance
+
+    @abstractmethod
+    def step(self, text: "CommittedText", batch: DocumentBatch) -> None:
+        """Learn from the documents of a committed chunk that go on."""
+
+    @abstractmethod
+    def end_group(self, text: "CommittedText", chunk: int) -> None:
+        """Make the adapters ready for the documents of the next group."""
+
+    def state(self) -> dict[str, Tensor]:
+        mixer = {} if self.spec.mixer is None else self.mixer.state()
+        return self.model.state_dict() | {f"adapters.{k}": v for k, v in self.adapters.state_dict().items()} | mixer
+
+    def receipts(self) -> tuple[Receipt, ...]:
+        what = (
+            f"moved {len(list(self.adapters.parameters())) // 2} adapters in {self.steps} steps (sum of L2 distances)"
+        )
+        mixer = () if self.spec.mixer is None else (self.mixer.receipt(),)
+        return (Receipt("ttt", what, self.moved, self.moved > 0), *mixer)
+
+
+class LoraLearner(DocumentLearner):
+    """Adapters on layers by name, fresh for every document."""
 
     def __init__(self, spec: "LoraScoreFirst", model: "Transformer", world: World, plan: DocumentPlan):
-        self.spec, self.model, self.world, self.plan = spec, model.requires_grad_(False), world, plan
-        slots = len(range(world.rank, spec.documents, world.size))
+        slots = self.begin(spec, model, world, plan)
         self.adapters = nn.ModuleDict(attached(spec, model, slots, world.device))
-        self.steps, self.moved = 0, 0.0
         self._fresh()
 
     def _fresh(self) -> None:
@@ -61,47 +135,24 @@ class LoraLearner(Learner):
             adapter.reset(generator)
         self.optimizer = self.spec.optimizer.build(list(self.adapters.parameters()))
 
-    def log_p(self, x_BT: Tensor, last: int) -> Tensor:
-        return self.model.logits(x_BT, last=last).log_softmax(-1)
-
-    def adapt(self, text: "CommittedText", chunk: int) -> float:
-        if self.plan.ends_group(chunk):
-            self._fresh()
-            return 0.0
-        moved = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        batch = self.plan.rows(chunk, self.world.rank, self.world.size, left=self.spec.chunk_tokens)
-        if batch.rows:
-            x_BT, y_BT = text.rows(batch.starts, batch.ends, batch.length)
-            living = [p.detach()[: batch.rows] for p in self.adapters.parameters()]  # lanes of finished documents drift
-            before = [p.clone() for p in living]
-            for _ in range(self.spec.epochs):
-                self._step(x_BT, y_BT)
-            moved += sum((a - b).double().square().sum() for a, b in zip(living, before, strict=True))
-        self.world.sum_(moved)
-        self.steps += 1
-        self.moved += (distance := moved.sqrt().item())
-        return distance
+    def end_group(self, text: "CommittedText", chunk: int) -> None:
+        self._fresh()
 
     def shapes(self) -> Iterator[Shape]:
         for chunk in range(self.plan.chunks):
-            batch = self.plan.rows(chunk, self.world.rank, self.world.size, left=self.spec.chunk_tokens)
-            if batch.rows and not self.plan.ends_group(chunk):
+            batch = self.plan.rows(chunk, self.world.rank, self.world.size, goes_on=True)
+            if batch.rows:
                 yield batch.rows, batch.length, batch.last
 
-    def _step(self, x_BT: Tensor, y_BT: Tensor) -> None:
-        """One step of every lane on the chunk that was just scored; a lane's gradient is clipped by its own norm."""
+    def step(self, text: "CommittedText", batch: DocumentBatch) -> None:
+        """`epochs` steps of every slot on the chunk that was just scored; a slot's gradient is clipped by its own norm."""
         params = list(self.adapters.parameters())
-        self.optimizer.zero_grad()
-        self.loss(x_BT, y_BT, self.spec.chunk_tokens).mean(1).sum().backward()
-        clip_by_lane([p.grad for p in params], self.spec.clip)
-        self.optimizer.step()
-
-    def state(self) -> dict[str, Tensor]:
-        return self.model.state_dict() | {f"adapters.{k}": v for k, v in self.adapters.state_dict().items()}
-
-    def receipts(self) -> tuple[Receipt, ...]:
-        what = f"moved {len(self.adapters)} adapters in {self.steps} steps (sum of L2 distances)"
-        return (Receipt("ttt", what, self.moved, self.moved > 0),)
+        x_BT, y_BT = text.rows(batch.starts, batch.ends, batch.length)
+        for _ in range(self.spec.epochs):
+            self.optimizer.zero_grad()
+            self.loss(x_BT, y_BT, batch.last).mean(1).sum().backward()
+            clip_by_slot([p.grad for p in params], self.spec.clip)
+            self.optimizer.step()
 
 
 def attached(spec: "LoraScoreFirst", model: "Transformer", slots: int, device: torch.device) -> dict[str, Adapter]:
@@ -129,9 +180,9 @@ def adapted(spec: "LoraScoreFirst", model: "Transformer") -> dict[str, tuple[nn.
 
 
 @torch.no_grad()
-def clip_by_lane(grads: list[Tensor], limit: float) -> None:
-    """Scale each lane's gradients (first dimension) down to a norm of `limit` over all tensors together."""
-    squares_L = sum(g.square().flatten(1).sum(1) for g in grads)
-    scale_L = (limit / (squares_L.sqrt() + 1e-6)).clamp(max=1.0)
+def clip_by_slot(grads: list[Tensor], limit: float) -> None:
+    """Scale each slot's gradients (first dimension) down to a norm of `limit` over all tensors together."""
+    squares_S = sum(g.square().flatten(1).sum(1) for g in grads)
+    scale_S = (limit / (squares_S.sqrt() + 1e-6)).clamp(max=1.0)
     for g in grads:
-        g.mul_(scale_L.view(-1, *[1] * (g.dim() - 1)))
+        g.mul_(scale_S.view(-1, *[1] * (g.dim() - 1)))

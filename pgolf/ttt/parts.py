@@ -11,7 +11,9 @@ from pgolf.errors import need
 if TYPE_CHECKING:
     import torch
 
-    from pgolf.ttt.mixer import HedgeMixer
+    from pgolf.eval.windows import Plan
+    from pgolf.ttt.mixer import HedgeMixer, Mixing
+    from pgolf.ttt.ngram import NgramTilt
 
 
 class GradientScale(Enum):
@@ -45,14 +47,38 @@ class AdamW(TTTOptimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        inside = len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
-        need(inside, "ttt.optimizer.betas", list(self.betas), "two numbers, each at least 0 and below 1")
-        need(self.weight_decay >= 0, "ttt.optimizer.weight_decay", self.weight_decay, "at least 0")
+        _need_moments(self.betas, self.weight_decay)
 
     def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
         import torch
 
         return torch.optim.AdamW(params, self.lr, betas=tuple(self.betas), eps=1e-8, weight_decay=self.weight_decay)
+
+
+def _need_moments(betas: tuple[float, ...], weight_decay: float) -> None:
+    inside = len(betas) == 2 and all(0 <= b < 1 for b in betas)
+    need(inside, "ttt.optimizer.betas", list(betas), "two numbers, each at least 0 and below 1")
+    need(weight_decay >= 0, "ttt.optimizer.weight_decay", weight_decay, "at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamWEps(TTTOptimizer):
+    """AdamW with an epsilon to choose, as small as gradients of single documents want it (1e-10 in pull request 1855)."""
+
+    betas: tuple[float, ...]
+    weight_decay: float
+    eps: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _need_moments(self.betas, self.weight_decay)
+        need(self.eps > 0, "ttt.optimizer.eps", self.eps, "above 0")
+
+    def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
+        import torch
+
+        betas, decay = tuple(self.betas), self.weight_decay
+        return torch.optim.AdamW(params, self.lr, betas=betas, eps=self.eps, weight_decay=decay)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +201,12 @@ class EntropyTemperature(Temperature):
 class Mixer(ABC):
     """Other predictors, learnt from committed text, that are mixed with the network's."""
 
+    def check_text(self, targets: int) -> None:
+        """Refuse a text of `targets` targets on which this could not act."""
+        return None
+
     @abstractmethod
-    def build(self, vocabulary: int, device: "torch.device") -> "HedgeMixer":
+    def build(self, vocabulary: int, plan: "Plan", device: "torch.device") -> "Mixing":
         """The predictors and their weights as they are before any text, for tokens 0 … `vocabulary` − 1."""
 
 
@@ -196,7 +226,40 @@ class Hedge(Mixer):
         need(self.unigram_prior > 0, "ttt.mixer.unigram_prior", self.unigram_prior, "above 0")
         need(self.bigram_prior > 0, "ttt.mixer.bigram_prior", self.bigram_prior, "above 0")
 
-    def build(self, vocabulary: int, device: "torch.device") -> "HedgeMixer":
+    def build(self, vocabulary: int, plan: "Plan", device: "torch.device") -> "HedgeMixer":
         from pgolf.ttt.mixer import HedgeMixer
 
         return HedgeMixer(self, vocabulary, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ngram(Mixer):
+    """Token n-gram tilt (pull request 2135): where one token came at least `threshold` of the times after the same `order` − 1
+    tokens, in committed text or earlier in the same row, its odds are multiplied by exp(`beta`). Its tables have `slots` places
+    (fewer for a short text), and leave new contexts out when three quarters of them are taken."""
+
+    order: int
+    threshold: float
+    beta: float
+    slots: int
+
+    def __post_init__(self) -> None:
+        need(self.order >= 2, "ttt.mixer.order", self.order, "at least 2 (one token of context and the next)")
+        need(0 < self.threshold <= 1, "ttt.mixer.threshold", self.threshold, "above 0 and at most 1")
+        need(self.beta > 0, "ttt.mixer.beta", self.beta, "above 0 (ttt/mixer=null switches the tilt off)")
+        power = self.slots >= 2 and self.slots & (self.slots - 1) == 0
+        need(power, "ttt.mixer.slots", self.slots, "a power of two, at least 2")
+
+    def check_text(self, targets: int) -> None:
+        allowed = f"at most the {targets:,} tokens to score: no context of the text would be whole"
+        need(self.order <= targets, "ttt.mixer.order", self.order, allowed)
+
+    @property
+    def table_bytes(self) -> int:
+        """Most that the tables of one rank take of its host's memory: 32 bytes a slot."""
+        return 32 * self.slots
+
+    def build(self, vocabulary: int, plan: "Plan", device: "torch.device") -> "NgramTilt":
+        from pgolf.ttt.ngram import NgramTilt
+
+        return NgramTilt(self, plan, device)

@@ -45,7 +45,7 @@ class ScoreFirstLearner(Learner):
         self.scorer = model if spec.polyak is None else copy.deepcopy(model)
         self.averages = [p for name, p in self.scorer.named_parameters() if name in self.trained]
         if spec.mixer is not None:
-            self.mixer = spec.mixer.build(model.spec.vocab_size, world.device)
+            self.mixer, self.whole = spec.mixer.build(model.spec.vocab_size, plan, world.device), False
         self.moved: list[float] = []
         on = {
             "ttt.gradient_scale": spec.gradient_scale is not GradientScale.NONE,
@@ -55,10 +55,11 @@ class ScoreFirstLearner(Learner):
         self.effects = {part: torch.zeros((), device=world.device) for part in on if on[part]}
 
     def log_p(self, x_BT: Tensor, last: int) -> Tensor:
-        log_p_BSV = self._network(x_BT, last)
-        return log_p_BSV if self.spec.mixer is None else self.mixer.mixed(log_p_BSV, x_BT[:, -last:])
+        log_p_BSV = self.network(x_BT, last)
+        return log_p_BSV if self.spec.mixer is None else self.mixer.mixed(log_p_BSV, x_BT)
 
-    def _network(self, x_BT: Tensor, last: int) -> Tensor:
+    def network(self, x_BT: Tensor, last: int) -> Tensor:
+        """ln p of the network alone, (B, last, V)."""
         logits_BSV = self.scorer.logits(x_BT, last=last)
         if self.spec.temperature is not None:
             logits_BSV = logits_BSV / self.spec.temperature.of(logits_BSV)
@@ -66,7 +67,7 @@ class ScoreFirstLearner(Learner):
 
     def adapt(self, text: "CommittedText", chunk: int) -> float:
         if self.spec.mixer is not None:
-            self._teach_mixer(text, chunk)
+            self.mixer.learn(self, text, chunk)
         if self.spec.temperature is not None and chunk == 0:
             self._record_temperature(text)
         before = [p.detach().clone() for p in self.trained.values()]
@@ -78,24 +79,10 @@ class ScoreFirstLearner(Learner):
         return self.moved[-1]
 
     @torch.no_grad()
-    def _teach_mixer(self, text: "CommittedText", chunk: int) -> None:
-        """The experts are compared on the chunk as they scored it, before any of them learns from it."""
-        T, count = self.spec.sequence_length, self.plan.chunk // self.spec.sequence_length
-        x_NT, y_NT = text.sequences(chunk * self.plan.chunk, count, T)
-        losses = torch.zeros(3, dtype=torch.float64, device=self.world.device)
-        mine, end = share(0, count, self.world.rank, self.world.size)
-        for at in range(mine, end, self.spec.micro_sequences):
-            x_BT, y_BT = (t[at : min(at + self.spec.micro_sequences, end)] for t in (x_NT, y_NT))
-            neural_BT = self._network(x_BT, T).gather(-1, y_BT[..., None]).squeeze(-1)
-            losses += self.mixer.losses(neural_BT.flatten(), x_BT.flatten(), y_BT.flatten())
-        self.world.sum_(losses)
-        self.mixer.learn(losses, x_NT.flatten(), y_NT.flatten())
-
-    @torch.no_grad()
     def _record_temperature(self, text: "CommittedText") -> None:
         x_BT, y_BT = text.sequences(0, 1, self.spec.sequence_length)
         plain_BTV = self.scorer.logits(x_BT, last=x_BT.shape[1]).log_softmax(-1)
-        change_BTV = self._network(x_BT, self.spec.sequence_length) - plain_BTV
+        change_BTV = self.network(x_BT, self.spec.sequence_length) - plain_BTV
         self._acted("ttt.temperature", change_BTV.gather(-1, y_BT[..., None]).abs().mean())
 
     def _acted(self, part: str, size: Tensor) -> None:
