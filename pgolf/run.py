@@ -1,4 +1,4 @@
-"""`python -m pgolf.run`: the one entry point, and with its sweeper (hydra_plugins/pgolf.py) all that knows Hydra's runtime.
+"""`python -m pgolf.run`: the one entry point, and with its sweeper (pgolf/plugins/) all that knows Hydra's runtime.
 
 Words become checked jobs before anything starts; then Hydra makes the run folders and calls `task` for each.
 """

@@ -4,6 +4,7 @@ A sweep is expanded and every arm is built before the first job starts, so that 
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ from pgolf.config import own
 from pgolf.config.folders import Own, chosen_files, files_named, look_in, refusal, require_no_clash
 from pgolf.config.identity import arm_sha256, config_sha256
 from pgolf.config.overlays import OptionsOnThePath, Overlays
-from pgolf.config.places import beside_or_inside
+from pgolf.config.places import PACKAGE, beside_or_inside
 from pgolf.config.schema import TARGET, build, resolved
 from pgolf.config.words import check_sweeps, parsed
 from pgolf.data.words import check_words
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 SETTINGS = ("author", "name", "dry", "trained", "stop_after", "checkpoint")  # beside the groups of a recipe
 SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")  # what does not tell arms apart
+PLUGINS = str(PACKAGE / "plugins")  # holds a part of the namespace package in which Hydra looks for the sweeper
 LAUNCHERS = {
     "slurm": ("slurm", "hydra_submitit_launcher"),
     "submitit": ("slurm", "hydra_submitit_launcher"),
@@ -46,6 +48,8 @@ LAUNCHERS = {
 
 def register_experiments() -> None:
     """Make every experiment, and every option of the user's, one of Hydra's, in this process, however often it is asked."""
+    if PLUGINS not in sys.path:
+        sys.path.append(PLUGINS)
     for plugin in (Overlays, Own, OptionsOnThePath):
         Plugins.instance().register(plugin)
 
