@@ -86,11 +86,13 @@ def test_closure_follows_every_kind_of_import_and_nothing_else(toy):
 
 
 def test_targets_of_the_recipe_are_roots(toy):
-    recipe = {"a": [{"_target_": "toy.parts.deep.times"}], "_target_": "elsewhere.Thing"}
+    recipe = {"a": [{"_target_": "toy.parts.deep.times"}]}
     made = program(recipe, "toy.late:report", toy)
     assert made.names == ("times",)
     assert "def times(" in made.source
     assert "class Part" not in made.source
+    with pytest.raises(UserError, match=r"elsewhere\.Thing: there is no module 'elsewhere' here"):
+        program(recipe | {"_target_": "elsewhere.Thing"}, "toy.late:report", toy)
 
 
 def test_unknown_root_is_a_mistake(toy):

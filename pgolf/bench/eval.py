@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from pgolf.bench.contest import Contest, DisagreementError, Setting
-from pgolf.config.compose import beside_or_inside
-from pgolf.config.schema import build, resolved
+from pgolf.config.places import beside_or_inside
+from pgolf.config.schema import build
 from pgolf.eval.windows import SlidingPlan
 from pgolf.model import GPT, Model
 
@@ -33,8 +34,9 @@ def contests(setting: Setting) -> Iterator[Contest]:
 
 def architecture(name: str) -> GPT:
     """The option of that name, with the vocabulary it was published for."""
-    node = OmegaConf.load(beside_or_inside("conf") / "model" / f"{name}.yaml")
-    return build(resolved(OmegaConf.merge(node, {"vocab_size": VOCABULARY[name]})), Model, "model")
+    overrides = [f"model={name}", f"model.vocab_size={VOCABULARY[name]}"]
+    with initialize_config_dir(str(beside_or_inside("conf")), version_base="1.3"):
+        return build(OmegaConf.to_container(compose("config", overrides=overrides).model, resolve=True), Model, "model")
 
 
 def windows(setting: Setting, name: str, stride: int) -> Contest:
