@@ -58,8 +58,8 @@ def task(cfg: DictConfig) -> float:
     with one_desk():
         try:
             given = OmegaConf.to_container(words.overrides.task, resolve=False)
-            asked = as_checked(job(cfg, given, dict(words.runtime.choices)))
-            return _in_sweep(asked, folder, Path(words.sweep.dir).absolute()) if sweep else _alone(asked, folder)
+            checked = as_checked(job(cfg, given, dict(words.runtime.choices)))
+            return _in_sweep(checked, folder, Path(words.sweep.dir).absolute()) if sweep else _alone(checked, folder)
         except (UserError, RankError, OSError) as wrong:
             _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", words.mode)
         except StoppedError as stop:
@@ -68,36 +68,36 @@ def task(cfg: DictConfig) -> float:
             outlet().drain()
 
 
-def _alone(asked: Job, folder: Path) -> float:
+def _alone(checked: Job, folder: Path) -> float:
     """A run in a folder of its own."""
     from pgolf.results.attempts import owned
 
     with owned(folder):
-        return _run(asked, folder)
+        return _run(checked, folder)
 
 
-def _in_sweep(asked: Job, folder: Path, sweep: Path) -> float:
+def _in_sweep(checked: Job, folder: Path, sweep: Path) -> float:
     """A job of a sweep: its recorded value if it is complete, or what is left of it to do."""
     from pgolf.results.attempts import taken_up
     from pgolf.results.sweep import require_go
     from pgolf.submission import gather
 
     try:
-        require_go(sweep, asked.config["stop_after"])
-        with taken_up(folder, asked) as before:
+        require_go(sweep, checked.config["stop_after"])
+        with taken_up(folder, checked) as before:
             if before and before.run.complete:
                 return before.run.record["evaluate"]["val_bpb"]
-            return _run(asked, folder, before)
+            return _run(checked, folder, before)
     finally:
-        gather(sweep, asked.recipe.logger)
+        gather(sweep, checked.recipe.logger)
 
 
-def _run(asked: Job, folder: Path, before: "Before | None" = None) -> float:
+def _run(checked: Job, folder: Path, before: "Before | None" = None) -> float:
     console = open_console()
     with console.live():
         console.progress("start", 0.0, "importing torch")
         from pgolf.pipeline import run
-    return run(asked, folder, console, before)
+    return run(checked, folder, console, before)
 
 
 def _how_to_go_on(stop: StoppedError, folder: Path, sweep: bool) -> StoppedError:
@@ -110,13 +110,13 @@ def _how_to_go_on(stop: StoppedError, folder: Path, sweep: bool) -> StoppedError
     return StoppedError(stop.number, f"resume={folder} goes on with it" if left and left.stage else "")
 
 
-def as_checked(asked: Job) -> Job:
+def as_checked(checked: Job) -> Job:
     """The job, if it is one of those that were checked before the first began. A launcher's other process has checked none."""
-    if CHECKED and (asked.arm_sha256, asked.config_sha256) not in CHECKED:
+    if CHECKED and (checked.arm_sha256, checked.config_sha256) not in CHECKED:
         raise UserError(
             "this is not the job that was checked: an option's file or a module has changed since; start again"
         )
-    return asked
+    return checked
 
 
 def _stop(message: str, mode: RunMode) -> NoReturn:

@@ -196,10 +196,10 @@ def one(study: "Study", trial: "Trial", overrides: list[str], folder: Path) -> s
     It waits for the trial of a search that was killed, should that still be ending: never are there two.
     """
     with locked(folder / TRIAL_LOCK, "a trial", wait=True) as lock:
-        return _told(study, trial, Running(folder / f"trial{trial.number}", overrides, lock))
+        return _outcome(study, trial, Running(folder / f"trial{trial.number}", overrides, lock))
 
 
-def _told(study: "Study", trial: "Trial", run: Running) -> str:
+def _outcome(study: "Study", trial: "Trial", run: Running) -> str:
     from optuna import TrialPruned
     from optuna.trial import TrialState
 

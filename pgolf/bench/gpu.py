@@ -61,13 +61,13 @@ def correctness() -> Contest:
         )
 
     def check(made: dict[str, str]) -> str:
-        (said,) = made.values()
-        if not said.startswith("0 "):
-            raise DisagreementError(f"the tests that need a GPU: {said}")
-        return said.removeprefix("0 ")
+        (stated,) = made.values()
+        if not stated.startswith("0 "):
+            raise DisagreementError(f"the tests that need a GPU: {stated}")
+        return stated.removeprefix("0 ")
 
-    said = tested()  # once: repeats would prove nothing
-    return Contest("tests that need a GPU", {"pytest -m gpu": lambda: said}, check)
+    stated = tested()  # once: repeats would prove nothing
+    return Contest("tests that need a GPU", {"pytest -m gpu": lambda: stated}, check)
 
 
 def loss(setting: Setting) -> Contest:

@@ -117,14 +117,14 @@ class Study:
         more = [made.bytes - base.bytes for base, made, _ in rows]
         ratios, finer = ([100 * (s[i].error / s[0].error - 1) for s in rows] for i in (1, 2))
         gains, others = ([1e4 * (s[i].dev_bpb - s[0].dev_bpb) for s in rows] for i in (1, 2))
-        said = (
+        stated = (
             f"{spread(more, ',.0f')} bytes: error {spread(ratios, '+.2f')} %, finer steps {spread(finer, '+.2f')} %;"
             f" dev_bpb {spread(gains, '+.1f')}e-4, finer steps {spread(others, '+.1f')}e-4"
         )
         base = statistics.mean(s[0].bytes for s in rows)
         checked = f"without any of them {base:,.0f} bytes; finer steps fill the same bytes to 64"
         times = dict(min_s=seconds / len(rows), median_s=seconds / len(rows), times_faster=1.0, floor_s=None)
-        return {"contest": name, "way": way, **times, "figures": said, "check": checked}
+        return {"contest": name, "way": way, **times, "figures": stated, "check": checked}
 
 
 def spread(values: list[float], form: str) -> str:

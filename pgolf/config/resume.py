@@ -58,10 +58,10 @@ def _with(config: dict[str, Any], words: list[str]) -> dict[str, Any]:
     if not words:
         return config
     with initialize_config_dir(str(beside_or_inside("conf")), version_base="1.3"):
-        said = OmegaConf.to_container(compose("config", overrides=words), resolve=False)
+        stated = OmegaConf.to_container(compose("config", overrides=words), resolve=False)
     found = dict(config)
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
         group, _, name = key.partition(".")
-        found[group] = found[group] | {name: said[group][name]} if name else said[group]
+        found[group] = found[group] | {name: stated[group][name]} if name else stated[group]
     return found

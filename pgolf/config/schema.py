@@ -93,8 +93,8 @@ def _imported(module: str, target: object, key: str) -> Any:
         where = f"{here.filename}, line {here.lineno}"
         if isinstance(wrong, SyntaxError):
             where = f"{wrong.filename}, line {wrong.lineno}"
-        said = (str(wrong).splitlines() or [""])[0]
-        allowed = f"{module} cannot be imported: {type(wrong).__name__}: {said} ({where})"
+        stated = (str(wrong).splitlines() or [""])[0]
+        allowed = f"{module} cannot be imported: {type(wrong).__name__}: {stated} ({where})"
         raise ConfigError(key, target, allowed) from None
 
 

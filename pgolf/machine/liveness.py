@@ -151,8 +151,8 @@ def _interval(record: dict[str, Any]) -> float:
 
 def _process(record: dict[str, Any]) -> Process | None:
     """Who a record says it is written by; None in those of versions that did not say, or that was edited."""
-    said = record.get("process")
+    stated = record.get("process")
     kinds = {field.name: field.type for field in fields(Process)}
-    if not isinstance(said, dict) or any(type(said.get(key)) is not kind for key, kind in kinds.items()):
+    if not isinstance(stated, dict) or any(type(stated.get(key)) is not kind for key, kind in kinds.items()):
         return None
-    return Process(*(said[key] for key in kinds))
+    return Process(*(stated[key] for key in kinds))

@@ -40,10 +40,10 @@ class Seen:
     @property
     def breaks(self) -> list[dict[str, Any]]:
         """The times that the run was taken up again, as its record tells them."""
-        said = ("taken_up", "stage", "status", "why")
+        stated = ("taken_up", "stage", "status", "why")
         found = self.get("interruptions")
         rows = found if isinstance(found, list) else []
-        return [row for row in rows if isinstance(row, dict) and all(key in row for key in said)]
+        return [row for row in rows if isinstance(row, dict) and all(key in row for key in stated)]
 
 
 def finite(value: Any) -> bool:

@@ -114,8 +114,8 @@ def _added(arm: dict) -> str | None:
     if not arm["seeds_added"]:
         return None
     rows = [(part["created"], ", ".join(map(str, part["seeds"])), part["results"]) for part in arm["seeds_added"]]
-    said = f"**{arm['argument']}**\n\n" if arm["argument"] else ""
-    return f"## Seeds added to the plan\n\n{said}" + table(("when", "seeds", "results there were by then"), rows)
+    stated = f"**{arm['argument']}**\n\n" if arm["argument"] else ""
+    return f"## Seeds added to the plan\n\n{stated}" + table(("when", "seeds", "results there were by then"), rows)
 
 
 def _techniques(record: dict) -> str:

@@ -90,14 +90,14 @@ class KeepingRule(StoppingRule):
             if self.world.main:
                 steps_path(self.folder).unlink(missing_ok=True)  # who asks from now on is too late
             return progress
-        asked = self.world.agree(self._asked())
-        if asked == STOP:
+        signal_number = self.world.agree(self._asked())
+        if signal_number == STOP:
             raise StopRequestedError(step, self._keep(step) and self.writer.wait())
-        if asked == DUE and step > self.first:
+        if signal_number == DUE and step > self.first:
             self._keep(step)
         return progress
 
-    def _asked(self) -> float:
+    def _requested(self) -> float:
         """What rank 0 wants; the others hear of it."""
         if not self.world.main:
             return GO_ON

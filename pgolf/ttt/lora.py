@@ -36,7 +36,7 @@ class Adapter(nn.Module):
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
         """Fresh: B zeros, A uniform in ±1/√inputs and the same for every slot, so that a document's place does not matter."""
-        self.A.copy_(first_weights(*self.A.shape[1:], generator))
+        self.A.copy_(init_weights(*self.A.shape[1:], generator))
         self.B.zero_()
 
     def forward(self, x_BTI: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Adapter(nn.Module):
         return self.scale * torch.bmm(torch.bmm(x_BTI, A.mT), B.mT)
 
 
-def first_weights(rank: int, inputs: int, generator: torch.Generator) -> Tensor:
+def init_weights(rank: int, inputs: int, generator: torch.Generator) -> Tensor:
     """A fresh A, (rank, inputs): uniform in ±1/√inputs."""
     return (torch.rand(rank, inputs, generator=generator) * 2 - 1) * inputs**-0.5
 
