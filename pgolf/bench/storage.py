@@ -75,6 +75,7 @@ class Subject:
         return cls(trainer, calibrate(trainer, lambda: False), weights)
 
     def packed(self, out: Quantized) -> bytes:
+        """The file of the quantised model."""
         recipe = self.trainer.recipe
         return pack(out.tensors, {"model": freeze(recipe.model)}, recipe.codec, out.sections)
 
@@ -133,4 +134,5 @@ def spread(values: list[float], form: str) -> str:
 
 
 def contests(setting: Setting) -> Iterator[Study]:
+    """Each way to spend bytes on a trained model, against finer steps of as many bytes."""
     yield Study(setting.pick(2, 60, 1000), SEEDS[: setting.pick(2, 3, 3)])

@@ -140,6 +140,7 @@ class FineColumns(Streams):
 
     @property
     def columns(self) -> slice:
+        """The columns that are kept at the finer width."""
         start, width = map(int, self.span.tolist())
         return slice(start, start + width)
 

@@ -78,6 +78,7 @@ class Sections(Quant):
             self.fit.check(self)
 
     def step(self, section: str) -> Step:
+        """The step of a section: attention, mlp or embedding."""
         return {"attention": self.attention, "mlp": self.mlp, "embedding": self.embedding}[section]
 
     @property
