@@ -1,6 +1,7 @@
 """Loaders: every window once per epoch, none lost, none in the held-out slice, for any shards, batches, ranks and seeds."""
 
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -169,7 +170,7 @@ def test_windows_open_files(tmp_path: Path):
 
 @pytest.mark.parametrize("field", ["shards_first", "shards_last", "power_first", "power_last", "ramp_batches"])
 def test_mix_is_checked(field):
-    values = {name: getattr(MIX, name) for name in MIX.__dataclass_fields__}
+    values = {f.name: getattr(MIX, f.name) for f in fields(MIX)}
     with pytest.raises(ConfigError, match=f"data.loader.{field}"):
         CoprimeShards(**{**values, field: 0})
 

@@ -386,6 +386,12 @@ def test_no_glob_for_validation_tokens_finds_the_sidecar(counted):
     assert [p.name for p in folder.glob("text_val_*.bin")] == ["text_val_000000.bin"]
 
 
+@pytest.fixture
+def unread(monkeypatch):
+    """Files that are named and not looked at."""
+    monkeypatch.setattr("pgolf.data.text.content_sha256", lambda data: str(data.files))
+
+
 @pytest.mark.parametrize(
     ("word", "files"),
     [
@@ -400,13 +406,13 @@ def test_no_glob_for_validation_tokens_finds_the_sidecar(counted):
         ("data.files=[a.txt]", ["a.txt"]),
     ],
 )
-def test_what_a_shell_user_types_is_understood(word, files):
+def test_what_a_shell_user_types_is_understood(word, files, unread):
     (job,) = rehearse(["data=text", short_words(word)], sweep=False)
     assert list(job.recipe.data.files) == files
     assert quoted(quoted(word)) == quoted(word)
 
 
-def test_other_words_of_paths(tmp_path):
+def test_other_words_of_paths(unread):
     words = ["data=text", "data.files=a.txt", "data.val_files=~/v.txt", "data.tokenizer=~/t.model", "data.cache=~/c d"]
     words.append("data.document_separator=<|end|>")
     (job,) = rehearse([short_words(word) for word in words], sweep=False)
@@ -426,7 +432,7 @@ def test_other_words_of_paths(tmp_path):
     [
         (["data.files=a.txt", "b.txt"], r"b\.txt: a file without a key; quote the glob"),
         (["data.files=a.txt", "data.files=b.txt"], r"given 2 times; write one list: 'data\.files=\[a\.txt,b\.txt\]'"),
-        (["data.files=a.txt,b.txt"], r"use key=\[value1,value2\]"),
+        (["data.files=a.txt,b.txt"], r"several values are a sweep: .* or write one list: 'data\.files=\[\.\.\.\]'"),
         ([], r"data\.files=\[\]: must be your files"),
         (["data.file=a.txt"], r"Did you mean 'data\.files'"),
     ],
