@@ -236,7 +236,6 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
     "pip install -e '.[search]'": (installs, NETWORK),
     "pip install -e '.[slurm]'": (installs, NETWORK),
     "python -m pytest -n 2": (nothing, "this is it"),
-    "python -m pytest -m gpu": (nothing, "needs a GPU"),
     "python -m pytest -q tests/test_ttt_bias.py": (nothing, COPY),
     "python -m pgolf.run": (shared, "with a tiny model and two steps"),
     "python -m pgolf.run quant=int5_gptq ttt=none": (swept, "is the first arm of the sweep"),
@@ -327,7 +326,7 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
         RUN_IN + "test_submission.py, on a sweep that has a name",
     ),
     "python -m pgolf.bench NAME": (named, RUN_IN + "test_bench.py"),
-    "python -m pgolf.bench step device=cuda size=full": (named, "needs a GPU; test_bench.py runs it small"),
+    "python -m pgolf.bench gpu json=gpu.json": (named, "needs a GPU"),
     "python -m pgolf.doctor": (composed, RUN_IN + "test_doctor.py"),
     "python -m pgolf.doctor experiment=pr606_int5_softround": (
         composed,

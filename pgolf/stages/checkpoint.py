@@ -90,10 +90,10 @@ class KeepingRule(StoppingRule):
             if self.world.main:
                 steps_path(self.folder).unlink(missing_ok=True)  # who asks from now on is too late
             return progress
-        signal_number = self.world.agree(self._asked())
-        if signal_number == STOP:
+        request = self.world.agree(self._requested())
+        if request == STOP:
             raise StopRequestedError(step, self._keep(step) and self.writer.wait())
-        if signal_number == DUE and step > self.first:
+        if request == DUE and step > self.first:
             self._keep(step)
         return progress
 
