@@ -33,6 +33,7 @@ OTHERS = {  # words of other commands, of the worked example, and with placehold
         "group.key=value",
         "data.folder=...",
         "ttt=bias",
+        "ttt.warm=true",
         "ttt=mine",
         "hydra.searchpath=[DIR]",
     ),

@@ -170,6 +170,7 @@ PROGRAM = """
     from pathlib import Path
     from pgolf.files.events import Events
     from pgolf.machine import Device, Machine
+    from pgolf.machine.kernels import PlainKernels
     from pgolf.machine.rank import errors_recorded, joined, leave_result
     import torch
 
@@ -245,6 +246,7 @@ SLEEPER = """
     import os, sys, time
     from pathlib import Path
     from pgolf.machine import Device, Machine
+    from pgolf.machine.kernels import PlainKernels
     from pgolf.machine.launch import launch
 
     def sleep(world, folder, events):
