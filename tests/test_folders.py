@@ -165,7 +165,7 @@ def test_sweeps_globs_and_help_know_them(tmp_path):
         },
     )
     assert [job.arm for job in rehearse(["quant=glob(mine*)"], sweep=True)] == ["quant=mine", "quant=mine2"]
-    assert [job.arm for job in rehearse(["experiment=glob(f*)"], sweep=True)] == ["experiment=first"]
+    assert [job.arm for job in rehearse(["experiment=glob(fir*)"], sweep=True)] == ["experiment=first"]
     page = run(tmp_path, "--help", "quant", "experiment").stdout
     assert "  mine                      A quant of mine." in page
     assert "\n  first " in page
@@ -175,9 +175,9 @@ def test_sweeps_globs_and_help_know_them(tmp_path):
 
 
 BETWEEN = """
-import pathlib, shutil, sys
+import os, pathlib, shutil, sys
 import pgolf.run as entry, pgolf.pipeline
-pgolf.pipeline.run = lambda job, folder, console: print("ran with", job.config["quant"]["embedding_bits"]) or 1.0
+pgolf.pipeline.run = lambda job, folder, console, before: os.write(1, f"ran with {job.config['quant']['embedding_bits']}\n".encode()) * 1.0
 def change(recipes):
     {}
 entry._require = change

@@ -107,8 +107,10 @@ def swept(tmp_path_factory) -> Path:
     """A working folder with modules and options of the user's, after a sweep of one job."""
     folder = tmp_path_factory.mktemp("users")
     lay(folder, PLACE)
-    words = (*TINY, "limits.train_steps=2", "ttt.chunk_tokens=1024", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=job")
+    words = (*TINY, "limits.train_steps=2", "ttt.chunk_tokens=1024", "hydra.sweep.dir=sweep")
     run(folder, "-m", "experiment=glob(fir*)", "seed=[7]", *words)
+    (job,) = (folder / "sweep").glob("*_seed7")
+    (folder / "sweep/job").symlink_to(job)
     return folder
 
 

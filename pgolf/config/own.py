@@ -193,6 +193,14 @@ def absolute(node: ast.ImportFrom, module: Module) -> str:
     return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
 
 
+def _readable(name: str, top: str) -> list[Module]:
+    """The modules that `name` means, without those that have no source."""
+    try:
+        return list(located(name, top))
+    except SourceError:
+        return []
+
+
 @cache
 def for_pgolf(target: Any) -> str:
     """Why a `_target_` is not meant for pgolf, or the empty string: its source, as far as it is the user's, imports pgolf."""
@@ -205,7 +213,7 @@ def for_pgolf(target: Any) -> str:
         if all(found.name != module for found in located(target, target.partition(".")[0])):
             return f"its module {module} is not here"
         while waiting and len(seen) < MOST_READ:
-            for module in located(waiting.pop(0), target.partition(".")[0]):
+            for module in _readable(waiting.pop(0), target.partition(".")[0]):
                 if module.name not in seen:
                     seen.add(module.name)
                     if PGOLF.search(module.source):
