@@ -190,6 +190,8 @@ def _resume(named: str, words: list[str], sweep: bool) -> None:
             _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", RunMode.RUN)
         except StoppedError as stop:
             raise _how_to_go_on(stop, folder, False) from None
+        finally:
+            outlet().drain()
 
 
 def _check_model(one: "Job") -> None:

@@ -177,7 +177,7 @@ def test_sweeps_globs_and_help_know_them(tmp_path):
 BETWEEN = """
 import os, pathlib, shutil, sys
 import pgolf.run as entry, pgolf.pipeline
-pgolf.pipeline.run = lambda job, folder, console, before: os.write(1, f"ran with {job.config['quant']['embedding_bits']}\n".encode()) * 1.0
+pgolf.pipeline.run = lambda job, *rest: os.write(1, b"ran with %d " % job.config["quant"]["embedding_bits"]) * 1.0
 def change(recipes):
     {}
 entry._require = change

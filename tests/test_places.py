@@ -62,9 +62,8 @@ def test_without_a_home_the_cache_says_which_variable_to_set(homeless, tmp_path,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("text")
     words = [short_words(word) for word in words]
-    (job,) = rehearse(words, sweep=False)
     with pytest.raises(UserError, match=r"~/\.cache/pgolf.*: ~ is no folder here; set HOME, or PGOLF_CACHE=DIR"):
-        job.recipe.data.prepare(lambda what, done: None)
+        rehearse(words, sweep=False)[0].recipe.data.prepare(lambda what, done: None)
     monkeypatch.setenv("PGOLF_CACHE", str(tmp_path / "cache"))
     (job,) = rehearse(words, sweep=False)
     assert job.recipe.data.cache_folder == tmp_path / "cache"

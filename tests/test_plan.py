@@ -35,7 +35,7 @@ def test_a_fit_to_the_cap_limits_the_prediction():
     size = Size.predicted(fitted, CODE)
     assert size.fitted
     assert size.spare == fitted.recipe.quant.fit.within
-    assert "by quant.fit" in plan(fitted, [1])
+    assert "by quant.fit" in plan(fitted, [1], 0)
     over = Size.predicted(planned("quant=int8_gptq", small), CODE)
     assert not over.fitted
     assert over.spare < 0

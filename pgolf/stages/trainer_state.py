@@ -47,10 +47,15 @@ def numbers_of(trainer: Trainer) -> dict[str, Any]:
         "rewarm": {key: getattr(trainer.rewarm, key) for key in ("last", "changed")}
         if isinstance(trainer.rewarm, Rewarm)
         else {},
-        "qat": {key: getattr(qat, key) for key in ("steps_on", "began", "change")}
+        "qat": {key: _plain(getattr(qat, key)) for key in ("steps_on", "began", "change")}
         if isinstance(qat, Installed)
         else {},
     }
+
+
+def _plain(value: Any) -> Any:
+    """The number that a scalar tensor holds, or the value itself."""
+    return value.item() if isinstance(value, Tensor) else value
 
 
 def put_back(trainer: Trainer, tensors: Named, numbers: dict[str, Any]) -> None:
@@ -124,7 +129,7 @@ def _qat_back(trainer: Trainer, tensors: Named, numbers: dict[str, Any]) -> None
         return
     qat.reset()
     for key, value in numbers.items():
-        setattr(qat, key, value)
+        setattr(qat, key, torch.tensor(value) if key == "change" and value is not None else value)
     for i, fake in enumerate(qat.layers.fakes.values()):
         fake.scale.copy_(tensors[f"qat.scale.{i}"])
     if qat.penalty:
