@@ -59,6 +59,9 @@ def task(cfg: DictConfig) -> float:
         try:
             given = OmegaConf.to_container(words.overrides.task, resolve=False)
             checked = as_checked(job(cfg, given, dict(words.runtime.choices)))
+        except UserError as wrong:
+            _stop(f"pgolf: {wrong}", words.mode)
+        try:
             return _in_sweep(checked, folder, Path(words.sweep.dir).absolute()) if sweep else _alone(checked, folder)
         except (UserError, RankError, OSError) as wrong:
             _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", words.mode)

@@ -11,7 +11,7 @@ import pytest
 from pgolf.codec import Codec
 from pgolf.config.schema import build
 from pgolf.errors import ArtifactError, ConfigError, need
-from pgolf.files.frozen import added, freeze, thaw
+from pgolf.files.frozen import added, freeze, older, thaw
 
 
 class Shape(Enum):
@@ -148,7 +148,7 @@ class Later(Part):
 
 
 def test_fields_that_were_added_have_a_meaning_in_earlier_files_but_none_in_configs():
-    assert thaw({"_target_": "Later", "old": 1}, Part) == Later(old=1, new=None, shape=Shape.SQRT)
+    assert thaw(older({"_target_": "Later", "old": 1}, Part), Part) == Later(old=1, new=None, shape=Shape.SQRT)
     now = Later(old=1, new=2, shape=Shape.LINEAR)
     assert thaw(freeze(now), Part) == now
     with pytest.raises(TypeError):
