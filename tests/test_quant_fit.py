@@ -83,7 +83,7 @@ def test_the_step_fills_the_budget(trained):
         assert out.fit["encodings"] <= 4
         assert out.receipts[-1].part == "quant.fit"
         assert out.receipts[-1].alive
-        finer = quant.moved(0.98 * out.fit["value"] / quant.scale.k).quantize(model, hessians)
+        finer = quant.coarser(0.98 * out.fit["value"] / quant.scale.k).quantize(model, hessians)
         assert len(to_bytes(finer)) > target  # so there is no finer step that fits
         assert quant.compress(model, hessians, to_bytes, target)[1] == data
 
@@ -95,7 +95,7 @@ def test_a_large_budget_ends_at_the_step_of_least_error(trained):
     assert (out.fit["what"], out.fit["encodings"]) == ("step k of least error, which leaves room", 1)
     error = sum(row.error for row in out.layers)
     for factor in (0.5, 2.0):
-        other = quant.moved(factor * out.fit["value"] / quant.scale.k).quantize(model, hessians)
+        other = quant.coarser(factor * out.fit["value"] / quant.scale.k).quantize(model, hessians)
         assert error < sum(row.error for row in other.layers)
 
 
@@ -112,7 +112,7 @@ def test_the_guess_is_near_the_file(trained):
     quant = cap()
     guess = StepGuess.of(*planned(model, {}, quant), model.sections(), quant)
     for factor in (0.5, 1.0, 2.0):
-        size = len(to_bytes(quant.moved(factor).quantize(model, {})))
+        size = len(to_bytes(quant.coarser(factor).quantize(model, {})))
         assert guess(factor) + guess.rest == pytest.approx(size, rel=0.03)
 
 

@@ -164,7 +164,40 @@ class Unquantised(Quant):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Symmetric(Quant):
+class Integers(Quant, ABC):
+    """Matrices of more than `keep_below` elements as integers that a solver chooses, a correction of the worst, and a size to
+    fill."""
+
+    keep_below: int
+    solver: Solver
+    low_rank: Correction | None
+    fit: Fit | None
+
+    def __post_init__(self) -> None:
+        halves = "at least 0 (elements up to which fp16 is kept)"
+        need(self.keep_below >= 0, "quant.keep_below", self.keep_below, halves)
+        if self.fit is not None:
+            self.fit.check(self)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        return self.solver.calibration
+
+    @property
+    def encodings(self) -> int:
+        return 1 if self.fit is None else self.fit.encodings
+
+    def compress(
+        self, model: "nn.Module", hessians: Mapping[str, "Tensor"], pack: Pack, budget: int
+    ) -> tuple["Quantized", bytes]:
+        if self.fit is not None:
+            return self.fit.reach(self, model, hessians, pack, budget)
+        out = self.quantize(model, hessians)
+        return out, pack(out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Symmetric(Integers):
     """Integers of `bits` (or a section's own bits), fp16 up to `keep_below` elements, control vectors fp32.
 
     `prune` is the share of each matrix's smallest weights that become 0 before anything is rounded.
@@ -176,35 +209,20 @@ class Symmetric(Quant):
     embedding_bits: int | None
     last_layers: int
     last_layers_bits: int | None
-    keep_below: int
     prune: float
     scale: Scale
     embedding_scale: Scale
-    solver: Solver
-    low_rank: Correction | None
-    fit: Fit | None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key in ("bits", "attention_bits", "mlp_bits", "embedding_bits", "last_layers_bits"):
             bits = getattr(self, key)
             null = "" if key == "bits" else ", or null for quant.bits"
             need(bits is None or 2 <= bits <= 8, f"quant.{key}", bits, f"between 2 and 8{null}")
-        halves = "at least 0 (elements up to which fp16 is kept)"
-        need(self.keep_below >= 0, "quant.keep_below", self.keep_below, halves)
         need(self.last_layers >= 0, "quant.last_layers", self.last_layers, "at least 0 layers")
         both = (self.last_layers > 0) == (self.last_layers_bits is not None)
         need(both, "quant.last_layers_bits", self.last_layers_bits, "given exactly when quant.last_layers is above 0")
         need(0 <= self.prune < 1, "quant.prune", self.prune, "from 0 to below 1 (share of a matrix's weights)")
-        if self.fit is not None:
-            self.fit.check(self)
-
-    @property
-    def calibration(self) -> Calibration | None:
-        return self.solver.calibration
-
-    @property
-    def encodings(self) -> int:
-        return 1 if self.fit is None else self.fit.encodings
 
     def plan(self, shapes: Mapping[str, tuple[int, ...]], sections: Mapping[str, str]) -> dict[str, int]:
         late = estimate.last_layers(shapes, self.last_layers)
@@ -243,7 +261,7 @@ class Symmetric(Quant):
         found = [(scale.k, estimate.levels(n)) for scale, n in both if isinstance(scale, StdScale)]
         return found if isinstance(self.scale, StdScale) else []
 
-    def moved(self, factor: float) -> "Symmetric":
+    def coarser(self, factor: float) -> "Symmetric":
         """The k of every StdScale times `factor`."""
         both = {"scale": self.scale, "embedding_scale": self.embedding_scale}
         stds = {key: scale for key, scale in both.items() if isinstance(scale, StdScale)}
@@ -264,11 +282,3 @@ class Symmetric(Quant):
         if self.low_rank is not None:
             self.low_rank.correct(out, model, hessians)
         return out
-
-    def compress(
-        self, model: "nn.Module", hessians: Mapping[str, "Tensor"], pack: Pack, budget: int
-    ) -> tuple["Quantized", bytes]:
-        if self.fit is not None:
-            return self.fit.reach(self, model, hessians, pack, budget)
-        out = self.quantize(model, hessians)
-        return out, pack(out)

@@ -105,7 +105,7 @@ def fit_step(
     solver, (k, _) = quant.solver.build(), quant.steered[0]
 
     def encode(factor: float) -> Trial:
-        out = quant.moved(factor).quantize(model, hessians, solver)
+        out = quant.coarser(factor).quantize(model, hessians, solver)
         return Trial(factor, out, pack(out))
 
     guess = StepGuess.of(*planned(model, hessians, quant), model.sections(), quant)
@@ -113,7 +113,7 @@ def fit_step(
     high = max(low, estimate.coarsest(quant.steered))
     search = Search(encode, guess, low, high, guess.rest, quant.fit.within, quant.fit.encodings)
     best, encodings = search.best(budget)
-    what, value = quant.moved(best.variable).told_steps()
+    what, value = quant.coarser(best.variable).told_steps()
     what += " of least error, which leaves room" if best.variable == low else ""
     return with_receipt(best, encodings, budget, what, value)
 

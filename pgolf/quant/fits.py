@@ -180,25 +180,25 @@ class Cap(Fit):
         k, c = quant.steered[0]
         usual = max((estimate.columns(tuple(s)) for s in shapes.values() if len(s) > 1), default=1)
         finest = min(estimate.CLIPS, key=lambda clip: estimate.clip_error(clip, c, usual))
-        return quant.moved(finest / k).estimate_bytes(shapes, sections)
+        return quant.coarser(finest / k).estimate_bytes(shapes, sections)
 
     def least_bytes(self, quant: "Fitted", shapes: Shapes, sections: Mapping[str, str]) -> int:
-        return quant.moved(estimate.coarsest(quant.steered)).estimate_bytes(shapes, sections)
+        return quant.coarser(estimate.coarsest(quant.steered)).estimate_bytes(shapes, sections)
 
     def foreseen(self, quant: "Fitted", shapes: Shapes, sections: Mapping[str, str], budget: int) -> str:
         low, high = 1 / min(k for k, _ in quant.steered), estimate.coarsest(quant.steered)
         for _ in range(12):
             middle = (low + high) / 2
-            fits = quant.moved(middle).estimate_bytes(shapes, sections) <= budget
+            fits = quant.coarser(middle).estimate_bytes(shapes, sections) <= budget
             low, high = (low, middle) if fits else (middle, high)
         sigmas = max(high * k / c for k, c in quant.steered)
-        what, _ = quant.moved(high).told_steps()
+        what, _ = quant.coarser(high).told_steps()
         coarse = (
             f"; steps of {sigmas:.1f} standard deviations lose much.{kept(quant, shapes, sections)}"
             if sigmas > 1
             else ""
         )
-        return f"{what}, the least {quant.moved(high).steered[0][0]:.3g}{coarse}"
+        return f"{what}, the least {quant.coarser(high).steered[0][0]:.3g}{coarse}"
 
     def reach(
         self, quant: "Fitted", model: "nn.Module", hessians: Mapping[str, "Tensor"], pack: "Pack", budget: int

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pgolf.errors import need
-from pgolf.quant import Pack, Quant, estimate
-from pgolf.quant.fits import Correction, Fit, Shapes
+from pgolf.quant import Integers, estimate
+from pgolf.quant.fits import Shapes
 from pgolf.quant.scales import MaxScale, Scale, StdScale
-from pgolf.quant.solvers import Calibration, Solver
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,7 +47,7 @@ class Protect:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sections(Quant):
+class Sections(Integers):
     """Matrices of more than `keep_below` elements by the `Step` of their section, smaller ones fp16; head gates at
     `gate_bits`, in steps of max|row|/c; all other vectors and scalars at `control_bits`. Weights of inputs that calibration
     never saw are 0."""
@@ -58,13 +57,10 @@ class Sections(Quant):
     embedding: Step
     gate_bits: int
     control_bits: int
-    keep_below: int
-    solver: Solver
     protect: Protect | None
-    low_rank: Correction | None
-    fit: Fit | None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for section in INTEGERS:
             step = self.step(section)
             need(2 <= step.bits <= 8, f"quant.{section}.bits", step.bits, "between 2 and 8")
@@ -72,22 +68,10 @@ class Sections(Quant):
         allowed = "between 2 and 8, or 16 (fp16)"
         need(2 <= self.gate_bits <= 8 or self.gate_bits == 16, "quant.gate_bits", self.gate_bits, allowed)
         need(self.control_bits in (16, 32), "quant.control_bits", self.control_bits, "16 or 32")
-        halves = "at least 0 (elements up to which fp16 is kept)"
-        need(self.keep_below >= 0, "quant.keep_below", self.keep_below, halves)
-        if self.fit is not None:
-            self.fit.check(self)
 
     def step(self, section: str) -> Step:
         """The step of a section: attention, mlp or embedding."""
         return {"attention": self.attention, "mlp": self.mlp, "embedding": self.embedding}[section]
-
-    @property
-    def calibration(self) -> Calibration | None:
-        return self.solver.calibration
-
-    @property
-    def encodings(self) -> int:
-        return 1 if self.fit is None else self.fit.encodings
 
     def plan(self, shapes: Shapes, sections: Mapping[str, str]) -> dict[str, int]:
         return {name: self._bits(name, tuple(shape), sections[name]) for name, shape in shapes.items()}
@@ -120,7 +104,7 @@ class Sections(Quant):
         """(k, c) of all sections, that of the least k first."""
         return sorted((step.k, estimate.levels(step.bits)) for step in map(self.step, INTEGERS))
 
-    def moved(self, factor: float) -> "Sections":
+    def coarser(self, factor: float) -> "Sections":
         """All k times `factor`."""
         return replace(self, **{name: replace(self.step(name), k=self.step(name).k * factor) for name in INTEGERS})
 
@@ -154,11 +138,3 @@ class Sections(Quant):
         if self.low_rank is not None:
             self.low_rank.correct(out, model, hessians)
         return out
-
-    def compress(
-        self, model: "nn.Module", hessians: Mapping[str, "Tensor"], pack: Pack, budget: int
-    ) -> tuple["Quantized", bytes]:
-        if self.fit is not None:
-            return self.fit.reach(self, model, hessians, pack, budget)
-        out = self.quantize(model, hessians)
-        return out, pack(out)
