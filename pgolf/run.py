@@ -10,7 +10,8 @@ if __name__ == "__main__":
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -61,14 +62,21 @@ def task(cfg: DictConfig) -> float:
             checked = as_checked(job(cfg, given, dict(words.runtime.choices)))
         except UserError as wrong:
             _stop(f"pgolf: {wrong}", words.mode)
-        try:
+        with _ended_in_words(folder, words.mode):
             return _in_sweep(checked, folder, Path(words.sweep.dir).absolute()) if sweep else _alone(checked, folder)
-        except (UserError, RankError, OSError) as wrong:
-            _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", words.mode)
-        except StoppedError as stop:
-            raise _how_to_go_on(stop, folder, sweep) from None
-        finally:
-            outlet().drain()
+
+
+@contextmanager
+def _ended_in_words(folder: Path, mode: RunMode) -> Iterator[None]:
+    """Around a run in `folder`: what stops it becomes a message, and all that it said is shown before the end."""
+    try:
+        yield
+    except (UserError, RankError, OSError) as wrong:
+        _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", mode)
+    except StoppedError as stop:
+        raise _how_to_go_on(stop, folder, mode == RunMode.MULTIRUN) from None
+    finally:
+        outlet().drain()
 
 
 def _alone(checked: Job, folder: Path) -> float:
@@ -187,14 +195,8 @@ def _resume(named: str, words: list[str], sweep: bool) -> None:
         if left is None or left.stage is None or left.run.complete:
             what = "is complete" if left and left.run.complete else "left neither a sealed artifact nor a checkpoint"
             raise UserError(f"resume={named}: this run {what}; there is nothing to go on with")
-        try:
+        with _ended_in_words(folder, RunMode.RUN):
             _run(found.job, folder, replace(left, chosen=found.checkpoint))
-        except (RankError, OSError, UserError) as wrong:
-            _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", RunMode.RUN)
-        except StoppedError as stop:
-            raise _how_to_go_on(stop, folder, False) from None
-        finally:
-            outlet().drain()
 
 
 def _check_model(one: "Job") -> None:

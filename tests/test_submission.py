@@ -10,7 +10,9 @@ from pgolf.errors import UserError
 from pgolf.files import read_json, write_folder
 from pgolf.results.jsonshape import submission_schema, violations
 from pgolf.stages.views import digits
-from pgolf.submission import main, publish, requirements, write_submission
+from pgolf.submission import publish, write_submission
+from pgolf.submission.__main__ import main
+from pgolf.submission.describe import requirements
 from tests.sweeps import SCRIPT, died, edit, make_plan, make_run
 
 BPB = {1337: 1.60123456, 42: 1.60323456, 7: 1.6022}

@@ -1,6 +1,6 @@
-"""GPTQ of one layer of 512 × 1792 and of a whole model's layers, against the column loop of the paper.
+"""GPTQ of one layer of 512 × 1792 and of a whole model's layers, against the column loop of Frantar et al.
 
-The loops are written here, as the paper and the public scripts have them, to be compared with.
+The loops are written here, as Frantar et al. and the public scripts have them, to be compared with.
 """
 
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def prepared(H: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def column_loop(W: Tensor, H: Tensor, scale: Tensor, block: int) -> Tensor:
-    """The paper's loop: each column's error goes to the later ones of its block at once, and to the rest block by block."""
+    """The published loop: each column's error goes to the later ones of its block at once, and to the rest block by block."""
     order, U = prepared(H)
     W, s, Q = W[:, order].clone(), scale.float(), torch.zeros_like(W)
     for a in range(0, W.shape[1], block):

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
 
@@ -24,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pgolf.config import own
 from pgolf.config.folders import Own, chosen_files, files_named, look_in, refusal, require_no_clash
 from pgolf.config.identity import arm_sha256, config_sha256
+from pgolf.config.launchers import require_launcher
 from pgolf.config.overlays import OptionsOnThePath, Overlays
 from pgolf.config.places import PACKAGE, beside_or_inside
 from pgolf.config.schema import TARGET, build, resolved
@@ -38,12 +38,6 @@ if TYPE_CHECKING:
 SETTINGS = ("author", "name", "dry", "trained", "stop_after", "checkpoint")  # beside the groups of a recipe
 SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")  # what does not tell arms apart
 PLUGINS = str(PACKAGE / "plugins")  # holds a part of the namespace package in which Hydra looks for the sweeper
-LAUNCHERS = {
-    "slurm": ("slurm", "hydra_submitit_launcher"),
-    "submitit": ("slurm", "hydra_submitit_launcher"),
-    "joblib": ("joblib", "hydra_joblib_launcher"),
-    "ray": ("ray", "hydra_ray_launcher"),
-}  # by the beginning of a launcher's name: pgolf's extra, and the plugin that it installs
 
 
 def register_experiments() -> None:
@@ -181,19 +175,6 @@ def searched(overrides: list[str]) -> list[str]:
                 raise UserError(f"{word}: must be a list of folders, as 'hydra.searchpath=[{paths}]'")
             found += [str(path) for path in paths if "://" not in str(path) or str(path).startswith("file://")]
     return found
-
-
-def require_launcher(overrides: list[str]) -> None:
-    """Refuse a launcher that is an extra of pgolf's and not installed, with the line that installs it."""
-    for word in overrides:
-        group, _, name = word.partition("=")
-        for start, (extra, plugin) in LAUNCHERS.items():
-            if group == "hydra/launcher" and name.startswith(start) and not _installed(plugin):
-                raise UserError(f"{word}: this launcher is not installed: pip install 'pgolf[{extra}]'")
-
-
-def _installed(plugin: str) -> bool:
-    return find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.{plugin}") is not None
 
 
 def jobs(overrides: list[str], sweep: bool, config_name: str = "config") -> list[Job]:

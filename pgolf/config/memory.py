@@ -1,4 +1,4 @@
-"""What a step of a GPU recipe takes, on paper: bytes on one rank, bytes between ranks, and the least time of its products.
+"""What a step of a GPU recipe takes, from shapes: bytes on one rank, bytes between ranks, and the least time of its products.
 
 Activations are counted, not estimated: one forward and backward pass of fake tensors, which have shapes and no values, for one
 row. They are those of the eager step; a compiled one keeps less.
@@ -71,7 +71,7 @@ class Memory:
 
 
 def memory(recipe: "Recipe", length: int | None = None) -> Memory:
-    """What a rank of `recipe` holds, on paper. Rows are data.sequence_length tokens, or `length`."""
+    """What a rank of `recipe` holds, from its shapes. Rows are data.sequence_length tokens, or `length`."""
     from pgolf.model.transformer import Transformer
 
     length = length or recipe.data.sequence_length

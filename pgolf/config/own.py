@@ -156,7 +156,7 @@ def _source(name: str, path: Path) -> Path:
 def imports(module: Module) -> list[str]:
     """Dotted names that a module imports at run time, in functions too; `from a import b` gives a.b. Raises SourceError for one
     that a file of the user's hides from the standard library."""
-    names = sorted({name for node in run_time(module.tree()) for name in imported(node, module)})
+    names = sorted(imported_names(module))
     for top in sorted({name.partition(".")[0] for name in names} & sys.stdlib_module_names):
         root = module.path.parents[module.package.count(".") + 1 if module.package else 0]
         if hiding := [p for p in (root / f"{top}.py", root / top / "__init__.py") if p.exists()]:
@@ -164,6 +164,11 @@ def imports(module: Module) -> list[str]:
                 f"{module.name} imports {top}, and {hiding[0]} has the name of that standard module; rename it"
             )
     return names
+
+
+def imported_names(module: Module) -> set[str]:
+    """The absolute names in all its imports."""
+    return {name for node in run_time(module.tree()) for name in imported(node, module)}
 
 
 def run_time(node: ast.AST) -> Iterator[ast.AST]:

@@ -194,7 +194,27 @@ class TextFiles(Data):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedText(Data):
+class InFolder(Data, ABC):
+    """A data set that lies in a `folder`, which pgolf built or others published."""
+
+    folder: str
+
+    @property
+    def local(self) -> Path:
+        """The folder of the shards."""
+        return expanded(self.folder)
+
+    @property
+    def built_here(self) -> bool:
+        """Whether the folder is one that pgolf built."""
+        return (self.local / MANIFEST).exists()
+
+    def content_sha256(self) -> str | None:
+        return self.locate().manifest.text_sha256() if self.built_here else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedText(InFolder):
     """Shards that others published: `folder` holds fineweb_train_*.bin and fineweb_val_*.bin, `tokenizer` lies in it.
 
     `python -m pgolf.data <option>` fetches them from the `dataset` of a `repository` under its folder `root`, with
@@ -203,7 +223,6 @@ class PublishedText(Data):
     At most `most_shared` training documents may be validation documents too. A folder that pgolf built is taken as it is.
     """
 
-    folder: str
     tokenizer: str
     repository: str
     root: str
@@ -234,22 +253,9 @@ class PublishedText(Data):
             "one for each of data.scored_tokens",
         )
 
-    @property
-    def local(self) -> Path:
-        """The folder of the fetched shards."""
-        return expanded(self.folder)
-
-    @property
-    def built_here(self) -> bool:
-        """Whether the folder is one that pgolf built."""
-        return (self.local / MANIFEST).exists()
-
     def corpus_of(self, manifest: Manifest) -> Corpus:
         """The corpus that a manifest of that folder describes."""
         return self._corpus(manifest, self.local, self.tokenizer)
-
-    def content_sha256(self) -> str | None:
-        return self.locate().manifest.text_sha256() if self.built_here else None
 
     def prepare(self, show: Show) -> Corpus:
         from pgolf.data import published
@@ -276,18 +282,8 @@ class PublishedText(Data):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuiltText(Data):
+class BuiltText(InFolder):
     """A `folder` that `python -m pgolf.data build` made, used as its manifest states it."""
-
-    folder: str
-
-    @property
-    def local(self) -> Path:
-        """The folder of the built data set."""
-        return expanded(self.folder)
-
-    def content_sha256(self) -> str | None:
-        return self.locate().manifest.text_sha256() if (self.local / MANIFEST).exists() else None
 
     def prepare(self, show: Show) -> Corpus:
         from pgolf.data import published
@@ -296,12 +292,12 @@ class BuiltText(Data):
         return self._built(self.local)
 
     def locate(self) -> Corpus | None:
-        return self._built(self.local) if (self.local / MANIFEST).exists() else None
+        return self._built(self.local) if self.built_here else None
 
     def require(self) -> Corpus:
         from pgolf.data.tokenizer import check_tokenizer
 
-        if not (self.local / MANIFEST).exists():
+        if not self.built_here:
             allowed = "must be a folder that `python -m pgolf.data build` made"
             raise ConfigError("data.folder", self.folder, allowed)
         check_tokenizer(self.local / TOKENIZER, self.vocab_size)

@@ -1,25 +1,10 @@
 """Which modules of a package some others may ever import, found from their source: nothing is imported to know it."""
 
-import ast
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from pgolf.config.own import Module, imported_names
 from pgolf.errors import UserError
-from pgolf.export.strip import strip
-
-
-@dataclass(frozen=True)
-class Module:
-    """One source file of the package: its dotted name, and where it is."""
-
-    name: str
-    path: Path
-
-    @property
-    def source(self) -> str:
-        """The text of the module's file."""
-        return self.path.read_text(encoding="utf-8")
 
 
 def closure(roots: Iterable[str], package: Path) -> list[Module]:
@@ -56,14 +41,4 @@ def _within(dotted: str, package: Path) -> list[Module]:
 
 def imports(module: Module) -> list[str]:
     """Dotted names that `module` imports anywhere at run time; `from a import b` gives a.b, which may be a name in a."""
-    tree = ast.parse(strip(module.source, module.name))
-    return sorted({name for node in ast.walk(tree) for name in _imported(node)})
-
-
-def _imported(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        assert node.level == 0, "a relative import"
-        return [f"{node.module}.{alias.name}" for alias in node.names]
-    return []
+    return sorted(imported_names(module))

@@ -36,7 +36,7 @@ class MatrixStep(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Muon(MatrixStep):
-    """By one quintic or by the polynomials of the Polar Express paper."""
+    """By one quintic or by the polynomials of Polar Express (arXiv 2505.16932)."""
 
     coefficients: Coefficients
 

@@ -1,5 +1,5 @@
 """The Polar Express of parameter-golf pull request 1344 and of the record stack after it: five polynomials of its own, 10 %
-from the paper's where singular values spread, each product on its own so that bfloat16 rounds as it did there."""
+from the published ones where singular values spread, each product on its own so that bfloat16 rounds as it did there."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Drawings for reports: small SVGs whose colours are the page's own, so that they follow it into the dark and onto paper.
+"""Drawings for reports: small SVGs whose colours are the page's own, so that they follow it into the dark and into print.
 
 Sizes are chosen so that text is readable at the width of a phone.
 """
