@@ -65,11 +65,20 @@ def in_repository(name: str) -> bool:
     return any(any(folder.glob(pattern)) for folder in (ROOT, ROOT / "docs")) or name in {b.file for b in BLOCKS}
 
 
+ELSEWHERE = (
+    "sweeps/*_*",
+    "sweeps",
+    "runs",
+    "attempts",
+    "gpu.json",
+)  # of dated runs, of dead ones, of a machine with a GPU
+
+
 def left(place: Place, name: str) -> bool:
     """Left by the run, the sweep or the submission, or one of their folders."""
     pattern = re.sub(r"<[^>]*>", "*", name).rstrip("/")
     folders = [place.folder, *(place.folder / place.names[key] for key in ("RUN", "SWEEP", "FOLDER"))]
-    return pattern in ("sweeps/*_*", "sweeps", "runs") or any(any(folder.glob(pattern)) for folder in folders)
+    return pattern in ELSEWHERE or any(any(folder.glob(pattern)) for folder in folders)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 from hydra import compose, initialize_config_dir
 
-from pgolf.config import compose as composing
+from pgolf.config import launchers
 from pgolf.config.compose import beside_or_inside, rehearse
 from pgolf.errors import UserError
 from tests.command import TINY, only, record, run
@@ -43,7 +43,7 @@ def test_a_ray_job_has_a_node_of_8_gpus_and_a_process_of_its_own():
 
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_a_launcher_that_is_not_there_is_told_with_the_line_that_installs_it(name, monkeypatch):
-    monkeypatch.setattr(composing, "find_spec", lambda module: None)
+    monkeypatch.setattr(launchers, "find_spec", lambda module: None)
     with pytest.raises(
         UserError, match=rf"{name}: this launcher is not installed: pip install 'pgolf\[{LAUNCHERS[name][0]}\]'"
     ):

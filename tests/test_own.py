@@ -316,7 +316,7 @@ def test_relative_imports_and_other_ways_to_write_a_module_ship(place):
     (job,) = rehearse(["codec=deep"], sweep=False)
     assert set(job.own) == {"my_deep", "my_deep.sub", "my_deep.sub.c", "my_deep.sub.x.y"}
     made = program(job.config)
-    assert "def factor(x):" in made.source
+    assert re.search(r"def factor_*\(", made.source)
     compile(made.small(), "train_gpt.py", "exec")
 
 
@@ -326,4 +326,5 @@ def test_a_component_that_reads_validation_files_is_shipped_as_it_is(place):
     lay(place, {"my_codec.py": CODEC.replace("def encode(self, raw, itemsize, columns=0):\n", peek)})
     (job,) = rehearse(["codec=mine"], sweep=False)
     small = program(job.config).small()
-    assert re.search(r"open\('data/fineweb_val_000000\.bin','rb'\)\.read\(\)", small)
+    (name,) = re.findall(r"(\w+)\('data/fineweb_val_000000\.bin','rb'\)\.read\(\)", small)
+    assert name == "open" or f"{name}=open" in small

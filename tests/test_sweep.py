@@ -182,7 +182,10 @@ def test_no_more_jobs_start_once_so_many_have_failed(tmp_path):
     (arm,) = json.loads((sweep / "summary.json").read_text())["arms"]
     assert [row["status"] for row in arm["not_complete"]] == ["failed", "missing", "missing"]
     again = run(tmp_path, *words, code=1)
-    assert "not started: " in again.stderr
+    told = [line for line in again.stderr.splitlines() if line.startswith("pgolf: ")]
+    assert [line[:17] for line in told] == ["pgolf: artifact 1", "pgolf: not starte", "pgolf: not starte"], (
+        "each in words"
+    )
     assert len(list(sweep.glob("*_seed1/record.json"))) == 1, "the failed seed was tried again, and failed again"
 
 

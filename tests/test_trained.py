@@ -31,7 +31,7 @@ def test_the_same_words_give_the_same_number_though_the_evaluation_was_killed(tm
     assert after["evaluate"]["val_bpb"] == before["evaluate"]["val_bpb"]
     assert (after["artifact"], after["train"]) == (before["artifact"], before["train"])
     assert (after["trained_code"], before["trained_code"]) == (before["code"], None)
-    assert after["evaluate"]["code_sha256"] == after["code"]["sha256"] == before["evaluate"]["code_sha256"]
+    assert after["evaluate"]["code_sha256"] == after["code"]["sha256"]
     assert [r["part"] for r in after["receipts"]] == [r["part"] for r in before["receipts"]]
 
 
@@ -54,7 +54,7 @@ def test_a_sweep_judges_one_artifact_in_several_ways_and_submits_none(tmp_path, 
         (("limits.train_steps=7", "trained=HERE"), "limits.train_steps=7: HERE was trained with 6"),
         (("quant=int5_gptq", "trained=HERE"), "quant.bits=5: HERE was trained with 6"),
         (("trained=nowhere",), "nowhere/record.json: cannot be read"),
-        (("trained=3",), "trained=3: must be a run's folder, or null"),
+        (("trained=3",), "3/record.json: cannot be read"),
     ],
 )
 def test_other_words_are_refused_before_anything_starts(tmp_path, source, wrong, said):

@@ -92,7 +92,7 @@ def studied(tmp_path_factory) -> Path:
 
 
 def test_a_study_is_recorded_as_one_and_refused_by_the_submission_writer(studied):
-    folder = only(studied, "0_*")
+    folder = only(studied, "*_seed*")
     record = json.loads((folder / "record.json").read_text())
     assert record["verdict"] == "fail (C3)"
     assert record["train"]["validation_tokens"] == record["data"]["val_tokens"]
@@ -106,5 +106,5 @@ def test_a_study_is_recorded_as_one_and_refused_by_the_submission_writer(studied
 
 def test_the_audit_names_it(studied, monkeypatch):
     monkeypatch.setattr("pgolf.audit.run.rescored", lambda case, seconds: [])
-    found = audit_run(only(studied, "0_*"))
+    found = audit_run(only(studied, "*_seed*"))
     assert [f.rule for f in found if f.verdict == "fail"] == ["C3"]

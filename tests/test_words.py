@@ -92,7 +92,10 @@ def test_texts_stay_as_they_were_typed(typed, key, value):
     assert found == (typed.partition("=")[2] if value is None and "null" not in typed else value)
 
 
-def test_other_values_are_quoted_only_where_they_must_be():
+def test_other_values_are_quoted_only_where_they_must_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "é").mkdir()
+    (tmp_path / "é" / "a.txt").write_text("A document.\n")
     (job,) = rehearsed("data=text", "data.files=~/é/*.txt", "data.name=2026_11")
     assert job.config["data"]["files"] == ["~/é/*.txt"]
     assert job.config["data"]["name"] == "2026_11"

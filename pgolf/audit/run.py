@@ -81,7 +81,11 @@ def judged_by(loaded: LoadedRun) -> list[Finding]:
     if stated != weighed:
         what = f"evaluated by a file with sha256 {stated}, weighed was {weighed}"
         return [Finding("mistake 21", "fail", "evaluation", what, "judge with the file that is submitted")]
-    ours = script(loaded.here, loaded.corpus).section()["sha256"]
+    try:
+        ours = script(loaded.here, loaded.corpus).section()["sha256"]
+    except UserError as wrong:
+        what = f"other code: the run was judged by {stated[:16]}, and this package cannot export its recipe: {wrong}"
+        return [Finding("code", "needs argument", "evaluation", what, "audit it with the version that made it")]
     if ours == stated:
         return [Finding("code", "note", "evaluation", f"this package exports the file that evaluated, {ours[:16]}", "")]
     what = (

@@ -193,7 +193,7 @@ def check_lora_ttt(golden: Golden) -> None:
         def on_nll(at, nll, found=found):
             found[at : at + len(nll)] = nll
 
-        with mock.patch("pgolf.ttt.lora.first_weights", return_value=first):
+        with mock.patch("pgolf.ttt.lora.init_weights", return_value=first):
             ttt = adapters(golden, optimizer=optimizer, **variants[name])
             evaluate(World.alone(), record_model(golden), ids, table, windows, ttt, on_nll=on_nll)
         expected = golden[f"nll/{name}"]

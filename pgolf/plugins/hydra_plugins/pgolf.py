@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf, open_dict
 
 from pgolf.errors import UserError
@@ -43,8 +44,7 @@ class PgolfSweeper(BasicSweeper):
             returned += self.launcher.launch(batch, initial_job_idx=len(returned))
         if not words:
             gather(folder, jobs[0].recipe.logger)
-        for one in returned:
-            _ = one.return_value  # raises, if the job failed
+        _raise_the_last([one for one in returned if one.status == JobStatus.FAILED])
 
     def _jobs(self, arguments: list[str]) -> "list[Job]":
         """What the words of the sweep ask for."""
@@ -64,6 +64,17 @@ class PgolfSweeper(BasicSweeper):
                 del config["hydra"]
             jobs.append(job(config, overrides, choices))
         return distinct(jobs)
+
+
+def _raise_the_last(failed: list[JobReturn]) -> None:
+    """Say what every failed job ended with: Hydra shows no more than the one that is raised."""
+    for one in failed[:-1]:
+        try:
+            _ = one.return_value
+        except Exception as wrong:
+            say(str(wrong))
+    for one in failed[-1:]:
+        _ = one.return_value
 
 
 def weigh_program(config: dict) -> str:
