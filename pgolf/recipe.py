@@ -1,6 +1,8 @@
 """One experiment, frozen: a component per config group, in the order of the pipeline, and the numbers they imply."""
 
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
 from pgolf.average import Average
 from pgolf.codec import Codec
@@ -17,6 +19,10 @@ from pgolf.quant import Quant
 from pgolf.schedule import END, Schedule
 from pgolf.seed import Seed
 from pgolf.ttt import TTT
+
+if TYPE_CHECKING:
+    from pgolf.data.corpus import ValidationText
+    from pgolf.eval.outline import Outline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +87,7 @@ class Recipe:
         targets = corpus.validation.tokens - 1
         self.eval.check_text(targets)
         self.ttt.check_text(targets)
+        self.ttt.check_documents(lambda: outline(corpus.validation))
         self.model.check_text(corpus.training.windows().bos)
 
     @property
@@ -107,3 +114,11 @@ class Recipe:
     def micro_sequences(self) -> int:
         """Sequences of one micro-batch."""
         return self.micro_batch_tokens // self.data.sequence_length
+
+
+@cache
+def outline(text: "ValidationText") -> "Outline":
+    """Where the documents of a validation text open. UserError unless every file is the one its manifest describes."""
+    from pgolf.eval.outline import Outline
+
+    return Outline.of(text.read(), text.byte_counts())

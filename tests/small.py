@@ -29,6 +29,13 @@ FEW = {
     "quant.solver.calibration_sequences": 8,
     "quant.solver.source.length": 32,
 }
+FEW_BY_DOCUMENT = {
+    "ttt.chunk_tokens": 128,
+    "ttt.rank": 4,
+    "ttt.documents": 7,  # of 14
+    "ttt.short_tokens": [1024],
+    "ttt.short_chunks": [64],
+}
 
 
 def small(name: str) -> list[str]:
@@ -36,4 +43,5 @@ def small(name: str) -> list[str]:
     register_experiments()
     (job,) = rehearse([f"experiment={name}", "scale=laptop"], sweep=False)
     present = dotted_keys(job.config)
-    return [f"experiment={name}", *SMALL, *(f"{key}={few}" for key, few in FEW.items() if key in present)]
+    few = FEW | (FEW_BY_DOCUMENT if "ttt.documents" in present else {})
+    return [f"experiment={name}", *SMALL, *(f"{key}={value}" for key, value in few.items() if key in present)]

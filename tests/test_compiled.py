@@ -8,7 +8,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from pgolf.config.compose import rehearse
 from pgolf.data.bytes import ByteCounts
-from pgolf.eval.text import Outline
+from pgolf.eval.outline import Outline
 from pgolf.machine.world import World
 from pgolf.model.pieces import Pieces
 from pgolf.schedule import Progress

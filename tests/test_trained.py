@@ -36,14 +36,18 @@ def test_the_same_words_give_the_same_number_though_the_evaluation_was_killed(tm
 
 
 def test_a_sweep_judges_one_artifact_in_several_ways_and_submits_none(tmp_path, source):
-    shutil.copytree(source, tmp_path / "seed1337")
-    words = ("seed=1337", "ttt=none", "eval.stride=64,128", "trained='seed${seed.value}'", "hydra.sweep.dir=sweep")
+    other = tmp_path / "earlier" / "another"
+    shutil.copytree(source, other)
+    config = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(config.replace("train_steps: 6", "train_steps: 5"))
+    shutil.copytree(source, tmp_path / "earlier" / "seed1337")
+    words = ("seed=1337", "ttt=none", "eval.stride=64,128", "trained=earlier", "hydra.sweep.dir=sweep")
     run(tmp_path, "-m", *STEPS, *words)
     assert len(json.loads((tmp_path / "sweep" / "plan.json").read_text())["arms"]) == 2
     summary = json.loads((tmp_path / "sweep" / "summary.json").read_text())
     assert [arm["n"] for arm in summary["arms"]] == [1, 1]
     assert len({arm["val_bpb"]["mean"] for arm in summary["arms"]}) == 2
-    assert all("its artifact was trained in seed1337" in arm["submission"]["why"] for arm in summary["arms"])
+    assert all("its artifact was trained in earlier/seed1337" in arm["submission"]["why"] for arm in summary["arms"])
     artifacts = {record(folder)["artifact"]["sha256"] for folder in (tmp_path / "sweep").glob("*_seed1337")}
     assert artifacts == {record(source)["artifact"]["sha256"]}
 
@@ -52,13 +56,14 @@ def test_a_sweep_judges_one_artifact_in_several_ways_and_submits_none(tmp_path, 
     ("wrong", "said"),
     [
         (("limits.train_steps=7", "trained=HERE"), "limits.train_steps=7: HERE was trained with 6"),
+        (("limits.train_steps=7", "trained=SWEEP"), "limits.train_steps=7: HERE was trained with 6"),
         (("quant=int5_gptq", "trained=HERE"), "quant.bits=5: HERE was trained with 6"),
         (("trained=nowhere",), "nowhere/record.json: cannot be read"),
         (("trained=3",), "3/record.json: cannot be read"),
     ],
 )
 def test_other_words_are_refused_before_anything_starts(tmp_path, source, wrong, said):
-    words = [word.replace("HERE", str(source)) for word in wrong]
+    words = [word.replace("HERE", str(source)).replace("SWEEP", str(source.parent)) for word in wrong]
     refused = run(tmp_path, *STEPS, *words, code=2)
     assert refused.stderr.startswith("pgolf: " + said.replace("HERE", str(source)))
     assert not list(tmp_path.iterdir())

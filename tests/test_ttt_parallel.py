@@ -10,7 +10,8 @@ from pgolf.data.bytes import ByteTable
 from pgolf.errors import ConfigError
 from pgolf.eval import Sliding
 from pgolf.eval.ledger import Ledger
-from pgolf.eval.text import Outline, Text
+from pgolf.eval.outline import Outline
+from pgolf.eval.text import Text
 from pgolf.machine.world import World
 from pgolf.stages.evaluate import evaluate
 from pgolf.ttt import AdamWEps, GlobalSGD, Ngram, ParallelLora
@@ -154,6 +155,33 @@ def test_impossible_phases_are_refused():
     for after in ((), (0,), (5, 3)):
         with pytest.raises(ConfigError, match=r"ttt\.phases\.after"):
             replace(PHASES, after=after)
+
+
+BAD_TEXTS = [
+    ([10], {}, None),
+    ([10], dict(documents=2), r"ttt\.documents=2: must be at most the 1 documents of the text"),
+    ([10], dict(chunk_tokens=10), r"ttt\.chunk_tokens=10: must be below the 10 tokens of the longest document"),
+    ([1] * 50, {}, r"ttt\.chunk_tokens=4: must be below the 1 tokens of the longest document"),
+    ([9] * 50, dict(mixer=replace(TILT, order=10)), r"ttt\.mixer\.order=10: must be at most the 9 tokens"),
+    ([9] * 7, dict(documents=4, warm=True), r"ttt\.warm=True: must be false: of 7 documents, 1 whole group"),
+    ([9] * 8, dict(documents=4, warm=True), None),
+    (
+        [9] * 7,
+        dict(documents=4, phases=replace(PHASES, after=(1, 4))),
+        r"ttt\.phases\.after=\[1, 4\]: must be .* up to 3, of 7",
+    ),
+    ([9] * 7, dict(documents=4, phases=replace(PHASES, after=(1, 3))), None),
+]
+
+
+@pytest.mark.parametrize(("lengths", "changes", "message"), BAD_TEXTS)
+def test_texts_that_leave_a_part_nothing_to_do_are_refused(lengths, changes, message):
+    text = Outline(sum(lengths), np.cumsum([0, *lengths[:-1]]))
+    asked = replace(PLAIN, **(dict(chunk_tokens=4, documents=1) | changes))
+    if message is None:
+        return asked.check_documents(lambda: text)
+    with pytest.raises(ConfigError, match=message):
+        asked.check_documents(lambda: text)
 
 
 def test_a_step_follows_the_forward_that_scored():

@@ -12,7 +12,7 @@ from pgolf.data import Corpus, Data
 from pgolf.data.bytes import ByteCounts
 from pgolf.errors import UserError
 from pgolf.eval import Eval
-from pgolf.eval.text import Outline
+from pgolf.eval.outline import Outline
 from pgolf.files import lookup
 from pgolf.files.frozen import TARGET, older
 from pgolf.files.names import ARTIFACT

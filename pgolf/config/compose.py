@@ -60,12 +60,13 @@ class Job:
     files: tuple[str, ...]
     """The user's files of options that are chosen."""
 
-    @property
+    @cached_property
     def source(self) -> "SourceRun | None":
         """The run whose artifact is judged again, if nothing is to be trained. Raises ConfigError."""
         from pgolf.config.source import SourceRun
 
-        return SourceRun.read(Path(self.config["trained"])) if self.config.get("trained") else None
+        folder = self.config.get("trained")
+        return SourceRun.of(Path(folder), self.config, self.recipe.ttt.legal) if folder else None
 
     @property
     def arm(self) -> str:
@@ -129,7 +130,7 @@ def _check_settings(config: dict) -> None:
     if not (isinstance(config["name"], str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config["name"])):
         raise ConfigError("name", config["name"], "must be letters, digits, '.', '_' and '-': it names a folder")
     if not isinstance(config.get("trained"), str | None):
-        raise ConfigError("trained", config["trained"], "must be a run's folder, or null")
+        raise ConfigError("trained", config["trained"], "must be the folder of a run or a sweep, or null")
     if not (
         (every := config["checkpoint"].get("every_seconds")) is None or (type(every) in (int, float) and every > 0)
     ):

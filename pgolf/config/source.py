@@ -1,4 +1,5 @@
-"""`trained=RUN`: judge the artifact of an earlier run again, with other windows, other learning or other ranks.
+"""`trained=RUN`: judge the artifact of an earlier run again, with other windows, other learning or other ranks. `trained=SWEEP`
+takes the run of that sweep which has the seed and was trained with the words that are given now.
 
 Nothing is trained. The words must be those that RUN was trained with, its account of training is taken over, and the
 sealed bytes are copied; their hash is checked where they are opened.
@@ -31,25 +32,39 @@ class SourceRun:
     config: dict
 
     @classmethod
+    def of(cls, folder: Path, config: dict, legal: bool) -> "SourceRun":
+        """The run in `folder`; of the runs of a sweep there, the one whose training differs least from `config`.
+
+        UserError if there is no sealed artifact."""
+        jobs = [] if (folder / RECORD).exists() else sorted(path.parent for path in folder.glob(f"*/{RECORD}"))
+        if not jobs:
+            return cls.read(folder)
+        runs = [cls.read(job) for job in jobs if _sealed(job)]
+        if not runs:
+            raise ConfigError("trained", str(folder), "must be the folder of a sweep of which a run sealed an artifact")
+        return min(runs, key=lambda run: len(run.differences(config, legal)))
+
+    @classmethod
     def read(cls, folder: Path) -> "SourceRun":
         """UserError if there is no sealed artifact in `folder`."""
-        record = read_json(folder / RECORD)
-        sealed = isinstance(record, dict) and lookup(record, "train.steps") and lookup(record, "artifact.sha256")
-        if not sealed or not (folder / ARTIFACT).exists():
+        if not _sealed(folder):
             raise ConfigError("trained", str(folder), "must be the folder of a run that sealed an artifact")
-        return cls(folder, record, completed(read_config(folder)))
+        return cls(folder, read_json(folder / RECORD), completed(read_config(folder)))
 
-    def require(self, config: dict, legal: bool) -> None:
-        """ConfigError for the first word of `config` with which something else would have been trained.
+    def differences(self, config: dict, legal: bool) -> list[tuple[str, object, object]]:
+        """(key, theirs, ours) of all with which something else would have been trained.
 
         What learns from validation text before sealing (not `legal`) belongs to training.
         """
         free = [*CHECKS, *(f"data.{place}" for place in PLACES), *(key for key in JUDGING if legal or key != "ttt")]
         theirs, ours = flattened(self.config, free), flattened(config, free)
-        for key in sorted(theirs.keys() | ours.keys()):
-            if theirs.get(key) != ours.get(key):
-                there = f"{self.folder} was trained with {theirs.get(key)!r}; give the words that it was given"
-                raise ConfigError(key, ours.get(key), there)
+        both = ((key, theirs.get(key), ours.get(key)) for key in sorted(theirs.keys() | ours.keys()))
+        return [(key, there, here) for key, there, here in both if there != here]
+
+    def require(self, config: dict, legal: bool) -> None:
+        """ConfigError for the first word of `config` with which something else would have been trained."""
+        for key, there, here in self.differences(config, legal):
+            raise ConfigError(key, here, f"{self.folder} was trained with {there!r}; give the words that it was given")
 
     def copied_fields(self, folder: Path, manifest: str, legal: bool) -> dict:
         """The record's `train`, `artifact`, `trained_code` and `receipts` of that run, whose artifact is now in `folder` too."""
@@ -59,6 +74,12 @@ class SourceRun:
         receipts = [r for r in self.record["receipts"] if not (legal and r["part"].startswith("ttt"))]
         parts = {part: self.record[part] for part in ("train", "artifact")}
         return parts | {"trained_code": self.record["code"], "receipts": receipts}
+
+
+def _sealed(folder: Path) -> bool:
+    record = read_json(folder / RECORD)
+    stated = isinstance(record, dict) and lookup(record, "train.steps") and lookup(record, "artifact.sha256")
+    return bool(stated) and (folder / ARTIFACT).exists()
 
 
 def flattened(config: dict, without: list[str] | tuple[str, ...], above: str = "") -> dict[str, object]:

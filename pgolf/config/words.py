@@ -42,12 +42,15 @@ def short_words(word: str) -> str:
 
 
 def _part(word: str) -> str:
-    """A dot where a part of a group is chosen by name is read as the slash it should be.
+    """A dot where a part of a group is chosen by name is read as the slash it should be, a slash where a part is left out as the
+    dot it should be.
 
-    >>> _part("quant.low_rank=lqer_pr1797"), _part("quant.bits=5")
-    ('quant/low_rank=lqer_pr1797', 'quant.bits=5')
+    >>> _part("quant.low_rank=lqer_pr1797"), _part("quant.bits=5"), _part("quant/low_rank=null")
+    ('quant/low_rank=lqer_pr1797', 'quant.bits=5', 'quant.low_rank=null')
     """
     key, _, value = word.partition("=")
+    if value.strip() == "null" and not key.startswith("hydra/"):
+        return f"{key.replace('/', '.')}=null"
     path = key.replace(".", "/")
     options = [beside_or_inside("conf") / path / f"{name}.yaml" for name in value.split(",")]
     return f"{path}={value}" if path != key and all(option.is_file() for option in options) else word

@@ -1,12 +1,11 @@
 """The validation text as the ledger hands it out: whole windows to score and, to adapt to, only what has been scored."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
 from pgolf.data.bytes import ByteCounts, token_bytes
 from pgolf.errors import UserError
+from pgolf.eval.outline import Outline
 from pgolf.eval.windows import Span
 
 
@@ -16,20 +15,6 @@ class LedgerError(RuntimeError):
     def __init__(self, rule: str, message: str):
         super().__init__(f"{message} ({rule})")
         self.rule = rule
-
-
-@dataclass(frozen=True)
-class Outline:
-    """What a plan may know of a text: how many targets it has, and at which tokens its documents open (0 is one)."""
-
-    targets: int
-    document_starts: np.ndarray
-
-    @classmethod
-    def of(cls, ids: np.ndarray, table: ByteCounts) -> "Outline":
-        """Boundary pieces open documents."""
-        starts = np.flatnonzero(table.boundary[ids[:-1]])
-        return cls(len(ids) - 1, starts if len(starts) and starts[0] == 0 else np.concatenate([[0], starts]))
 
 
 class Text:

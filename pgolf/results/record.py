@@ -132,7 +132,7 @@ def _beginning(job: "Job") -> dict:
         "error": None,
         "name": job.config["name"],
         "author": job.config.get("author"),
-        "trained": job.config.get("trained"),
+        "trained": str(job.source.folder) if job.source else None,
         "arm": job.arm,
         "arm_sha256": job.arm_sha256,
         "own": job.own,

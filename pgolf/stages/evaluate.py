@@ -10,7 +10,8 @@ from pgolf.data.bytes import ByteCounts
 from pgolf.errors import UserError
 from pgolf.eval import Eval
 from pgolf.eval.ledger import Ledger, Progress, Score
-from pgolf.eval.text import Outline, Text
+from pgolf.eval.outline import Outline
+from pgolf.eval.text import Text
 from pgolf.eval.warmup import warm_up
 from pgolf.eval.windows import Plan
 from pgolf.machine.world import World

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pgolf.data.corpus import ValidationText
     from pgolf.eval import Eval
     from pgolf.eval.learner import Learner
-    from pgolf.eval.text import Outline
+    from pgolf.eval.outline import Outline
     from pgolf.eval.windows import Plan
     from pgolf.machine.world import World
     from pgolf.model import Model

@@ -1,6 +1,7 @@
 """What every option of test-time training has: an order in which the text is scored, and a learner."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from pgolf.data.corpus import ValidationText
     from pgolf.eval import Eval
     from pgolf.eval.learner import Learner
-    from pgolf.eval.text import Outline
+    from pgolf.eval.outline import Outline
     from pgolf.eval.windows import Plan
     from pgolf.machine.world import World
     from pgolf.model import Model
@@ -37,6 +38,10 @@ class TTT(ABC):
 
     def check_text(self, targets: int) -> None:
         """Refuse a text of `targets` targets that this option cannot work on."""
+        return None
+
+    def check_documents(self, text: "Callable[[], Outline]") -> None:
+        """Refuse a text whose documents leave a part of this option nothing to do; `text` is asked for only where it matters."""
         return None
 
     @abstractmethod

@@ -1,6 +1,7 @@
 """Options that learn from one document at a time, through low-rank adapters (arXiv 2106.09685) of its own."""
 
 from abc import ABC
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from pgolf.ttt.parts import Hedge, Mixer, TTTOptimizer
 if TYPE_CHECKING:
     from pgolf.eval import Eval
     from pgolf.eval.learner import Learner
-    from pgolf.eval.text import Outline
+    from pgolf.eval.outline import Outline
     from pgolf.eval.windows import Plan
     from pgolf.machine.world import World
     from pgolf.model import Model
@@ -54,6 +55,13 @@ class ByDocument(Legal, ABC):
     def check_text(self, targets: int) -> None:
         if self.mixer is not None:
             self.mixer.check_text(targets)
+
+    def check_documents(self, text: "Callable[[], Outline]") -> None:
+        longest = int(text().targets_in.max())
+        allowed = f"below the {longest:,} tokens of the longest document: nothing would be learnt from"
+        need(self.chunk_tokens < longest, "ttt.chunk_tokens", self.chunk_tokens, allowed)
+        if self.mixer is not None:
+            self.mixer.check_text(longest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +169,20 @@ class ParallelLora(ByDocument):
                 self.phases.chunk_tokens,
                 allowed,
             )
+
+    def check_documents(self, text: "Callable[[], Outline]") -> None:
+        super().check_documents(text)
+        count = len(text().targets_in)
+        need(self.documents <= count, "ttt.documents", self.documents, f"at most the {count:,} documents of the text")
+        whole = count // self.documents
+        allowed = f"false: of {count:,} documents, {whole} whole group of ttt.documents={self.documents}, after which none comes"
+        need(whole > 1 or not self.warm, "ttt.warm", self.warm, allowed)
+        if self.phases is not None:
+            before = count - self.documents
+            allowed = (
+                f"numbers up to {before:,}, of {count:,} documents those before the last ttt.documents={self.documents}"
+            )
+            need(self.phases.after[-1] <= before, "ttt.phases.after", list(self.phases.after), allowed)
 
     def plan(self, evaluation: "Eval", text: "Outline") -> "Plan":
         from pgolf.ttt.documents import document_plan

@@ -11,7 +11,8 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from pgolf.eval.text import Outline, gather_rows
+from pgolf.eval.outline import Outline
+from pgolf.eval.text import gather_rows
 from pgolf.eval.windows import Batch, Plan, Span
 
 
@@ -140,7 +141,6 @@ def document_plan(
     """The plan of `text`, each document holding the targets from its first token to the token that opens the next.
 
     Of two of equal length the later one comes first."""
-    starts = text.document_starts
-    lengths = np.diff([*starts, text.targets])
+    lengths = text.targets_in
     order = np.argsort(lengths, kind="stable")[::-1]
-    return DocumentPlan(starts[order], lengths[order], context, chunk, side, short)
+    return DocumentPlan(text.document_starts[order], lengths[order], context, chunk, side, short)
