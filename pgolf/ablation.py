@@ -3,12 +3,12 @@
 Every complete run below the sweep folders is taken. An effect compares arms that differ in one word and agree in all
 others: per seed the mean of their differences, over seeds a t test. So n is the number of seeds, and what all arms of a
 seed share (initial weights, order of the text) takes no part in it. `--by` gives the effects within each value of a word,
-`--curves` draws the running bpb of every arm.
+`--curves` draws the running bpb of every arm, `--page` draws everything else that was measured and prints the means.
 """
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pgolf.config.command import command
 from pgolf.config.compose import tells
 from pgolf.errors import UserError, nearest
 from pgolf.files import lookup
+from pgolf.report.panels import draw_panels
 from pgolf.results import stats
 from pgolf.results.readme import count, table
 from pgolf.results.runfolder import Run, read_run
@@ -41,6 +42,16 @@ class Cell:
         """`evaluate.val_bpb` of the run."""
         return self.number("evaluate.val_bpb")
 
+    @property
+    def artifact(self) -> str:
+        """The sha256 of what was judged."""
+        return self.run.record["artifact"]["sha256"]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing was learnt in evaluation."""
+        return any(part["group"] == "ttt" and part["option"] == "NoTTT" for part in self.run.record["techniques"])
+
     def without(self, word: str) -> tuple:
         """All that must agree for a pair that differs in `word`."""
         return (*((k, v) for k, v in self.words if k != word), self.seed)
@@ -55,11 +66,16 @@ def main(args: Sequence[str]) -> int:
     )
     parser.add_argument("--by", metavar="WORD", help="effects within each value of this word, as quant.bits")
     parser.add_argument("--curves", metavar="FILE", type=Path, help="draw running bpb, an .svg or .png")
+    parser.add_argument("--page", metavar="FILE", type=Path, help="draw scores, gaps, bytes, seconds, an .svg or .png")
     options = parser.parse_args(args)
     cells = cells_of([run for sweep in options.sweeps for run in runs_of(sweep)])
     print("\n\n".join([arms_table(cells), *effects(cells, options.by)]))
     if options.curves:
         draw(by_arm(cells), options.curves)
+    if options.page:
+        panels = measured(cells)
+        print(f"\n{means_table(panels)}")
+        draw_panels(panels, options.page)
     return 0
 
 
@@ -202,7 +218,39 @@ def draw(arms: Mapping[tuple, Sequence[Cell]], path: Path) -> None:
 
 
 def _label(arm: tuple) -> str:
-    return " ".join(f"{key}={value}" for key, value in arm) or "the arm"
+    return " ".join(value if key == "experiment" else f"{key}={value}" for key, value in arm) or "the arm"
+
+
+def measured(cells: Sequence[Cell]) -> dict[str, dict[str, list[float]]]:
+    """Every number by its title, of each arm, a value for each of its seeds.
+
+    An arm that judges the artifacts of others again with ttt=none is no arm of its own here: from it their gain is taken."""
+    plain = {cell.artifact: cell.bpb for cell in cells if cell.is_plain}
+    learnt = {cell.artifact for cell in cells if not cell.is_plain}
+    kept = [cell for cell in cells if not (cell.is_plain and cell.artifact in learnt)]
+    arms = {_label(arm): found for arm, found in by_arm(kept).items()}
+    numbers: dict[str, Callable[[Cell], float | None]] = {
+        "val_bpb": lambda c: c.bpb,
+        "dev_bpb, packed": lambda c: c.number("train.dev_bpb.quantized"),
+        "quantisation gap, dev_bpb": lambda c: c.number("train.dev_bpb.quantized") - c.number("train.dev_bpb.averaged"),
+        "gain of learning, val_bpb": lambda c: plain[c.artifact] - c.bpb if c.artifact in plain else None,
+        "artifact and code, kB": lambda c: (c.number("artifact.bytes") + c.number("code.bytes")) / 1000,
+        "training, s": lambda c: c.number("train.seconds"),
+        "evaluation, s per million targets": lambda c: 1e6 * c.number("evaluate.seconds") / c.number("evaluate.tokens"),
+    }
+    return {
+        title: {arm: [v for v in map(of, found) if v is not None] for arm, found in arms.items()}
+        for title, of in numbers.items()
+    }
+
+
+def means_table(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """The means of what `measured` gives, a row for each arm."""
+    rows = [
+        [arm, str(len(seeds)), *(f"{stats.mean(v[arm]):.4f}" if v[arm] else "–" for v in panels.values())]
+        for arm, seeds in panels["val_bpb"].items()
+    ]
+    return table(("arm", "n", *panels), rows)
 
 
 if __name__ == "__main__":

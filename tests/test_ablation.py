@@ -76,6 +76,18 @@ def test_the_command_line_reads_a_sweep_and_says_what_is_missing(tmp_path, capsy
     assert "planned, and there is no record of it" in shown.err
 
 
+def test_the_page_has_every_number_and_the_gain_over_the_same_artifact(tmp_path, capsys):
+    for job, (arm, option, bpb) in enumerate([("ttt=x", "LoraScoreFirst", 1.5), ("ttt=none", "NoTTT", 1.6)]):
+        parts = [{"group": "ttt", "option": option, "summary": "what it is"}]
+        make_run(tmp_path / "sweep", f"{job}_seed1", 1, bpb, arm=arm, techniques=parts)
+    make_run(tmp_path / "sweep", "2_seed2", 2, 1.9, arm="ttt=x")
+    assert main([str(tmp_path / "sweep"), "--page", str(tmp_path / "page.svg")]) == 0
+    shown = capsys.readouterr().out
+    assert "| ttt=x | 2 | 1.7000 | 1.7050 | 0.0050 | 0.1000 |" in shown
+    assert "| ttt=none | 1 |" not in shown
+    assert "gain of learning" in (tmp_path / "page.svg").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [(["nowhere"], "nowhere: not a folder"), (["SWEEP", "--by", "quant.bitz"], "Did you mean 'quant.bits'?")],

@@ -1,5 +1,9 @@
 """The published systems: every number of their recipes, and each of them small, through the whole line."""
 
+import re
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -9,7 +13,7 @@ from pgolf.errors import ConfigError
 from pgolf.pipeline import run as start
 from pgolf.show.console import NullConsole
 from tests.command import environment, only, record, run
-from tests.small import small
+from tests.small import SYSTEMS, small
 
 TRAINING = {
     "machine.ranks": 8,
@@ -374,6 +378,18 @@ def test_small_it_goes_through_the_command_line(tmp_path):
     kept = record(only(tmp_path, "runs/*_pr606_int5_softround"))
     assert (kept["status"], kept["verdict"]) == ("complete", "consistent")
     assert [r["part"] for r in kept["receipts"]].count("qat") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_audit_passes_every_system_but_the_one_for_study(tmp_path, name):
+    run(tmp_path, *small(name), "hydra.run.dir=run")
+    words = [sys.executable, "-m", "pgolf.audit", "run"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=1200)
+    illegal = name == "pr1852_prequant_ttt"
+    assert done.returncode == illegal, done.stdout + done.stderr
+    assert ("verdict consistent" in done.stdout) != illegal
+    assert any(re.match(r"fail +C3 ", line) for line in done.stdout.splitlines()) == illegal
 
 
 def test_without_gpus_a_record_is_planned_but_not_started(tmp_path, monkeypatch):

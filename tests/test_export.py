@@ -24,7 +24,7 @@ from pgolf.stages.judge import Evaluation, judge
 from pgolf.stages.train import Training, train
 from tests.bare import bare_environment, can_import
 from tests.command import TINY, environment, only, record, run
-from tests.small import SYSTEMS, small
+from tests.small import CASES, IN_OTHERS, SYSTEMS, small
 
 NEEDED = ("torch", "numpy", "sentencepiece", "zstandard")
 ABSENT = ("pgolf", "hydra", "omegaconf", "wandb", "rich", "scipy", "huggingface_hub", "constriction", "brotli", "yaml")
@@ -117,7 +117,7 @@ def test_two_ranks_by_torchrun_are_two_ranks_of_the_package(python, tmp_path):
     same(folder, tmp_path / "empty" / "seed1337", done.stdout)
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", CASES)
 def test_every_system_is_the_same_from_its_file(name, python_and_codecs, tmp_path, monkeypatch):
     """Trained and judged by the package in this process, and by the file: equal artifacts, equal scores."""
     monkeypatch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
@@ -352,7 +352,15 @@ def test_it_survives_a_repository_that_rewrites_line_ends(one_run, tmp_path):
     assert code.unpack(again.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")) == code.unpack(again)
 
 
-@pytest.mark.parametrize(("name", "most"), [("pr606_int5_softround", 35_000), ("pr1852_prequant_ttt", 32_000)])
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("pr606_int5_softround", 35_000),
+        ("pr1852_prequant_ttt", 32_000),
+        ("frontier", 42_000),
+        *(pytest.param(name, 42_000, marks=pytest.mark.slow) for name in IN_OTHERS),
+    ],
+)
 def test_the_files_of_the_published_systems_are_small(name, most, monkeypatch):
     monkeypatch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
     register_experiments()
