@@ -106,6 +106,8 @@ def test_other_values_are_quoted_only_where_they_must_be(tmp_path, monkeypatch):
     assert short_words("quant.bits=5,6") == "quant.bits=5,6"
     assert short_words("model.xs=[1,2]") == "model.xs=[1,2]"
     assert short_words("~quant.fit") == "~quant.fit"
+    assert short_words("quant/solver/source=null") == "quant.solver.source=null"
+    assert short_words("hydra/launcher=null") == "hydra/launcher=null"
     assert short_words("--config-dir=é") == "--config-dir=é"
 
 
