@@ -17,8 +17,9 @@ judged() { sweep "$@" trained="$folder/rungs"; }
 learning=pr606_int5_softround,pr639_full_gptq,pr1129_crownq,pr1852_legal,pr1855_record,pr2014_long_context,pr2135_token_tilt,frontier
 sweep rungs experiment="baseline_sp1024,$learning"
 judged plain experiment="$learning" ttt=none
+judged whole experiment=frontier
 judged without_tilt experiment=frontier ttt/mixer=null
-judged without_short_chunks experiment=frontier ttt.short_tokens=[] ttt.short_chunks=[]
+judged without_short_chunks experiment=frontier 'ttt.short_tokens=[]' 'ttt.short_chunks=[]'
 sweep without_growing_cut experiment=frontier data/loader=documents
 sweep without_protect experiment=frontier quant/protect=null
 sweep without_low_rank experiment=frontier quant/low_rank=null
