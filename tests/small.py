@@ -39,7 +39,7 @@ FEW = {
 FEW_BY_DOCUMENT = {
     "ttt.chunk_tokens": 128,
     "ttt.rank": 4,
-    "ttt.documents": 7,  # of 14
+    "ttt.documents": 3,
     "ttt.short_tokens": [1024],
     "ttt.short_chunks": [64],
 }
