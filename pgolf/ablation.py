@@ -20,7 +20,7 @@ from pgolf.report.panels import draw_panels
 from pgolf.results import stats
 from pgolf.results.readme import count, table
 from pgolf.results.runfolder import Run, read_run
-from pgolf.results.summary import job_folders, refuse_mixed_code, summarise
+from pgolf.results.summary import refuse_mixed_code, summarise
 
 Words = Mapping[str, str]  # an arm, by the words that tell it from the others
 
@@ -87,10 +87,10 @@ def runs_of(sweep: Path) -> list[Run]:
     absent += [row["why"] for arm in summary["arms"] for row in arm["not_complete"]]
     for why in dict.fromkeys(absent):
         print(f"not in the tables: {absent.count(why)} run(s) of {sweep}: {why}", file=sys.stderr)
-    chosen = {row["run"] for arm in summary["arms"] for row in arm["seeds"]}
+    chosen = [row["run"] for arm in summary["arms"] for row in arm["seeds"]]  # in the order of the plan
     if not chosen:
         raise UserError(f"{sweep}: no complete run")
-    return [read_run(folder) for folder in job_folders(sweep) if folder.name in chosen]
+    return [read_run(sweep / name) for name in chosen]
 
 
 def cells_of(runs: Sequence[Run]) -> list[Cell]:
@@ -233,7 +233,9 @@ def measured(cells: Sequence[Cell]) -> dict[str, dict[str, list[float]]]:
         "val_bpb": lambda c: c.bpb,
         "dev_bpb, packed": lambda c: c.number("train.dev_bpb.quantized"),
         "quantisation gap, dev_bpb": lambda c: c.number("train.dev_bpb.quantized") - c.number("train.dev_bpb.averaged"),
-        "gain of learning, val_bpb": lambda c: plain[c.artifact] - c.bpb if c.artifact in plain else None,
+        "gain of learning, val_bpb": lambda c: (
+            plain[c.artifact] - c.bpb if c.artifact in plain and not c.is_plain else None
+        ),
         "artifact and code, kB": lambda c: (c.number("artifact.bytes") + c.number("code.bytes")) / 1000,
         "training, s": lambda c: c.number("train.seconds"),
         "evaluation, s per million targets": lambda c: 1e6 * c.number("evaluate.seconds") / c.number("evaluate.tokens"),

@@ -76,6 +76,14 @@ def test_the_command_line_reads_a_sweep_and_says_what_is_missing(tmp_path, capsy
     assert "planned, and there is no record of it" in shown.err
 
 
+def test_arms_stand_in_the_order_of_the_plan(tmp_path, capsys):
+    swept(tmp_path)
+    for old, new in (("0_seed1", "b_seed1"), ("1_seed2", "c_seed2"), ("2_seed1", "a_seed1")):
+        (tmp_path / old).rename(tmp_path / new)
+    assert main([str(tmp_path)]) == 0
+    assert "| quant.bits=4 | 6 | 1 | 1 | +0.2000 | – | – |" in capsys.readouterr().out
+
+
 def test_the_page_has_every_number_and_the_gain_over_the_same_artifact(tmp_path, capsys):
     for job, (arm, option, bpb) in enumerate([("ttt=x", "LoraScoreFirst", 1.5), ("ttt=none", "NoTTT", 1.6)]):
         parts = [{"group": "ttt", "option": option, "summary": "what it is"}]

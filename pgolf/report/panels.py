@@ -13,6 +13,7 @@ def draw_panels(panels: Mapping[str, Mapping[str, Sequence[float]]], path: Path)
     from matplotlib.ticker import MaxNLocator
 
     arms = list(next(iter(panels.values())))
+    panels = {title: values for title, values in panels.items() if any(values.values())}
     rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(12, rows * (0.22 * len(arms) + 0.9)), layout="constrained")
     axes = figure.subplots(rows, COLUMNS, sharey=True, squeeze=False).ravel()
@@ -24,7 +25,8 @@ def draw_panels(panels: Mapping[str, Mapping[str, Sequence[float]]], path: Path)
         ax.set_title(title, fontsize=10)
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.grid(alpha=0.4)
-    axes[0].set_yticks(range(len(arms)), arms, fontsize=8)
+        ax.tick_params(labelsize=8)
+    axes[0].set_yticks(range(len(arms)), arms)
     axes[0].set_ylim(len(arms) - 0.4, -0.6)
     for ax in axes[len(panels) :]:
         ax.axis("off")
