@@ -27,7 +27,7 @@ BAD = [
         "ttt/mixer: the ttt that is chosen has no mixer; of its options these have one: adamw_score_first",
     ),
     (("ttt/mixer=hedge",), "ttt.mixer='Hedge': must be null or ngram"),
-    (("ttt/mixer=ngram", "ttt.mixer.order=10000000"), "ttt.mixer.order=10000000: must be at most the"),
+    (("ttt.mixer.order=10000000",), "ttt.mixer.order=10000000: must be at most the"),
     (("ttt=parallel_lora", "ttt.places=[]"), "ttt.places=[]: must be at least one of q, k, v, o, mlp, head"),
     (("ttt=parallel_lora", "ttt.alpha=0"), "ttt.alpha=0.0: must be above 0"),
     (("ttt=parallel_lora", "ttt.rank=0"), "ttt.rank=0: must be at least 1"),
@@ -46,7 +46,7 @@ BAD = [
     (("ttt=adamw_score_first", "ttt.chunk_tokens=1280000"), "ttt.chunk_tokens=1280000: must be below the"),
     (("ttt=lora_score_first", "ttt.chunk_tokens=129"), "ttt.chunk_tokens=129: must be at most eval.context (128)"),
     (
-        ("ttt.layers=[attn.q,foo]",),
+        ("ttt=lora_score_first", "ttt.layers=[attn.q,foo]"),
         "ttt.layers=['attn.q', 'foo']: 'foo' ends no layer's name: ",
     ),
     (("ttt=sgd_score_first", "ttt/trained=queries", "ttt.trained.blocks=1"), "ttt.trained.blocks"),
