@@ -173,12 +173,11 @@ class ParallelLora(ByDocument):
     def check_documents(self, text: "Callable[[], Outline]") -> None:
         super().check_documents(text)
         count = len(text().targets_in)
-        need(self.documents <= count, "ttt.documents", self.documents, f"at most the {count:,} documents of the text")
         whole = count // self.documents
         allowed = f"false: of {count:,} documents, {whole} whole group of ttt.documents={self.documents}, after which none comes"
         need(whole > 1 or not self.warm, "ttt.warm", self.warm, allowed)
         if self.phases is not None:
-            before = count - self.documents
+            before = max(0, count - self.documents)
             allowed = (
                 f"numbers up to {before:,}, of {count:,} documents those before the last ttt.documents={self.documents}"
             )
