@@ -104,7 +104,7 @@ def _in_sweep(checked: Job, folder: Path, sweep: Path) -> float:
 
 
 def _run(checked: Job, folder: Path, before: "Before | None" = None) -> float:
-    console = open_console()
+    console = open_console(checked.config.get("quiet", False))  # configs of earlier versions do not say
     with console.live():
         console.progress("start", 0.0, "importing torch")
         from pgolf.pipeline import run

@@ -25,11 +25,16 @@ WRAPPED = re.compile(r"(\[|(?:choice|shuffle|sort|glob)\()(.*)([\])])", re.DOTAL
 
 
 def short_words(word: str) -> str:
-    """A word of the command line in Hydra's spelling: seeds without `.value`, texts in quotes. Flags and all else stay.
+    """A word of the command line in Hydra's spelling: seeds without `.value`, texts in quotes, --quiet as a word, for Hydra has
+    no such flag. Other flags and all else stay.
 
     >>> short_words("seed=1,2"), short_words("seed=[1,2]"), short_words("name=2026_11_25"), short_words("author.name=Zoë")
     ('seed.value=1,2', 'seed.value=1,2', "name='2026_11_25'", "author.name='Zoë'")
+    >>> short_words("--quiet")
+    'quiet=true'
     """
+    if word == "--quiet":
+        return "quiet=true"
     if word.startswith("-") or "=" not in word:
         return word
     if KERNELS.match(word):
