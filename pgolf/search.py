@@ -5,7 +5,6 @@ by dev_bpb of its packed model, on held-out training text: choosing by val_bpb w
 """
 
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -126,9 +125,9 @@ class Running:
         return True
 
     def stop(self) -> None:
-        """As Ctrl-C would: the run closes its record and ends its ranks."""
+        """The run closes its record and ends its ranks."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.terminate()  # which a background job does not ignore, as it does Ctrl-C
             self.process.wait()
 
     def objective(self) -> float:

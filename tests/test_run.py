@@ -96,14 +96,20 @@ def test_parts_that_are_on_left_receipts(laptop):
     assert all(r["alive"] for r in receipts)
 
 
-def test_same_seed_and_steps_give_the_same_bits(tmp_path):
+def test_same_seed_and_steps_give_the_same_bits_quietly_too(tmp_path):
     shas = []
-    for place in ("a", "b"):
+    for place, words in (("a", ()), ("b", ("--quiet",))):
         (tmp_path / place).mkdir()
-        run(tmp_path / place, *STEPS)
-        kept = record(only(tmp_path / place, "runs/*"))
+        done = run(tmp_path / place, *STEPS, *words)
+        folder = only(tmp_path / place, "runs/*")
+        kept = record(folder)
         shas.append((kept["artifact"]["sha256"], kept["evaluate"]["val_bpb"], kept["code"]["sha256"]))
     assert shas[0] == shas[1]
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"val_bpb={kept['evaluate']['val_bpb']:.8f} ")
+    assert line.endswith(f" run={folder}")
+    assert done.stderr == ""
+    assert len((folder / "train.log").read_text().splitlines()) > 10, "the log says all the same"
 
 
 def losses(folder) -> list[float]:

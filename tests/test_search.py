@@ -107,7 +107,8 @@ def test_a_trial_ends_with_its_search(tmp_path, number):
     pytest.importorskip("optuna", reason="the extra `search` is not installed")
     words = ["trials=1", "optim.matrix.lr=interval(0.01,0.05)", "limits.train_steps=100000", "ttt=none", *TINY]
     began = [sys.executable, "-m", "pgolf.search", *words, "limits.train_seconds=9000"]
-    search = subprocess.Popen(began, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment())
+    as_a_background_job = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *began]
+    search = subprocess.Popen(as_a_background_job, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment())
     until_line(tmp_path / "searches/search/trial0/events.jsonl", '"step"')
     family = descendants(search.pid)
     assert any(b"pgolf.run" in command_of(pid) for pid in family)

@@ -62,6 +62,6 @@ def _with(config: dict[str, Any], words: list[str]) -> dict[str, Any]:
     found = dict(config)
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
-        group, _, name = key.partition(".")
+        group, name = [*key.split("."), ""][:2]
         found[group] = found[group] | {name: stated[group][name]} if name else stated[group]
     return found

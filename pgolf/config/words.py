@@ -17,7 +17,9 @@ from pgolf.errors import UserError
 
 KERNELS = re.compile(r"machine\.kernels=[a-z]+(,[a-z]+)*$")  # the name of an option, as machine/kernels=auto
 SEED = re.compile(r"seed(?:\.value)?=\s*(?=[-+]?\d|\[|(?:range|choice|shuffle|sort|tag|interval)\()")
-NAMES = re.compile(r"name|trained|data\.name|logger\.(?:project|entity)|hydra\.(?:run\.dir|sweep\.(?:dir|subdir))")
+NAMES = re.compile(
+    r"name|trained|data\.name|logger\.(?:wandb\.)?(?:project|entity)|hydra\.(?:run\.dir|sweep\.(?:dir|subdir))"
+)
 SENTENCES = re.compile(r"author\.(?!base_pr$)\w+")  # a comma in one divides no sweep
 LIST = re.compile(r"^\[([^\[\]]+)\]$")
 CALL = re.compile(r"\w+\(.*\)", re.DOTALL)
