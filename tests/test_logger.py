@@ -14,6 +14,7 @@ import yaml
 
 import pgolf
 from pgolf.config.compose import rehearse
+from pgolf.config.words import short_words
 from pgolf.errors import ConfigError
 from pgolf.files.events import EVENTS as EVENTS_FILE
 from pgolf.files.events import Events
@@ -333,8 +334,8 @@ def assert_tensorboard(complete: Path) -> None:
 
 def test_two_services_at_once_have_the_same_and_touch_each_other_in_nothing(complete):
     pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
-    words = ["logger=both", "logger.wandb.patience_seconds=120", "logger.tensorboard.patience_seconds=120"]
-    (job,) = rehearse([*words, "logger.wandb.project=2026_11_25"], sweep=False)
+    words = ["logger=both", "logger.wandb.patience_seconds=900", "logger.tensorboard.patience_seconds=900"]
+    (job,) = rehearse([*words, short_words("logger.wandb.project=2026_11_25")], sweep=False)
     live(complete, job.recipe.logger, pytest.fail)
     assert [kept.job_type for kept in kept_runs(complete)] == ["train", "evaluate"]
     assert {kept.project for kept in kept_runs(complete)} == {"2026_11_25"}
@@ -346,7 +347,7 @@ def test_of_two_services_one_may_fail(monkeypatch, tmp_path, complete):
     pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
     client(monkeypatch, tmp_path, "def init(**words): raise RuntimeError('the disk is full')\n")
     said: list[str] = []
-    live(complete, WandbAndTensorBoard(wandb=OFFLINE, tensorboard=TensorBoard(patience_seconds=120.0)), said.append)
+    live(complete, WandbAndTensorBoard(wandb=OFFLINE, tensorboard=TensorBoard(patience_seconds=900.0)), said.append)
     (line,) = said
     assert line.startswith("Wandb: ended with exit code 1. RuntimeError: the disk is full")
     assert_tensorboard(complete)

@@ -35,7 +35,7 @@ NOISE = """
     subprocess.run([sys.executable, "-c", "print('child')"])
     print("warning", file=sys.stderr)
 """
-FOUND = "    return Result('pgolf.error/1', {'error': 'x'}, 'text')\n"
+FOUND = "    return Result('pgolf.dashboard/1', {'url': 'x'}, 'text')\n"
 END = "sys.exit(main())"
 LINES = ["progress", "print", "descriptor", "outlet", "child"]
 
@@ -47,7 +47,7 @@ def ran(body: str, *words: str, **how) -> subprocess.CompletedProcess:
 
 def test_stdout_has_the_object_and_stderr_all_else():
     done = ran(NOISE + FOUND, "--json")
-    assert said(done.stdout, "pgolf.error", 0)["error"] == "x"
+    assert said(done.stdout, "pgolf.dashboard", 0)["url"] == "x"
     assert [line for line in done.stderr.splitlines() if line != "warning"] == LINES
     done = ran(NOISE + FOUND, "--quiet", "--json")
     assert done.stderr.splitlines()[:1] != ["progress"]
@@ -119,7 +119,7 @@ def test_closed_streams_end_nothing(closed):
     code = f"import os; os.close({closed}); os.execv({sys.executable!r}, ['python', '-c', {HEAD + FOUND + END!r}, '--json'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    assert closed == "1" or said(done.stdout, "pgolf.error", 0)
+    assert closed == "1" or said(done.stdout, "pgolf.dashboard", 0)
 
 
 def test_help_is_text_and_names_what_is_shared(capsys):
@@ -183,8 +183,9 @@ def test_the_one_table_of_exit_codes():
 
 
 def test_nothing_asks_a_person():
-    """No source asks, by itself or through a library; what reads standard input are helpers that wait for its end."""
+    """No source asks, by itself or through a library; what reads standard input are helpers, which wait for its end."""
     asks = re.compile(r"(?<![\w.])input\(|getpass|\.prompt\(|Confirm\.|wandb\.login|notebook_login|interpreter_login")
     assert [path.name for path, source in SOURCES.items() if asks.search(source)] == []
-    reading = {path.relative_to(ROOT).as_posix() for path, source in SOURCES.items() if "sys.stdin" in source}
+    reads = re.compile(r"sys\.stdin\.|os\.read\(0")
+    reading = {path.relative_to(ROOT).as_posix() for path, source in SOURCES.items() if reads.search(source)}
     assert reading == {"logger/__main__.py", "report/drawing.py"}
