@@ -164,6 +164,8 @@ def main() -> None:
             _require_exports(rehearsed)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
+            if any(one.config.get("quiet") for one in rehearsed):
+                _hush(args.overrides)
             if not _elsewhere(args.overrides):
                 _require([one.recipe for one in rehearsed])
                 start_importing()
@@ -206,6 +208,12 @@ def _check_model(one: "Job") -> None:
     recipe = one.recipe
     recipe.ttt.check_model(recipe.model)
     recipe.quant.check_model(recipe.model, lambda: recipe.limits.artifact_bytes - script(one.config).size)
+
+
+def _hush(overrides: list[str]) -> None:
+    """Hydra's own lines about a sweep are not shown, unless its logging is chosen by a word."""
+    if not any(word.startswith("hydra/hydra_logging=") for word in overrides):
+        sys.argv.append("hydra/hydra_logging=none")
 
 
 def _elsewhere(overrides: list[str]) -> bool:

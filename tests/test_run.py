@@ -131,7 +131,9 @@ def test_many_ranks_give_the_curve_of_one(tmp_path, many):
 
 
 def test_a_sweep_ends_in_a_submission(tmp_path):
-    run(tmp_path, "-m", "seed=1,2,3", "hydra.sweep.dir=sweep", *STEPS)
+    done = run(tmp_path, "-m", "seed=1,2,3", "hydra.sweep.dir=sweep", "--quiet", *STEPS)
+    assert [line.split("=")[0] for line in done.stdout.splitlines()] == ["val_bpb"] * 3
+    assert done.stderr == ""
     sweep = tmp_path / "sweep"
     summary = json.loads((sweep / "summary.json").read_text())
     (arm,) = summary["arms"]
