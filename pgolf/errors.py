@@ -20,6 +20,10 @@ class ArtifactError(UserError):
     """A file that cannot be trusted or read. The message begins with the field that is wrong."""
 
 
+class RefusedError(UserError):
+    """What shows on the ranks only, but before a clock starts: the run is refused as for a wrong word."""
+
+
 class RankError(RuntimeError):
     """A rank died; the message names it and holds its traceback."""
 

@@ -30,7 +30,7 @@ from pgolf.config.help import help_text
 from pgolf.config.places import beside_or_inside
 from pgolf.config.resume import resume_words, resumed
 from pgolf.config.words import short_words
-from pgolf.errors import RankError, UserError
+from pgolf.errors import RankError, RefusedError, UserError
 from pgolf.machine.family import end_with, end_with_parent
 from pgolf.machine.outlet import outlet, say
 from pgolf.machine.server import start_importing
@@ -71,6 +71,8 @@ def _ended_in_words(folder: Path, mode: RunMode) -> Iterator[None]:
     """Around a run in `folder`: what stops it becomes a message, and all that it said is shown before the end."""
     try:
         yield
+    except RefusedError as wrong:
+        _stop(f"pgolf: {wrong}\nNothing was trained; what was made ready lies in {folder}", mode, code=2)
     except (UserError, RankError, OSError) as wrong:
         _stop(f"pgolf: {wrong}\nThis run did not finish; what there is lies in {folder}", mode)
     except StoppedError as stop:
@@ -130,12 +132,12 @@ def as_checked(checked: Job) -> Job:
     return checked
 
 
-def _stop(message: str, mode: RunMode) -> NoReturn:
-    """Say why and nothing else, with exit code 1; a sweep hears of it through Hydra, which goes on with the next job."""
+def _stop(message: str, mode: RunMode, code: int = 1) -> NoReturn:
+    """Say why and nothing else, and end with `code`; a sweep hears of it through Hydra, which goes on with the next job."""
     if mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise Failed(message)
     say(message)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def main() -> None:

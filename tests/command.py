@@ -23,13 +23,15 @@ TINY = (
     "data.sequence_length=128",
     "data.dev_tokens=4096",
     "data.dev_checks=1",
-    "data.val_fraction=0.005",
+    "data.val_fraction=0.0025",
     "eval.context=128",
     "eval.stride=64",
     "schedule.warmup_steps=1",
     "quant.keep_below=256",
     "quant.solver.calibration_sequences=8",
     "machine.threads=1",
+    "limits.train_seconds=600",  # whatever else the machine does
+    "limits.eval_seconds=600",
 )
 
 

@@ -11,7 +11,7 @@ SMALL = (
     "data.sequence_length=128",
     "data.dev_tokens=4096",
     "data.dev_checks=1",
-    "data.val_fraction=0.005",
+    "data.val_fraction=0.0025",
     "schedule.warmup_steps=1",
     "machine.threads=1",
 )
@@ -23,7 +23,7 @@ FEW = {
     "quant.keep_below": 1024,
     "eval.context": 128,
     "eval.batch_windows": 32,
-    "ttt.chunk_tokens": 12288,
+    "ttt.chunk_tokens": 4096,
     "ttt.epochs": 1,
     "ttt.sequence_length": 128,
     "quant.solver.calibration_sequences": 8,

@@ -32,7 +32,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("audited")
-    run(place, "limits.train_steps=3", "limits.train_seconds=600", "limits.eval_seconds=600", *TINY)
+    run(place, "limits.train_steps=3", *TINY)
     return only(place, "runs/*")
 
 

@@ -177,6 +177,7 @@ def test_a_part_of_every_kind_works(tmp_path):
     assert "deflate" in in_copy(copy, "pgolf.artifact", only(copy, "runs/*/artifact.pgolf").as_posix())
 
 
+@pytest.mark.slow
 def test_the_worked_example_works(tmp_path):
     """Its files pasted into a checkout: its own test, a run by name, the audit, the export and its error message."""
     copy = copied(tmp_path, *(b for b in BLOCKS if b.page == EXAMPLE and b.file))

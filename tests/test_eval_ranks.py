@@ -55,7 +55,7 @@ def alone():
     return everything(World.alone())
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_number_of_ranks_changes_nothing(alone, size):
     ranks = run_ranks(everything, size)
     for kind in (0, 1):

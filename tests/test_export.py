@@ -357,7 +357,7 @@ def test_it_survives_a_repository_that_rewrites_line_ends(one_run, tmp_path):
 def test_the_files_of_the_published_systems_are_small(name, most, monkeypatch):
     monkeypatch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
     register_experiments()
-    (job,) = rehearse([f"experiment={name}", "scale=laptop", "data.val_fraction=0.005"], sweep=False)
+    (job,) = rehearse([f"experiment={name}", "scale=laptop", "data.val_fraction=0.0025"], sweep=False)
     corpus = job.recipe.data.prepare(lambda what, done: None)
     assert code.script(job.config, corpus).size <= most
 

@@ -84,6 +84,7 @@ def test_what_is_missing_has_one_line(monkeypatch):
     assert "a C compiler" in kernels.missing(torch.device("cuda"))
 
 
+@pytest.mark.slow
 def test_fused_without_a_gpu_stops_a_run_and_auto_says_what_ran(tmp_path):
     words = (*TINY, "limits.train_steps=4", "ttt=none")
     refused = run(tmp_path, *words, "machine.kernels=fused", "hydra.run.dir=refused", code=1)

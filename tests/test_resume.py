@@ -25,9 +25,16 @@ from tests.command import TINY, record, run, start
 from tests.processes import descendants, until, until_gone
 from tests.sweeps import make_run
 
-LIMITS = ("limits.train_steps=80", "limits.train_seconds=900", "limits.eval_seconds=900")
-WORDS = (*TINY, *LIMITS, "ttt=none", "qat=crownq", "qat.weight=0.1", "average=ema", "data.dev_checks=4")
-KEPT = (*WORDS, "checkpoint.every_seconds=0.5", "machine.micro_batch_tokens=256")
+WORDS = (
+    *TINY,
+    "limits.train_steps=120",
+    "ttt=none",
+    "qat=crownq",
+    "qat.weight=0.1",
+    "average=ema",
+    "data.dev_checks=4",
+)
+KEPT = (*WORDS, "checkpoint.every_seconds=0.01", "machine.micro_batch_tokens=256")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 

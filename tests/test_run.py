@@ -21,7 +21,7 @@ STEPS = ("limits.train_steps=6", *TINY)
 def laptop(tmp_path_factory):
     """One complete run against the clock: (folder of the run, what it printed)."""
     place = tmp_path_factory.mktemp("laptop")
-    done = run(place, "limits.train_seconds=8", "limits.eval_seconds=60", *TINY)
+    done = run(place, *TINY, "limits.train_seconds=8")
     return only(place, "runs/*"), done.stdout
 
 
@@ -96,6 +96,7 @@ def test_parts_that_are_on_left_receipts(laptop):
     assert all(r["alive"] for r in receipts)
 
 
+@pytest.mark.slow
 def test_same_seed_and_steps_give_the_same_bits_quietly_too(tmp_path):
     shas = []
     for place, words in (("a", ()), ("b", ("--quiet",))):
@@ -162,7 +163,7 @@ def test_a_failed_seed_is_named_and_not_averaged(tmp_path):
 
 
 def test_interrupting_a_sweep_stops_it_and_the_record_says_so(tmp_path):
-    words = ("-m", "seed=1,2", "hydra.sweep.dir=sweep", "limits.train_seconds=120", *TINY)
+    words = ("-m", "seed=1,2", "hydra.sweep.dir=sweep", *TINY)
     sweep = start(tmp_path, *words)
     wait_for(tmp_path, "sweep/*_seed*/events.jsonl")
     sweep.send_signal(signal.SIGINT)
@@ -175,13 +176,21 @@ def test_interrupting_a_sweep_stops_it_and_the_record_says_so(tmp_path):
     assert "status=interrupted" in (folders[0] / "train.log").read_text().splitlines()[-1]
 
 
+def test_a_clock_too_short_to_train_is_refused_before_it_starts(tmp_path):
+    done = run(tmp_path, *TINY, "limits.train_seconds=0.4", "hydra.run.dir=run", code=2)
+    assert "pgolf: limits.train_seconds=0.4: too short on this machine, where" in done.stderr
+    assert "Nothing was trained" in done.stderr
+    kept = record(tmp_path / "run")
+    assert (kept["status"], kept["train"]) == ("failed", None)
+
+
 def wait_for(folder: Path, pattern: str) -> None:
     until(lambda: list(folder.glob(pattern)), f"no {pattern}")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_killed_rank_ends_the_run_and_the_record_says_so(tmp_path):
-    running = start(tmp_path, "machine.ranks=2", "limits.train_seconds=120", *TINY)
+    running = start(tmp_path, "machine.ranks=2", *TINY)
     wait_for(tmp_path, "runs/*/events.jsonl")
     (server,) = [p for p in children(running.pid) if b"forkserver" in Path(f"/proc/{p}/cmdline").read_bytes()]
     ranks = children(server)
@@ -202,7 +211,7 @@ def test_a_killed_rank_ends_the_run_and_the_record_says_so(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_parent_that_is_killed_while_its_ranks_judge_leaves_nothing(tmp_path):
     """kill -9: the ranks that run train_gpt.py, the process that was to draw and the one that ranks are forked from all end."""
-    slow = ("eval.stride=1", "eval.batch_windows=1", "ttt=none", "limits.eval_seconds=300")
+    slow = ("eval.stride=1", "eval.batch_windows=1", "ttt=none")
     running = start(tmp_path, *STEPS, *slow, "machine.ranks=2", "hydra.run.dir=run")
     until_line(tmp_path / "run" / "events.jsonl", '"validation"')
     assert sum(b"train_gpt.py" in command_of(p) for p in children(running.pid)) == 2

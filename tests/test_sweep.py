@@ -21,8 +21,7 @@ from tests.command import TINY, environment, only, record, run, start
 from tests.processes import descendants, until_gone, until_line
 from tests.sweeps import died, make_plan, make_run
 
-LIMITS = ("limits.train_seconds=600", "limits.eval_seconds=600")
-QUICK = (*TINY, "ttt=none", "average=none", "data.dev_checks=0", *LIMITS)
+QUICK = (*TINY, "ttt=none", "average=none", "data.dev_checks=0")
 STEPS = (*QUICK, "limits.train_steps=2")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -148,7 +147,14 @@ def test_a_dead_job_runs_again_and_what_it_left_is_kept(copy, where):
 
 
 @linux
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        signal.SIGTERM,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGHUP, signal.SIGUSR1)),
+    ],
+)
 def test_a_sweep_that_was_stopped_goes_on_with_the_same_words(tmp_path, number):
     words = ("-m", "seed=1,2", "hydra.sweep.dir=sweep", *QUICK, "limits.train_steps=60")
     sweep = start(tmp_path, *words)

@@ -1,7 +1,9 @@
 """The training stage: a warm-up that leaves no trace, switches that the receipts show, and what is not finite."""
 
 import dataclasses
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,13 +11,13 @@ import torch
 import torch._dynamo.testing
 
 from pgolf.config.compose import rehearse
-from pgolf.errors import ConfigError, UserError
+from pgolf.errors import ConfigError, RefusedError, UserError
 from pgolf.files.events import Events, line_of
 from pgolf.limits.clock import Clock
 from pgolf.limits.stopping import BySteps
 from pgolf.machine.world import World
 from pgolf.schedule import Progress
-from pgolf.stages.train import Trainer, Training, fit, rows_of, train
+from pgolf.stages.train import Trainer, Training, fit, require_time, rows_of, train
 from tests.command import TINY, environment
 from tests.ranks import run_ranks
 
@@ -150,3 +152,16 @@ def test_a_part_that_the_schedule_never_switches_on_is_refused(words, told):
 
 def test_a_schedule_may_switch_what_is_not_there():
     assert recipe("qat=none", "schedule.qat_below=0.5", "schedule.loop_at=0.3")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reserve", "step"), [(1, 0.5, 0.2), (3, 3.3, 0.01), (8, 6.8, 0.22), (600, 599.9, 0.1)]
+)
+def test_a_clock_without_room_for_ten_steps_is_refused_with_one_that_has(seconds, reserve, step):
+    limits = SimpleNamespace(train_steps=None, train_seconds=seconds)
+    with pytest.raises(RefusedError, match=f"limits.train_seconds={seconds}: too short") as refused:
+        require_time(limits, reserve, step)
+    limits.train_seconds = int(re.search(r"limits.train_seconds=(\d+) would do", str(refused.value))[1])
+    assert reserve + 10 * step <= limits.train_seconds <= 1.2 * (reserve + 10 * step) + 1
+    require_time(limits, reserve, step)
+    require_time(SimpleNamespace(train_steps=1, train_seconds=seconds), reserve, step)

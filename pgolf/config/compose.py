@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 SETTINGS = ("author", "name", "dry", "quiet", "trained", "stop_after", "checkpoint")  # beside the groups of a recipe
 SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")  # what does not tell arms apart
+SWEEPER = "hydra_plugins.pgolf.PgolfSweeper"
 PLUGINS = str(PACKAGE / "plugins")  # holds a part of the namespace package in which Hydra looks for the sweeper
 
 
@@ -46,6 +48,8 @@ def register_experiments() -> None:
         sys.path.append(PLUGINS)
     for plugin in (Overlays, Own, OptionsOnThePath):
         Plugins.instance().register(plugin)
+    if SWEEPER not in Plugins.instance().class_name_to_class:  # Hydra had looked for plugins before we came
+        Plugins.instance().register(get_class(SWEEPER))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher import LaunchConfig, elastic_launch
 
-from pgolf.errors import RankError, UserError
+from pgolf.errors import RankError, RefusedError, UserError
 from pgolf.files import read_json
 from pgolf.files.events import Events
 from pgolf.machine import Machine
@@ -48,7 +48,10 @@ DEAF = (
     "import os, signal, sys; [signal.signal(int(s), signal.SIG_IGN) for s in sys.argv[1].split(',')];"
     " os.execv(sys.argv[2], sys.argv[2:])"
 )
-USER_ERROR = "UserError: "  # begins the words of a mistake that a person can mend
+FAULTS = {
+    "UserError": UserError,
+    "RefusedError": RefusedError,
+}  # what begins the words of a mistake that a person can mend
 # What a rank says when another has gone: never the cause.
 _LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|NCCL.*remote process|Timed out waiting", re.DOTALL)
 
@@ -184,8 +187,9 @@ def _explained(failed: ChildFailedError, logs: Path) -> Exception:
             rank, words, stack = message["rank"], message["message"], message["extraInfo"]["py_callstack"]
             died = f"rank {rank} failed"
             break
-    if words.startswith(USER_ERROR):
-        return UserError(words.removeprefix(USER_ERROR).strip())
+    kind, _, said = words.partition(": ")
+    if kind in FAULTS:
+        return FAULTS[kind](said.strip())
     output = [path for path in (logs.rglob("std*.log")) if path.stat().st_size]
     where = f"\nIts output is under {logs}." if output else ""
     return RankError(f"{died}{_hung(output)}.{where}\n{stack}".rstrip())

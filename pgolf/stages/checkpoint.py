@@ -6,6 +6,7 @@ steps. The exported file does without. A checkpoint is read with pickle: it is c
 
 import time
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class StopRequestedError(Exception):
 def train_on(world: World, training: Training, keeping: Keeping, events: Events) -> dict[str, Any]:
     """`train`, or the account of where it was stopped: {"stopped": {"step": ..., "kept": ...}}."""
     rules: list[KeepingRule] = []
+    if keeping.every_seconds is not None or keeping.start:
+        import_module("torch.distributed.checkpoint")  # takes a second, which the clock should not see
 
     def rule_of(trainer: Trainer, clock: Clock, reserve: float) -> StoppingRule:
         rules.append(KeepingRule(training, keeping, events, trainer, clock, reserve))

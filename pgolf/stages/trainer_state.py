@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from pgolf.data.packed import Rewarm
@@ -77,6 +76,8 @@ def put_back(trainer: Trainer, tensors: Named, numbers: dict[str, Any]) -> None:
 
 def read_tensors(checkpoint: Path) -> Named:
     """Every tensor of a checkpoint, on the host."""
+    import torch.distributed.checkpoint as dcp
+
     kept = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
     found = {name: torch.empty(meta.size, dtype=meta.properties.dtype) for name, meta in kept.items()}
     with warnings.catch_warnings():

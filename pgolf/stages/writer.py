@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 
 from pgolf.errors import UserError
 from pgolf.files.checkpoints import made_whole
@@ -63,6 +62,8 @@ class Writer:
     def _write(
         self, made: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any], group: dist.ProcessGroup | None
     ) -> None:
+        import torch.distributed.checkpoint as dcp
+
         try:
             dcp.save(tensors, checkpoint_id=made, process_group=group, no_dist=group is None)
             if self.world.main:
