@@ -122,7 +122,7 @@ def test_documents_their_number_and_their_cuts_are_few_graphs(graphs):
 @pytest.mark.slow
 def test_adapters_are_eight_graphs_for_documents_of_all_lengths(graphs):
     """Scoring and adapting, one document or several, windows of the chunk alone or longer ones."""
-    here = recipe(*TINY, "ttt=laptop", "ttt.rank=2", "ttt.chunk_tokens=32", "ttt.documents=3")
+    here = recipe(*TINY, "ttt=lora_score_first", "ttt.rank=2", "ttt.chunk_tokens=32", "ttt.documents=3")
     corpus = here.data.prepare(lambda what, done: None)
     ids, table = text_of(corpus, 6_000)
     build_graphs(ALONE, here.model.build(0), ids, table, here.eval, here.ttt)

@@ -18,7 +18,7 @@ def test_a_start_is_told_in_five_lines_that_fit_a_terminal():
     assert len(lines) == 5
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
-    for word in ("laptop", "seed 7", "2 rank(s) on CPU", "1,649,036 parameters", "60 steps", "60 s", "runs/x"):
+    for word in ("laptop", "seed 7", "2 rank(s) on CPU", "1,451,271 parameters", "60 steps", "60 s", "runs/x"):
         assert word in text
 
 
