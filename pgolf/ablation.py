@@ -6,13 +6,13 @@ seed share (initial weights, order of the text) takes no part in it. `--by` give
 `--curves` draws the running bpb of every arm, `--page` draws everything else that was measured and prints the means.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pgolf.config.command import command
+from pgolf.config.command import Parser, Result, StatusLines, command
 from pgolf.config.compose import tells
 from pgolf.errors import UserError, nearest
 from pgolf.files import lookup
@@ -58,9 +58,9 @@ class Cell:
 
 
 @command()
-def main(args: Sequence[str]) -> int:
-    """Print the table of arms and the effect of each override."""
-    parser = argparse.ArgumentParser(prog="python -m pgolf.ablation", description="What the words of a sweep do.")
+def main(args: Sequence[str], say: StatusLines) -> Result:
+    """The table of arms and the effect of each override."""
+    parser = Parser("ablation", "What the words of a sweep do.")
     parser.add_argument(
         "sweeps", metavar="SWEEP", nargs="+", type=Path, help="a sweep's folder; the first arm is the first"
     )
@@ -68,29 +68,37 @@ def main(args: Sequence[str]) -> int:
     parser.add_argument("--curves", metavar="FILE", type=Path, help="draw running bpb, an .svg or .png")
     parser.add_argument("--page", metavar="FILE", type=Path, help="draw scores, gaps, bytes, seconds, an .svg or .png")
     options = parser.parse_args(args)
-    cells = cells_of([run for sweep in options.sweeps for run in runs_of(sweep)])
-    print("\n\n".join([arms_table(cells), *effects(cells, options.by)]))
+    runs, absent = runs_of(options.sweeps)
+    for line in absent:
+        print(f"not in the tables: {line}", file=sys.stderr)
+    cells = cells_of(runs)
+    arms, tables = arm_rows(cells), effects(cells, options.by)
     if options.curves:
         draw(by_arm(cells), options.curves)
-    if options.page:
-        panels = measured(cells)
-        print(f"\n{means_table(panels)}")
+    parts = [arms_table(arms), *(effects_table(title, rows) for title, rows in tables.items())]
+    panels = measured(cells) if options.page else None
+    if panels is not None:
+        parts.append(means_table(panels))
         draw_panels(panels, options.page)
-    return 0
+    shown = [{"within": title, "rows": rows} for title, rows in tables.items()]
+    value = {"arms": arms, "effects": shown, "absent": absent, "measured": panels}
+    return Result("pgolf.ablation/1", value, "\n\n".join(parts))
 
 
-def runs_of(sweep: Path) -> list[Run]:
-    """The runs that stand for their seeds. UserError if there is none, or if they cannot be compared."""
-    summary = summarise(sweep)
-    refuse_mixed_code(summary)
-    absent = [problem["why"] for problem in summary["problems"]]
-    absent += [row["why"] for arm in summary["arms"] for row in arm["not_complete"]]
-    for why in dict.fromkeys(absent):
-        print(f"not in the tables: {absent.count(why)} run(s) of {sweep}: {why}", file=sys.stderr)
-    chosen = [row["run"] for arm in summary["arms"] for row in arm["seeds"]]  # in the order of the plan
-    if not chosen:
-        raise UserError(f"{sweep}: no complete run")
-    return [read_run(sweep / name) for name in chosen]
+def runs_of(sweeps: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """The runs that stand for their seeds, and which do not. UserError if a sweep has none, or if they cannot be compared."""
+    runs, absent = [], []
+    for sweep in sweeps:
+        summary = summarise(sweep)
+        refuse_mixed_code(summary)
+        found = [problem["why"] for problem in summary["problems"]]
+        found += [row["why"] for arm in summary["arms"] for row in arm["not_complete"]]
+        absent += [f"{found.count(why)} run(s) of {sweep}: {why}" for why in dict.fromkeys(found)]
+        chosen = [row["run"] for arm in summary["arms"] for row in arm["seeds"]]  # in the order of the plan
+        if not chosen:
+            raise UserError(f"{sweep}: no complete run{''.join(f'; {line}' for line in absent)}")
+        runs += [read_run(sweep / name) for name in chosen]
+    return runs, absent
 
 
 def cells_of(runs: Sequence[Run]) -> list[Cell]:
@@ -117,24 +125,28 @@ def by_arm(cells: Iterable[Cell]) -> dict[tuple, list[Cell]]:
     return arms
 
 
-def arms_table(cells: Sequence[Cell]) -> str:
+def arm_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """Every arm: score, quantisation gap on held-out training text, size, and the difference from the first arm."""
     arms = by_arm(cells)
-    keys = list(dict.fromkeys(key for arm in arms for key, _ in arm))
     first = next(iter(arms.values()))
-    head = (*keys, "n", "val_bpb", "std", "gap", "artifact bytes", "bits/weight", "from the first", "p")
-    return table(head, [_arm_row(keys, dict(arm), found, first) for arm, found in arms.items()])
+    return [_arm_row(dict(arm), found, first) for arm, found in arms.items()]
 
 
-def _arm_row(keys: Sequence[str], arm: Words, cells: Sequence[Cell], first: Sequence[Cell]) -> list[str]:
+def _arm_row(arm: Words, cells: Sequence[Cell], first: Sequence[Cell]) -> dict[str, Any]:
     bpb = stats.sample([cell.bpb for cell in cells])
-    gap = stats.mean([c.number("train.dev_bpb.quantized") - c.number("train.dev_bpb.averaged") for c in cells])
-    size = stats.mean([cell.number("artifact.bytes") for cell in cells])
-    weight = stats.mean([8 * cell.number("artifact.bytes") / cell.number("train.parameters") for cell in cells])
-    test = ["–", "–"] if cells is first else list(_test_columns(_paired({c.seed: [c.bpb] for c in cells}, first)))
-    spread = "–" if bpb.std is None else f"{bpb.std:.4f}"
-    names = [arm.get(word, "–") for word in keys]
-    return [*names, str(bpb.n), f"{bpb.mean:.4f}", spread, f"{gap:+.4f}", count(round(size)), f"{weight:.2f}", *test]
+    gaps = [c.number("train.dev_bpb.quantized") - c.number("train.dev_bpb.averaged") for c in cells]
+    weights = [8 * cell.number("artifact.bytes") / cell.number("train.parameters") for cell in cells]
+    paired = None if cells is first else _paired({c.seed: [c.bpb] for c in cells}, first)
+    return {
+        "words": dict(arm),
+        "n": bpb.n,
+        "val_bpb": bpb.mean,
+        "std": bpb.std,
+        "gap": stats.mean(gaps),
+        "artifact_bytes": stats.mean([cell.number("artifact.bytes") for cell in cells]),
+        "bits_per_weight": stats.mean(weights),
+        **_tested(paired),
+    }
 
 
 def _paired(ours: Mapping[int, Sequence[float]], first: Sequence[Cell]) -> stats.Sample | None:
@@ -144,32 +156,68 @@ def _paired(ours: Mapping[int, Sequence[float]], first: Sequence[Cell]) -> stats
     return stats.sample(shared) if shared else None
 
 
-def _test_columns(differences: stats.Sample | None) -> tuple[str, str]:
-    if differences is None:
-        return "–", "–"
-    test = stats.one_sample(differences, 0.0) if differences.spread else None
-    return f"{differences.mean:+.4f}", "–" if test is None or test.p is None else f"{test.p:.2g}"
+def _tested(differences: stats.Sample | None) -> dict[str, float | None]:
+    """Their mean, and p of a one-sample t test against 0; None where there are none, or too few."""
+    test = stats.one_sample(differences, 0.0) if differences and differences.spread else None
+    return {"difference": differences and differences.mean, "p": test and test.p}
 
 
-def effects(cells: Sequence[Cell], by: str | None) -> list[str]:
-    """One table of all words, or one for each value of `by`."""
+def arms_table(arms: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of `arm_rows` as a table."""
+    keys = list(dict.fromkeys(key for arm in arms for key in arm["words"]))
+    head = (*keys, "n", "val_bpb", "std", "gap", "artifact bytes", "bits/weight", "from the first", "p")
+    return table(head, [_arm_cells(keys, arm) for arm in arms])
+
+
+def _arm_cells(keys: Sequence[str], arm: Mapping[str, Any]) -> list[str]:
+    size, gap, weight = count(round(arm["artifact_bytes"])), f"{arm['gap']:+.4f}", f"{arm['bits_per_weight']:.2f}"
+    score = (str(arm["n"]), f"{arm['val_bpb']:.4f}", _number(arm["std"], ".4f"))
+    return [*(arm["words"].get(key, "–") for key in keys), *score, gap, size, weight, *_test_cells(arm)]
+
+
+def _test_cells(row: Mapping[str, Any]) -> tuple[str, str]:
+    return _number(row["difference"], "+.4f"), _number(row["p"], ".2g")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def effects(cells: Sequence[Cell], by: str | None) -> dict[str, list[dict[str, Any]]]:
+    """Rows of what each word does, in all arms, or within each value of `by`, by a title that says which."""
     keys = list(dict.fromkeys(key for cell in cells for key, _ in cell.words))
     if by is None:
-        return [_effects("All arms", cells, keys)]
+        return {"All arms": _effects(cells, keys)}
     if by not in keys:
         raise UserError(f"--by {by}: no arm is told by it.{nearest(by, keys)} There are: {', '.join(keys) or 'none'}")
     values = dict.fromkeys(dict(cell.words).get(by) for cell in cells)
     inside = {value: [cell for cell in cells if dict(cell.words).get(by) == value] for value in values if value}
-    return [_effects(f"{by}={value}", found, [w for w in keys if w != by]) for value, found in inside.items()]
+    return {f"{by}={value}": _effects(found, [w for w in keys if w != by]) for value, found in inside.items()}
 
 
-def _effects(title: str, cells: Sequence[Cell], keys: Sequence[str]) -> str:
-    rows = [row for word in keys for row in _word_rows(word, cells)]
+def _effects(cells: Sequence[Cell], keys: Sequence[str]) -> list[dict[str, Any]]:
+    return [row for word in keys for row in _word_rows(word, cells)]
+
+
+def effects_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """One table of `effects`."""
     head = ("word", "against", "seeds", "pairs", "difference", "std", "p")
-    return f"{title}:\n\n{table(head, rows)}" if rows else f"{title}: no two arms differ in one word only"
+    shown = [
+        (
+            row["word"],
+            row["against"],
+            row["seeds"],
+            row["pairs"],
+            _test_cells(row)[0],
+            _number(row["std"], ".4f"),
+            _test_cells(row)[1],
+        )
+        for row in rows
+    ]
+    return f"{title}:\n\n{table(head, shown)}" if rows else f"{title}: no two arms differ in one word only"
 
 
-def _word_rows(word: str, cells: Sequence[Cell]) -> Iterable[list[str]]:
+def _word_rows(word: str, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
     """Each value of `word` against the first one that any arm has."""
     having = [cell for cell in cells if word in dict(cell.words)]
     values = list(dict.fromkeys(dict(cell.words)[word] for cell in having))
@@ -179,18 +227,18 @@ def _word_rows(word: str, cells: Sequence[Cell]) -> Iterable[list[str]]:
             (c.seed, c.bpb - base[c.without(word)]) for c in having if _is(c, word, value) and c.without(word) in base
         ]
         if pairs:
-            yield [f"{word}={value}", values[0], *_effect(pairs)]
+            yield {"word": f"{word}={value}", "against": values[0], **_effect(pairs)}
 
 
 def _is(cell: Cell, word: str, value: str) -> bool:
     return dict(cell.words).get(word) == value
 
 
-def _effect(pairs: Sequence[tuple[int, float]]) -> list[str]:
+def _effect(pairs: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    """The mean over seeds of the mean difference of a seed's pairs, with its deviation and p."""
     seeds = dict.fromkeys(seed for seed, _ in pairs)
     found = stats.sample([stats.mean([d for s, d in pairs if s == seed]) for seed in seeds])
-    difference, p = _test_columns(found)
-    return [str(found.n), str(len(pairs)), difference, "–" if found.std is None else f"{found.std:.4f}", p]
+    return {"seeds": found.n, "pairs": len(pairs), "std": found.std, **_tested(found)}
 
 
 def running(cell: Cell) -> tuple[list[float], list[float]]:

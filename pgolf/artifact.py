@@ -1,15 +1,16 @@
 """`python -m pgolf.artifact FILE`: what an artifact is made of, tensor by tensor."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 import torch
 
 from pgolf import codec
-from pgolf.config.command import command
+from pgolf.config.command import Result, StatusLines, command
 from pgolf.errors import ArtifactError, UserError
 from pgolf.quant.rows import entropy
 from pgolf.quant.tensors import QTensor
@@ -92,8 +93,8 @@ def _line(row: Stream, stored, size: int) -> Line:
 
 
 @command(f"{USAGE}: what is inside an artifact, tensor by tensor.")
-def main(args: Sequence[str]) -> int:
-    """Print the table of one file."""
+def main(args: Sequence[str], say: StatusLines) -> Result:
+    """The table of one file."""
     if len(args) != 1 or args[0].startswith("-"):
         raise UserError(f"usage: {USAGE}")
     for module in iter_modules(codec.__path__, f"{codec.__name__}."):
@@ -102,8 +103,18 @@ def main(args: Sequence[str]) -> int:
         found = inventory(Path(args[0]).read_bytes())
     except ArtifactError as wrong:
         raise UserError(f"{args[0]}: {wrong}") from None
-    print("\n".join(rendered(found)))
-    return 0
+    return Result("pgolf.artifact/1", {"file": args[0], **plain(found)}, "\n".join(rendered(found)))
+
+
+def plain(found: Inventory) -> dict[str, Any]:
+    """The inventory as plain values: the whole, then sections, then tensors."""
+    rates = [{"weights": line.weights, "bits_per_weight": line.bits_per_weight} for line in found.lines]
+    return {
+        "bytes": found.total,
+        "bits_per_weight": found.bits_per_weight,
+        "sections": found.sections,
+        "tensors": [asdict(line) | rate for line, rate in zip(found.lines, rates, strict=True)],
+    }
 
 
 def rendered(found: Inventory) -> list[str]:

@@ -4,17 +4,17 @@ A is the baseline and B is ours, so that a negative difference is B's gain. A pu
 baselines.yaml; whether B beats it is decided per token, in nats, and shown in the units that people use instead.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pgolf.audit.finding import once
 from pgolf.audit.folder import read_folder
 from pgolf.audit.folder_legal import check_plausible
-from pgolf.config.command import aligned, command
+from pgolf.config.command import Parser, Result, StatusLines, aligned, command
 from pgolf.errors import UserError, nearest
 from pgolf.files import read_json
 from pgolf.files.names import RECORD
@@ -31,34 +31,57 @@ SAME_STREAM = 0.01  # nats per bpb is a constant of the token stream; further ap
 
 
 @command()
-def main(args: Sequence[str]) -> int:
-    """Print the comparison of two results."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pgolf.compare", description="Compare two results; A is the baseline."
-    )
-    parser.add_argument("a", metavar="A", help=f"the baseline: {WHERE}")
-    parser.add_argument("b", metavar="B", help="ours, named in the same ways")
-    parser.add_argument("--baselines", action=_List, nargs=0, help="list the shipped baselines and stop")
+def main(args: Sequence[str], say: StatusLines) -> Result:
+    """The comparison of two results."""
+    parser = Parser("compare", "Compare two results; A is the baseline.")
+    parser.add_argument("a", metavar="A", nargs="?", help=f"the baseline: {WHERE}")
+    parser.add_argument("b", metavar="B", nargs="?", help="ours, named in the same ways")
+    parser.add_argument("--baselines", action="store_true", help="list the shipped baselines and stop")
     options = parser.parse_args(args)
-    print(report(scores(options.a), scores(options.b)))
-    return 0
+    if options.baselines:
+        return shipped()
+    if options.b is None:
+        parser.error("two results are compared, A and B")
+    a, b = scores(options.a), scores(options.b)
+    return Result("pgolf.compare/1", plain_values(a, b), report(a, b))
 
 
-class _List(argparse.Action):
-    """An option that shows a table instead of asking for A and B."""
+def shipped() -> Result:
+    """The shipped baselines, as a table."""
+    found = {name: scores(name).sample for name in baselines()}
+    rows = [("baseline", "n", "mean val_bpb", "std (n − 1)")]
+    rows += [(name, str(s.n), digits(s.mean), "–" if s.std is None else digits(s.std)) for name, s in found.items()]
+    value = {"baselines": {name: asdict(sample) for name, sample in found.items()}}
+    return Result("pgolf.compare.baselines/1", value, aligned(rows))
 
-    def __call__(self, parser: argparse.ArgumentParser, *args: object) -> None:
-        rows = [("baseline", "n", "mean val_bpb", "std (n − 1)")]
-        for name in baselines():
-            n, mean, std = vars(scores(name).sample).values()
-            rows.append((name, str(n), digits(mean), "–" if std is None else digits(std)))
-        print(aligned(rows))
-        parser.exit()
+
+def plain_values(a: Scores, b: Scores) -> dict[str, Any]:
+    """The whole comparison: both sides, B less A, the test of that difference, and the record bar; null where there is none."""
+    tested, nats = difference_test(a.sample, b.sample), b.nats_per_bpb
+    difference = b.sample.mean - a.sample.mean
+    claim, why = record_bar(a, b)
+    return {
+        "a": side(a),
+        "b": side(b),
+        "difference_bpb": difference,
+        "difference_nats": nats and difference * nats,
+        "test": tested.found and {"name": tested.name, **asdict(tested.found)},
+        "no_test": tested.why,
+        "seeds_needed": tested.needed,
+        "record_bar": claim and {"met": claim.met, "readings": [asdict(r) | {"met": r.met} for r in claim.readings]},
+        "no_record_bar": why,
+        "notes": notes(a, b),
+    }
+
+
+def side(s: Scores) -> dict[str, Any]:
+    """One result: n, mean and std of its val_bpb, and by seed what is known."""
+    return {"label": s.label, **asdict(s.sample), "nats_per_bpb": s.nats_per_bpb, "val_bpb": s.bpb}
 
 
 def report(a: Scores, b: Scores) -> str:
     """The whole comparison as text."""
-    parts = [_table(a, b), _difference(a, b), _bar(a, b), _notes(a, b)]
+    parts = [_table(a, b), _difference(a, b), _bar(a, b), "\n".join(notes(a, b))]
     return "\n\n".join(p for p in parts if p)
 
 
@@ -81,39 +104,57 @@ def _difference(a: Scores, b: Scores) -> str:
         )
     else:
         rows.append(("", "nats per token not known: B states no val_loss"))
-    return aligned(rows + _tests(a.sample, b.sample, difference))
+    return aligned(rows + _tests(a.sample, b.sample))
 
 
-def _tests(a: stats.Sample, b: stats.Sample, difference: float) -> list[tuple[str, str]]:
+@dataclass(frozen=True)
+class Tested:
+    """`found` by the test `name`, or `why` there is none; `needed` seeds a side for p < .01, where both sides have a spread."""
+
+    name: str = ""
+    found: stats.TTest | None = None
+    why: str | None = None
+    needed: int | None = None
+
+
+def difference_test(a: stats.Sample, b: stats.Sample) -> Tested:
     """Welch where both sides have a spread; one-sample where one side is a single figure; else the reason."""
+    needed = None
     if a.spread and b.spread:
-        test, name = stats.welch(b, a), "Welch"
+        found, name = stats.welch(b, a), "Welch"
+        needed = stats.seeds_needed(b.mean - a.mean, a.std, b.std)
     elif a.spread or b.spread:
         one, fixed, who = (b, a, "B") if b.spread else (a, b, "A")
-        test, name = stats.one_sample(one, fixed.mean), f"one-sample, {who} against the other's single figure,"
+        found, name = stats.one_sample(one, fixed.mean), f"one-sample, {who} against the other's single figure,"
     else:
-        return [("test", "none: at least one side needs two results or a stated std")]
-    if test.p is None:
-        return [("test", "none: the results do not vary")]
-    rows = [(name, f"t = {test.t:.3f}, df = {test.df:.2f}, two-sided p = {test.p:.4g}")]
-    rows.append(("95 % interval", f"{test.low:+.8f} to {test.high:+.8f} bpb"))
+        return Tested(why="at least one side needs two results or a stated std")
+    return Tested(name, found, None, needed) if found.p is not None else Tested(why="the results do not vary")
+
+
+def _tests(a: stats.Sample, b: stats.Sample) -> list[tuple[str, str]]:
+    tested = difference_test(a, b)
+    if (found := tested.found) is None:
+        return [("test", f"none: {tested.why}")]
+    rows = [(tested.name, f"t = {found.t:.3f}, df = {found.df:.2f}, two-sided p = {found.p:.4g}")]
+    rows.append(("95 % interval", f"{found.low:+.8f} to {found.high:+.8f} bpb"))
     if a.spread and b.spread:
-        needed = stats.seeds_needed(difference, a.std, b.std)
-        rows.append(
-            (
-                "seeds needed for p < .01",
-                f"{needed or f'more than {stats.MOST_SEEDS}'} per side, if means and stds stay",
-            )
-        )
+        seeds = tested.needed or f"more than {stats.MOST_SEEDS}"
+        rows.append(("seeds needed for p < .01", f"{seeds} per side, if means and stds stay"))
     return rows
 
 
-def _bar(a: Scores, b: Scores) -> str:
-    """The record bar in its three readings; nats per token decides."""
+def record_bar(a: Scores, b: Scores) -> tuple[stats.Claim | None, str | None]:
+    """The record bar in its three readings, or why it cannot be asked."""
     if b.nats_per_bpb is None or not b.sample.spread:
-        why = "B states no val_loss" if b.sample.spread else "one result of B cannot be tested"
+        return None, "B states no val_loss" if b.sample.spread else "one result of B cannot be tested"
+    return stats.claim(b.sample, a.sample, b.nats_per_bpb), None
+
+
+def _bar(a: Scores, b: Scores) -> str:
+    """The record bar as a table; nats per token decides."""
+    claim, why = record_bar(a, b)
+    if claim is None:
         return f"whether B meets the bar of a record cannot be said: {why}"
-    claim = stats.claim(b.sample, a.sample, b.nats_per_bpb)
     rows = [("bar: 0.005 lower at p < .01", "in bpb", "gain", "one-sample p", "Welch p", "met")]
     for r in claim.readings:
         p_values = ("–" if p is None else f"{p:.4g}" for p in (r.one_sample_p, r.welch_p))
@@ -121,14 +162,15 @@ def _bar(a: Scores, b: Scores) -> str:
     return f"{aligned(rows)}\ndecided per token in nats: the bar is {'met' if claim.met else 'not met'}"
 
 
-def _notes(a: Scores, b: Scores) -> str | None:
+def notes(a: Scores, b: Scores) -> list[str]:
+    """What is odd about either side, and that they cannot be compared token by token where that is so."""
     lines = [f"note on {name}: {note}" for name, s in (("A", a), ("B", b)) for note in s.notes]
     ratios = (a.nats_per_bpb, b.nats_per_bpb)
     if all(ratios) and abs(ratios[0] / ratios[1] - 1) > SAME_STREAM:
         lines.append(
             "note: the two are on different token streams; bpb compares them, nats per token is converted at B's rate"
         )
-    return "\n".join(lines) or None
+    return lines
 
 
 def scores(where: str) -> Scores:

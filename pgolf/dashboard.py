@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pgolf.config.command import command
+from pgolf.config.command import Result, StatusLines, command
 from pgolf.errors import UserError
 from pgolf.logger.key import has_key
 
@@ -95,16 +95,15 @@ def settings(args: Sequence[str]) -> dict[str, str]:
 
 
 @command(__doc__)
-def main(args: Sequence[str]) -> int:
-    """Create the dashboard, or print its specification."""
+def main(args: Sequence[str], say: StatusLines) -> Result:
+    """Create the dashboard, or give its specification."""
     if args == ["spec"]:
-        print(json.dumps(spec(), indent=2))
-        return 0
+        return Result("pgolf.dashboard.spec/1", {"dashboard": spec()}, json.dumps(spec(), indent=2))
     ours = settings(args)
     if not has_key():
         raise UserError("there is no key for W&B; wandb login")
-    print(workspace(**ours).save().url)
-    return 0
+    url = workspace(**ours).save().url
+    return Result("pgolf.dashboard/1", {"url": url}, url)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.config.command import command
+from pgolf.config.command import Result, StatusLines, command
 from pgolf.config.compose import register_experiments, rehearse
 from pgolf.config.words import short_words
 from pgolf.errors import UserError
@@ -210,15 +210,17 @@ def _stepped(trainer, progress, clock: Callable[[], float]) -> float:
 
 
 @command(__doc__)
-def main(args: Sequence[str]) -> int:
-    """Print the findings; exit code 1 if one is bad."""
+def main(args: Sequence[str], say: StatusLines) -> Result:
+    """Every finding as it is made, and whether all are good; exit code 1 if one is bad."""
     register_experiments()
-    good = True
+    found = []
     for finding in findings([short_words(word) for word in args]):
-        print(finding, flush=True)
-        good &= finding.ok
-    print("ready: python -m pgolf.run" + "".join(f" {word}" for word in args) if good else "not ready: see BAD above")
-    return 0 if good else 1
+        say(str(finding))
+        found.append(finding)
+    bad = [f"{one.what}: {one.do or one.found}" for one in found if not one.ok]
+    value = {"ready": not bad, "words": [*args], "findings": [asdict(one) for one in found]}
+    text = f"not ready: {'; '.join(bad)}" if bad else " ".join(["ready: python -m pgolf.run", *args])
+    return Result("pgolf.doctor/1", value, text, 1 if bad else 0)
 
 
 if __name__ == "__main__":

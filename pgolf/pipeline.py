@@ -70,7 +70,7 @@ def run(job: "Job", folder: Path, console: Console, go_on: Before | None = None)
     console.card(f"{job.config['name']}, seed {recipe.seed.value}", [*card(record.fields), ("files", str(folder))])
     for notice in record["notices"]:
         console.line(f"notice: {notice}")
-    console.line(final_line(record.fields, folder))
+    console.result(final_line(record.fields, folder))
     return record["evaluate"]["val_bpb"]
 
 

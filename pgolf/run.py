@@ -106,7 +106,7 @@ def _in_sweep(checked: Job, folder: Path, sweep: Path) -> float:
 
 
 def _run(checked: Job, folder: Path, before: "Before | None" = None) -> float:
-    console = open_console()
+    console = open_console(checked.config.get("quiet", False))  # configs of earlier versions do not say
     with console.live():
         console.progress("start", 0.0, "importing torch")
         from pgolf.pipeline import run
@@ -166,6 +166,8 @@ def main() -> None:
             _require_exports(rehearsed)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
+            if any(one.config.get("quiet") for one in rehearsed):
+                _hush(args.overrides)
             if not _elsewhere(args.overrides):
                 _require([one.recipe for one in rehearsed])
                 start_importing()
@@ -208,6 +210,12 @@ def _check_model(one: "Job") -> None:
     recipe = one.recipe
     recipe.ttt.check_model(recipe.model)
     recipe.quant.check_model(recipe.model, lambda: recipe.limits.artifact_bytes - script(one.config).size)
+
+
+def _hush(overrides: list[str]) -> None:
+    """Hydra's own lines about a sweep are not shown, unless its logging is chosen by a word."""
+    if not any(word.startswith("hydra/hydra_logging=") for word in overrides):
+        sys.argv.append("hydra/hydra_logging=none")
 
 
 def _elsewhere(overrides: list[str]) -> bool:

@@ -5,19 +5,18 @@ by dev_bpb of its packed model, on held-out training text: choosing by val_bpb w
 """
 
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
-from pgolf.config.command import command
+from pgolf.config.command import Result, StatusLines, command
 from pgolf.config.compose import register_experiments, rehearse
 from pgolf.config.words import short_words
 from pgolf.errors import UserError
@@ -30,6 +29,7 @@ from pgolf.machine.signals import StoppedError, one_desk
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
 OBJECTIVE = "train.dev_bpb.quantized"
 POLL_SECONDS = 0.5
@@ -125,9 +125,9 @@ class Running:
         return True
 
     def stop(self) -> None:
-        """As Ctrl-C would: the run closes its record and ends its ranks."""
+        """The run closes its record and ends its ranks."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.terminate()  # which a background job does not ignore, as it does Ctrl-C
             self.process.wait()
 
     def objective(self) -> float:
@@ -179,15 +179,15 @@ def opened(folder: Path, overrides: list[str]) -> "Study":
     return study
 
 
-def search(study: "Study", space: list[Dimension], fixed: list[str], folder: Path, trials: int) -> None:
+def search(
+    study: "Study", space: list[Dimension], fixed: list[str], folder: Path, trials: int, say: StatusLines
+) -> None:
     """Trials until there are `trials`, those of earlier calls included."""
     while len(study.trials) < trials:
         trial = study.ask()
         overrides = [dimension.chosen(trial) for dimension in space]
         trial.set_user_attr("words", overrides)
-        print(
-            f"trial {trial.number}  {shlex.join(overrides)}  {one(study, trial, overrides + fixed, folder)}", flush=True
-        )
+        say(f"trial {trial.number}  {shlex.join(overrides)}  {one(study, trial, overrides + fixed, folder)}")
 
 
 def one(study: "Study", trial: "Trial", overrides: list[str], folder: Path) -> str:
@@ -220,16 +220,31 @@ def _outcome(study: "Study", trial: "Trial", run: Running) -> str:
     return f"dev_bpb {value:.4f}"
 
 
-def best(study: "Study", fixed: list[str]) -> str:
-    """The command that runs the best trial again."""
+def best(study: "Study") -> "FrozenTrial":
+    """The complete trial with the lowest dev_bpb."""
     from optuna.trial import TrialState
 
     done = study.get_trials(states=(TrialState.COMPLETE,))
     if not done:
         raise UserError("no trial was completed; output.txt in the trials' folders says why")
-    found = min(done, key=lambda trial: trial.value)
-    again = shlex.join(["python", "-m", "pgolf.run", *found.user_attrs["words"], *fixed])
-    return f"best of {len(done)} complete trial(s): dev_bpb {found.value:.4f}, trial {found.number}\n{again}"
+    return min(done, key=lambda trial: trial.value)
+
+
+def result(study: "Study", fixed: list[str], folder: Path) -> Result:
+    """All trials, the best of them, and the command that runs it again."""
+    found = best(study)
+    again = ["python", "-m", "pgolf.run", *found.user_attrs["words"], *fixed]
+    rows = [trial_row(trial) for trial in study.get_trials()]
+    complete = sum(row["state"] == "complete" for row in rows)
+    text = f"best of {complete} complete trial(s): dev_bpb {found.value:.4f}, trial {found.number}\n{shlex.join(again)}"
+    value = {"study": str(folder), "fixed": fixed, "trials": rows, "best": trial_row(found), "run_again": again}
+    return Result("pgolf.search/1", value, text)
+
+
+def trial_row(trial: "FrozenTrial") -> dict[str, Any]:
+    """A trial as plain values: its state in lower case, and dev_bpb where it came to its end."""
+    words = trial.user_attrs.get("words", [])
+    return {"trial": trial.number, "state": trial.state.name.lower(), "words": words, "dev_bpb": trial.value}
 
 
 def settings(overrides: Sequence[str]) -> tuple[Mapping[str, str], list[str]]:
@@ -250,7 +265,7 @@ def settings(overrides: Sequence[str]) -> tuple[Mapping[str, str], list[str]]:
 
 
 @command(__doc__ + "\ntrials=N (20) in all, study=NAME (search): searches/NAME, taken up again where it stopped.")
-def main(overrides: Sequence[str]) -> int:
+def main(overrides: Sequence[str], say: StatusLines) -> Result:
     """Run trials until there are as many as asked for."""
     register_experiments()
     ours, theirs = settings(overrides)
@@ -260,11 +275,10 @@ def main(overrides: Sequence[str]) -> int:
     with one_desk(), locked(folder / LOCK, f"the search {folder}"):
         study = opened(folder, theirs)
         try:
-            search(study, space, fixed, folder, int(ours["trials"]))
+            search(study, space, fixed, folder, int(ours["trials"]), say)
         except StoppedError as stop:
             raise StoppedError(stop.number, "the same words take it up again") from None
-    print(best(study, fixed))
-    return 0
+    return result(study, fixed, folder)
 
 
 if __name__ == "__main__":

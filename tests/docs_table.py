@@ -27,7 +27,7 @@ from pgolf.machine.world import World
 from pgolf.show import observers
 from pgolf.stages.judge import Evaluation, judge
 from tests.command import TINY, environment
-from tests.pages import ROOT
+from tests.pages import BLOCKS, ROOT
 from tests.test_data_text import documents
 
 SMALL = ("limits.train_steps=2", *TINY)
@@ -212,13 +212,34 @@ def nothing(line: str, place: Place) -> None:
     """Not here."""
 
 
+def looped(line: str, place: Place) -> None:
+    """The program of the page, with real runs but for its first sweep, which is there and complete when it begins."""
+    (program,) = (block.text for block in BLOCKS if block.file == "loop.py")
+    (place.folder / "loop.py").write_text(program, encoding="utf-8")
+    words = ["seed=1337", *SMALL, "ttt=none"]
+    place.pgolf("-m", *words, "hydra.sweep.dir=loop/0")
+    asked = [sys.executable, "loop.py", *words]
+    done = subprocess.run(asked, cwd=place.folder, capture_output=True, text=True, env=environment(), timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "refused: pgolf: quant.bits=9: must be between 2 and 8\n"
+    scores = {
+        place: json.loads((folder / "summary.json").read_text())["arms"][0]["seeds"][0]
+        for place, folder in ((n, place.folder / f"loop/{n}") for n in (0, 2))
+    }
+    told, won = json.loads(done.stdout), {n: row["dev_bpb"]["quantized"] for n, row in scores.items()}
+    best = 2 if won[2] < won[0] - 0.001 else 0
+    assert told["kept"] == (["optim.matrix.lr=0.03"] if best else [])
+    assert (told["dev_bpb"], told["val_bpb"]) == (won[best], scores[best]["val_bpb"])
+    assert told["difference"] == pytest.approx(scores[best]["val_bpb"] - scores[0]["val_bpb"], abs=1e-7)
+
+
 def exported(line: str, place: Place) -> None:
     """Its words are those that the file reads."""
     words = words_of(line.replace("train_gpt.py", "-m train_gpt", 1).replace(" …", ""))
     settings_of(words[1:] if words[:1] == [JUDGE] else words)
 
 
-REAL = (planned, swept, tool, with_corpus, trained_on_corpus)
+REAL = (planned, swept, tool, with_corpus, trained_on_corpus, looped)
 GPUS, NETWORK, SHELL, RUN_IN = "needs 8 GPUs", "needs the network", "not pgolf's own", "is run by "
 COPY = RUN_IN + "the worked example's test"
 ALL_PARTS = (  # of docs/component.md, in one run
@@ -309,6 +330,10 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
         RUN_IN + "test_sweep.py, with other arms",
     ),
     "python -m pgolf.runs": (tool, ""),
+    "python -m pgolf.runs --json": (tool, ""),
+    "python -m pgolf.runs --json --quiet": (tool, ""),
+    "python -m pgolf.run dry=true --quiet": (planned, ""),
+    "python loop.py seed=three": (looped, ""),
     "python -m pgolf.runs FOLDER --clean checkpoints": (tool, ""),
     "python -m pgolf.runs FOLDER --clean attempts": (tool, ""),
     "python -m pgolf.run trained=RUN": (nothing, RUN_IN + "test_trained.py"),

@@ -5,6 +5,7 @@ import pytest
 from pgolf import ablation
 from pgolf.ablation import cells_of, effects, main
 from pgolf.results.runfolder import Run
+from tests import programs
 from tests.sweeps import make_run, sha, write
 
 SCORES = {  # (bits, qat, seed) -> bpb: int4 costs .1 and .3, ste gains .02 at every seed but the last, where .05
@@ -33,20 +34,21 @@ def cells():
 
 def test_arms_are_told_by_the_words_in_which_they_differ():
     assert cells()[0].words == (("quant.bits", "6"), ("qat", "none"))
-    rows = ablation.arms_table(cells()).splitlines()
+    rows = ablation.arms_table(ablation.arm_rows(cells())).splitlines()
     assert rows[2] == "| 6 | none | 2 | 1.5000 | 0.7071 | +0.0100 | 600 | 6.00 | – | – |"
     assert rows[4] == "| 4 | none | 2 | 1.7000 | 0.8485 | +0.0100 | 400 | 4.00 | +0.2000 | 0.3 |"
 
 
 def test_an_effect_is_the_mean_over_seeds_of_pairs_that_agree_in_all_else():
-    (table,) = effects(cells(), None)
+    table = ablation.effects_table("All arms", effects(cells(), None)["All arms"])
     rows = {line.split(" | ")[0].lstrip("| "): line for line in table.splitlines()}
     assert rows["quant.bits=4"].startswith("| quant.bits=4 | 6 | 2 | 4 | +0.2000 | 0.1414 |")
     assert rows["qat=ste"].startswith("| qat=ste | none | 2 | 4 | -0.0350 | 0.0212 |")
 
 
 def test_effects_within_each_value_of_a_word():
-    six, four = effects(cells(), "quant.bits")
+    tables = [ablation.effects_table(title, rows) for title, rows in effects(cells(), "quant.bits").items()]
+    six, four = tables
     assert six.startswith("quant.bits=6:")
     assert "| qat=ste | none | 2 | 2 | -0.0350 |" in six
     assert four.startswith("quant.bits=4:")
@@ -74,6 +76,16 @@ def test_the_command_line_reads_a_sweep_and_says_what_is_missing(tmp_path, capsy
     assert "| quant.bits=4 | 6 | 1 | 1 | +0.2000 | – | – |" in shown.out
     assert "not in the tables: 1 run(s)" in shown.err
     assert "planned, and there is no record of it" in shown.err
+    assert main([str(tmp_path), "--json"]) == 0
+    value = programs.said(capsys.readouterr().out, "pgolf.ablation", 0)
+    assert [(arm["words"], arm["n"], arm["val_bpb"]) for arm in value["arms"]] == [
+        ({"quant.bits": "6"}, 2, pytest.approx(1.05)),
+        ({"quant.bits": "4"}, 1, 1.2),
+    ]
+    ((row,),) = (table["rows"] for table in value["effects"])
+    assert (row["word"], row["against"], row["seeds"], row["p"]) == ("quant.bits=4", "6", 1, None)
+    assert row["difference"] == pytest.approx(0.2)
+    assert len(value["absent"]) == 1
 
 
 def test_arms_stand_in_the_order_of_the_plan(tmp_path, capsys):
@@ -97,10 +109,12 @@ def test_the_page_has_every_number_and_the_gain_over_the_same_artifact(tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [(["nowhere"], "nowhere: not a folder"), (["SWEEP", "--by", "quant.bitz"], "Did you mean 'quant.bits'?")],
 )
-def test_mistakes_are_one_message(tmp_path, capsys, words, said):
+def test_mistakes_are_one_message(tmp_path, capsys, words, message):
     swept(tmp_path)
     assert main([word.replace("SWEEP", str(tmp_path)) for word in words]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+    assert main([*(word.replace("SWEEP", str(tmp_path)) for word in words), "--json"]) == 2
+    assert message in programs.refused(capsys.readouterr().out, 2)

@@ -16,6 +16,7 @@ from pgolf.errors import ArtifactError
 from pgolf.quant.tensors import QTensor
 from pgolf.stages import artifact
 from pgolf.stages.artifact import pack, unpack
+from tests import programs
 from tests.options import option
 from tests.test_quant import tiny
 
@@ -200,6 +201,11 @@ def test_the_table(tmp_path, capsys):
     assert "12×10" in text
     assert "overhead" in text
     assert text.strip().splitlines() == rendered(inventory(path.read_bytes()))
+    assert main([str(path), "--json"]) == 0
+    value = programs.said(capsys.readouterr().out, "pgolf.artifact", 0)
+    assert value["bytes"] == path.stat().st_size == sum(value["sections"].values())
+    assert value["sections"]["overhead"] + sum(tensor["bytes"] for tensor in value["tensors"]) == value["bytes"]
+    assert {tensor["name"]: tensor["shape"] for tensor in value["tensors"]}["embedding.weight"] == [12, 10]
     path.write_bytes(path.read_bytes()[:-1])
     assert main([str(path)]) == 2
     assert "length" in capsys.readouterr().err
@@ -210,6 +216,10 @@ def test_the_table(tmp_path, capsys):
 def test_from_the_command_line(tmp_path):
     path = tmp_path / "artifact.pgolf"
     path.write_bytes(GOOD[:50])
-    done = subprocess.run([sys.executable, "-m", "pgolf.artifact", str(path)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "pgolf.artifact", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.strip().splitlines()) == 1
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert programs.refused(done.stdout, 2).startswith(f"{path}: ")

@@ -1,11 +1,10 @@
 """A tree of folders in one process: the table, its ranks and its page; and the other options of the command."""
 
-import json
-
 import pytest
 
 from pgolf.audit.__main__ import main
 from pgolf.audit.rules import explain, sections
+from tests import programs
 from tests.audit_cases import CASES, write
 from tests.audit_cases.folders import SEEDS, folder, plus
 
@@ -38,6 +37,14 @@ def test_the_table_is_by_score_and_only_what_does_not_fail_has_a_rank(tree, caps
     assert count.endswith(": 2 consistent, 0 needs argument, 1 fail")
     assert told == f"page {page}"
     assert "val_bpb is stated as 1.07" in page.read_text()
+    assert main(["--all", str(tree), "--json"]) == 1
+    value = programs.said(capsys.readouterr().out, "pgolf.audit.all", 1)
+    assert [(f["folder"], f["val_bpb"], f["verdict"]) for f in value["folders"]] == [
+        ("track_10min/better", pytest.approx(1.0802, abs=1e-5), "consistent"),
+        ("wrong", pytest.approx(1.0802, abs=1e-5), "fail"),
+        ("track_10min/good", pytest.approx(1.0902, abs=1e-5), "consistent"),
+    ]
+    assert (value["verdicts"], value["page"]) == ({"consistent": 2, "needs argument": 0, "fail": 1}, None)
 
 
 def test_every_labelled_folder_in_one_table(tmp_path, capsys):
@@ -64,6 +71,8 @@ def test_misuse_is_one_message_and_exit_code_2(words, message, capsys):
     assert message in told.err
     assert told.err.count("\n") == 1
     assert told.out == ""
+    assert main([*words, "--json"]) == 2
+    assert message in programs.refused(capsys.readouterr().out, 2)
 
 
 def test_an_empty_tree_is_misuse(tmp_path, capsys):
@@ -74,6 +83,8 @@ def test_an_empty_tree_is_misuse(tmp_path, capsys):
 def test_every_mistake_of_the_list_is_explained(capsys):
     assert main(["--explain", "20"]) == 0
     assert capsys.readouterr().out.startswith("mistake 20\n\n")
+    assert main(["--explain", "20", "--json"]) == 0
+    assert programs.said(capsys.readouterr().out, "pgolf.audit.explain", 0)["rule"] == "mistake 20"
     for n in range(1, 35):
         assert explain(f"mistake {n}").partition("\n")[0] in sections()
 
@@ -81,7 +92,7 @@ def test_every_mistake_of_the_list_is_explained(capsys):
 def test_one_object_for_programs(tmp_path, capsys):
     made = plus({"train_seed42.log": None}, changes={"val_bpb": 1.2})
     assert main([str(write(made, tmp_path)), "--json"]) == 1
-    value = json.loads(capsys.readouterr().out)
+    value = programs.said(capsys.readouterr().out, "pgolf.audit", 1)
     assert value["verdict"] == "fail"
     assert {f["rule"] for f in value["findings"] if f["verdict"] == "fail"} == {"mistake 25", "mistake 27"}
     assert all(f["explained"].startswith("pgolf/audit/rules.md#") for f in value["findings"])

@@ -18,7 +18,8 @@ from pgolf.audit.bounded import listed, plain, text_of
 from pgolf.audit.finding import overall
 from pgolf.audit.folder import audit_folder
 from pgolf.audit.python_text import parsed
-from pgolf.audit.report import as_json, long, short
+from pgolf.audit.report import long, plain_values, short
+from pgolf.config.command import Result
 from tests.audit_cases import CASES, write
 from tests.audit_cases.folders import folder
 
@@ -218,7 +219,7 @@ def audits_of_mutated_folders(count: int, root: Path, seed: int) -> None:
         found = audit_folder(path)
         told = "\n".join([*short(found), *long(found)])
         assert all(c.isprintable() or c == "\n" for c in told), i
-        json.loads(as_json(str(path), found))
+        json.loads(Result("pgolf.audit/1", plain_values(str(path), found), "").json())
         for file in sorted(path.rglob("*"), reverse=True):
             file.unlink() if file.is_file() else file.rmdir()
 

@@ -22,7 +22,8 @@ from pgolf.config.identity import config_sha256
 from pgolf.errors import UserError
 from pgolf.machine import Device
 from pgolf.machine.outlet import outlet
-from pgolf.show.console import NullConsole
+from pgolf.show.console import QuietConsole
+from tests import programs
 from tests.command import TINY, environment, only, run
 
 torch.set_num_threads(1)
@@ -255,14 +256,18 @@ def test_a_run_from_another_machine(folder, tmp_path, monkeypatch, capsys):
     assert main([str(folder), f"data.cache={here}"]) == 0
     assert int(os.environ["GOMP_SPINCOUNT"]) < 10_000
     monkeypatch.setenv("PGOLF_CACHE", here)
-    assert main([str(folder)]) == 0
+    capsys.readouterr()
+    assert main([str(folder), "--json", "--quiet"]) == 0
+    told = capsys.readouterr()
+    value = programs.said(told.out, "pgolf.audit", 0)
+    assert (value["path"], value["verdict"], told.err) == (str(folder), "consistent", "")
 
 
 def test_missing_shards_are_told_with_a_way_that_works(tmp_path, monkeypatch):
     monkeypatch.setenv("PGOLF_CACHE", str(tmp_path))
     (job,) = rehearse(["data=fineweb_sp1024"], sweep=False)
     with pytest.raises(UserError, match=r"no fineweb_train_\*\.bin there.*data\.folder=DIR"):
-        prepared(job.config["data"], NullConsole())
+        prepared(job.config["data"], QuietConsole())
 
 
 @pytest.mark.parametrize(

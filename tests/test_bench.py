@@ -9,6 +9,7 @@ import torch
 
 from pgolf.bench.__main__ import main, names
 from pgolf.bench.contest import Contest, DisagreementError, Setting
+from tests import programs
 
 torch.set_num_threads(1)
 QUICK = ("codec", "gptq", "loader", "muon", "step")
@@ -76,6 +77,26 @@ def test_ways_that_disagree_give_no_figures(capsys, monkeypatch):
     assert main(["gptq"]) == 1
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", "pgolf: 1 is not 2\n")
+    assert main(["gptq", "--json"]) == 1
+    assert programs.refused(capsys.readouterr().out, 1) == "1 is not 2"
+
+
+def test_one_object_is_printed_and_kept(capsys, monkeypatch, tmp_path):
+    contest = Contest("a", {"one": lambda: print("noise") or 1, "two": lambda: 1}, lambda made: "equal")
+    monkeypatch.setattr("pgolf.bench.gptq.contests", lambda setting: iter([contest]))
+    path = tmp_path / "figures.json"
+    assert main(["gptq", f"json={path}", "--json"]) == 0
+    told = capsys.readouterr()
+    value = programs.said(told.out, "pgolf.bench", 0)
+    assert [row["way"] for row in value["rows"]] == ["one", "two"]
+    assert json.loads(path.read_text()) == value
+    assert "noise" in told.err
+    assert main(["gptq", f"json={tmp_path}/no/such.json", "--json"]) == 2
+    assert "cannot be written" in programs.refused(capsys.readouterr().out, 2)
+    assert main(["--json"]) == 0
+    assert {*programs.said(capsys.readouterr().out, "pgolf.bench.list", 0)["benchmarks"]} == {*names()}
+    assert main(["codek", "--json"]) == 2
+    assert "Did you mean 'codec'?" in programs.refused(capsys.readouterr().out, 2)
 
 
 def test_ways_take_turns():

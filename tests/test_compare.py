@@ -8,6 +8,7 @@ import pytest
 from pgolf.compare import main, scores
 from pgolf.results.baselines import baselines
 from pgolf.submission import publish
+from tests import programs
 from tests.audit_cases import write as write_files
 from tests.audit_cases.folders import SEEDS, folder
 from tests.audit_cases.legal import TABLES
@@ -98,6 +99,14 @@ def test_two_arms_of_a_sweep(sweep, capsys):
     for line in ("B − A                     -0.10000000 bpb", "Welch", "p = 2.6", "95 % interval", "the bar is met"):
         assert line in out, (line, out)
     assert "-0.17328680 nats per token" in out
+    assert main(["--json", f"{sweep}:default", f"{sweep}:ttt=a:b"]) == 0
+    value = programs.said(capsys.readouterr().out, "pgolf.compare", 0)
+    assert value["difference_bpb"] == pytest.approx(-0.1)
+    assert value["difference_nats"] == pytest.approx(-0.1732868)
+    assert value["a"]["val_bpb"] == {"1": 1.6, "2": 1.601, "3": 1.602}
+    assert (value["test"]["name"], value["no_test"], value["record_bar"]["met"]) == ("Welch", None, True)
+    assert f"p = {value['test']['p']:.4g}" in out
+    assert [r["unit"] for r in value["record_bar"]["readings"]] == ["nats per token", "bits per byte", "nats per byte"]
 
 
 def test_run_submission_and_sweep_agree(sweep):
@@ -111,6 +120,11 @@ def test_run_submission_and_sweep_agree(sweep):
 def test_single_figures_have_no_test(sweep, capsys):
     assert main([str(sweep / "0"), str(sweep / "3")]) == 0
     assert "none: at least one side needs two results" in capsys.readouterr().out
+    assert main([str(sweep / "0"), str(sweep / "3"), "--json"]) == 0
+    value = programs.said(capsys.readouterr().out, "pgolf.compare", 0)
+    assert (value["test"], value["record_bar"]) == (None, None)
+    assert value["no_test"] == "at least one side needs two results or a stated std"
+    assert value["no_record_bar"] == "one result of B cannot be tested"
 
 
 def test_against_a_single_figure(sweep, capsys):
@@ -151,6 +165,8 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path, capsys, content, mes
     err = capsys.readouterr().err
     assert err.startswith("pgolf: ")
     assert message in err
+    assert main(["--json", str(path), str(path)]) == 2
+    assert err == f"pgolf: {programs.refused(capsys.readouterr().out, 2)}\n"
 
 
 def test_which_arm_which_row(sweep, tmp_path, capsys):
@@ -200,9 +216,12 @@ def test_a_baseline_that_is_not_there_has_a_neighbour(capsys):
 
 
 def test_baselines_are_listed(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main(["--baselines"])
+    assert main(["--baselines"]) == 0
     assert f"{BASELINE} " in capsys.readouterr().out
+    assert main(["--baselines", "--json"]) == 0
+    listed = programs.said(capsys.readouterr().out, "pgolf.compare.baselines", 0)["baselines"]
+    assert {*listed} == {*baselines()}
+    assert listed[BASELINE].keys() == {"n", "mean", "std"}
 
 
 def test_a_byte_order_mark_is_read(tmp_path):

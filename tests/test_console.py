@@ -15,7 +15,7 @@ from pgolf.config.compose import rehearse
 from pgolf.machine import outlet as machine_outlet
 from pgolf.machine.outlet import Outlet, outlet
 from pgolf.show import console
-from pgolf.show.console import NullConsole, PlainConsole, TerminalConsole
+from pgolf.show.console import PlainConsole, QuietConsole, TerminalConsole
 from pgolf.show.live import View
 from pgolf.show.peaks import PEAKS, peak_flops, peak_of
 
@@ -117,26 +117,28 @@ def test_plain_lines_are_all_there_is_of_a_card():
     assert out.getvalue() == "one\ntwo\n"
 
 
-def test_a_null_console_shows_nothing(capfd):
-    null = NullConsole()
-    with null.live():
-        null.progress("train", 0.5, TEXT)
-    null.line("x")
-    null.detail("x")
-    null.card("x", ROWS)
-    outlet().drain()
-    assert capfd.readouterr() == ("", "")
+def test_a_quiet_console_shows_the_result_alone():
+    out = io.StringIO()
+    quiet = QuietConsole(out)
+    with quiet.live():
+        quiet.progress("train", 0.5, TEXT)
+    quiet.line("x")
+    quiet.detail("x")
+    quiet.card("x", ROWS)
+    quiet.result("val_bpb=1.0")
+    assert out.getvalue() == "val_bpb=1.0\n"
 
 
 def test_a_console_is_drawn_on_a_terminal_that_a_person_watches(monkeypatch):
     monkeypatch.setattr(os, "isatty", lambda descriptor: True)
     monkeypatch.delenv("CI", raising=False)
-    assert isinstance(console.open_console(), TerminalConsole)
+    assert isinstance(console.open_console(False), TerminalConsole)
+    assert isinstance(console.open_console(True), QuietConsole)
     monkeypatch.setenv("CI", "true")
-    assert isinstance(console.open_console(), PlainConsole)
+    assert isinstance(console.open_console(False), PlainConsole)
     monkeypatch.delenv("CI")
     monkeypatch.setattr(os, "isatty", lambda descriptor: False)
-    assert isinstance(console.open_console(), PlainConsole)
+    assert isinstance(console.open_console(False), PlainConsole)
 
 
 def test_there_is_one_outlet_of_a_stream():

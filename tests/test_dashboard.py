@@ -8,6 +8,7 @@ import pytest
 from pgolf.dashboard import main, sections, settings, spec, workspace
 from pgolf.errors import UserError
 from pgolf.logger.keys import EVENTS, SUMMARY
+from tests import programs
 
 HISTORY = {name for event in EVENTS.values() for name in event.values() if name}
 
@@ -25,12 +26,16 @@ def test_panels_show_what_is_logged():
 def test_the_spec_is_printed_offline(capsys):
     assert main(["spec"]) == 0
     assert json.loads(capsys.readouterr().out) == spec()
+    assert main(["spec", "--json"]) == 0
+    assert programs.said(capsys.readouterr().out, "pgolf.dashboard.spec", 0)["dashboard"] == spec()
 
 
 def test_words_are_checked(capsys):
     assert settings(["entity=me"]) == {"entity": "me", "project": "pgolf"}
     assert main(["project=x"]) == 2
     assert "entity=NAME is missing" in capsys.readouterr().err
+    assert main(["project=x", "--json"]) == 2
+    assert "entity=NAME is missing" in programs.refused(capsys.readouterr().out, 2)
     with pytest.raises(UserError, match="must be entity=NAME"):
         settings(["entty=me"])
 

@@ -23,6 +23,7 @@ from pgolf.data.shards import ROW, open_shard, shard_bytes
 from pgolf.data.split import training_texts
 from pgolf.data.streams import Kind, Stream
 from pgolf.errors import UserError
+from tests import programs
 from tests.test_data import model as tiny_model  # noqa: F401
 from tests.test_data import published
 from tests.test_data_stdlib import quiet
@@ -213,6 +214,14 @@ def test_a_name_is_one_data_set(docs, tmp_path, capsys):
     before = digests(tmp_path / "out")
     built(docs, tmp_path / "out", "vocab_size=400")
     assert digests(tmp_path / "out") == before
+    words = ["build", "mine", f"docs={docs}", f"out={tmp_path}/out", "workers=1", "vocab_size=400"]
+    capsys.readouterr()
+    assert main([*words, "val_docs=50", "--json"]) == 0
+    value = programs.said(capsys.readouterr().out, "pgolf.data.build", 0)
+    assert value["splits"]["val"]["documents"] == 50
+    assert value["use"] == ["data=built", f"data.folder={tmp_path}/out", "data.vocab_size=400"]
+    assert main([*words, "val_docs=60", "--json"]) == 2
+    assert "val_docs" in programs.refused(capsys.readouterr().out, 2)
     assert main(["build", "mine", f"docs={docs}", f"out={tmp_path}/out", "val_docs=60", "vocab_size=400"]) == 2
     assert "holds a data set with other val_docs" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
@@ -351,7 +360,7 @@ def test_look_shows_a_table_json_and_a_page(docs, tmp_path, capsys):
     assert shown.count("Document ") == 10
     assert manifest.text_sha256()[:16] in shown
     assert main(["look", f"{tmp_path}/out", "--json"]) == 0
-    seen = json.loads(capsys.readouterr().out)
+    seen = programs.said(capsys.readouterr().out, "pgolf.data.look", 0)
     assert seen["splits"]["val"]["documents"] == 50
     assert seen["splits"]["train"]["bytes_per_token"] == manifest.bytes("train") / manifest.tokens("train")
     assert all(sample.startswith("Document ") for sample in seen["samples"])
@@ -362,3 +371,6 @@ def test_look_shows_a_table_json_and_a_page(docs, tmp_path, capsys):
 def test_look_misuse(words, told, capsys):
     assert main(["look", *words]) == 2
     assert told in capsys.readouterr().err
+    if "--help" not in words:
+        assert main(["look", *words, "--json"]) == 2
+        assert told in programs.refused(capsys.readouterr().out, 2)

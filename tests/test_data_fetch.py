@@ -20,6 +20,7 @@ from pgolf.data.fetch import MissingError, fetch
 from pgolf.data.shards import checked_count, open_shard, shard_bytes
 from pgolf.data.tokenizer import train
 from pgolf.errors import ConfigError, UserError
+from tests import programs
 
 DATASET = "datasets/datasets/fineweb10B_sp1024"
 
@@ -106,6 +107,20 @@ def test_fetched_and_usable(tmp_path, remote):
         "fineweb_train_000001.bin",
         "fineweb_val_000000.bin",
     ]
+
+
+def test_a_program_reads_what_was_fetched(tmp_path, remote, monkeypatch, capsys):
+    monkeypatch.setattr("pgolf.data.__main__.option", lambda name: wanted(tmp_path))
+    monkeypatch.setattr("pgolf.data.fetch.hub_download", Copying(remote))
+    assert main(["fineweb_sp1024", "--json"]) == 0
+    told = capsys.readouterr()
+    value = programs.said(told.out, "pgolf.data.fetch", 0)
+    assert (value["name"], value["train_tokens"], value["val_tokens"]) == ("fineweb_sp1024", 8000, 4000)
+    assert value["use"] == ["data=fineweb_sp1024", f"data.folder={tmp_path}/local"]
+    assert "all files are here" in told.err
+    assert main(["fineweb_sp1024", "--quiet"]) == 0
+    told = capsys.readouterr()
+    assert (told.out.count("\n"), told.err) == (1, "")
 
 
 def test_byte_counts_are_fetched_under_a_name_of_their_own(tmp_path, remote):
@@ -241,6 +256,8 @@ def test_offline_is_one_clear_message(tmp_path):
 def test_misuse(words, told, capsys):
     assert main(words) == 2
     assert told in capsys.readouterr().err
+    assert main([*words, "--json"]) == 2
+    assert told in programs.refused(capsys.readouterr().out, 2)
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,25 @@ from pgolf.doctor import Finding
 from pgolf.logger.key import has_key
 from pgolf.machine import Device, Machine
 from pgolf.machine.kernels import PlainKernels
+from tests import programs
 from tests.command import TINY, environment
 
 
 def test_this_machine_is_ready_and_its_speed_is_measured():
-    command = [sys.executable, "-m", "pgolf.doctor", *TINY]
+    command = [sys.executable, "-m", "pgolf.doctor", *TINY, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    for what in ("python", "torch", "GPUs", "attention", "cores", "memory", "disk", "W&B", "corpus", "speed"):
-        assert any(line.split()[1:2] == [what] for line in done.stdout.splitlines()), what
-    assert "tokens/s on 1 rank(s): about" in done.stdout
-    assert "in 600 s (1,024 tokens each)" in done.stdout
+    value = programs.said(done.stdout, "pgolf.doctor", 0)
+    found = {finding["what"]: finding["found"] for finding in value["findings"]}
+    assert list(found) == [
+        *("python", "torch", "GPUs", "attention", "cores", "memory", "disk", "W&B", "corpus", "speed")
+    ]
+    assert (value["ready"], value["words"]) == (True, list(TINY))
+    assert "tokens/s on 1 rank(s): about" in found["speed"]
+    assert "in 600 s (1,024 tokens each)" in found["speed"]
+    assert [line.split()[1] for line in done.stderr.splitlines() if line.startswith("ok ")] == list(found), (
+        "as they come"
+    )
 
 
 def test_what_is_bad_says_what_to_do_and_is_told_by_the_exit_code(monkeypatch, capsys):
@@ -30,13 +38,22 @@ def test_what_is_bad_says_what_to_do_and_is_told_by_the_exit_code(monkeypatch, c
     )
     assert doctor.main([]) == 1
     assert capsys.readouterr().out.splitlines() == [
-        "ok   a            well", "BAD  b            ill", f"{' ' * 18}→ cure it", "not ready: see BAD above",
+        "ok   a            well", "BAD  b            ill", f"{' ' * 18}→ cure it", "not ready: b: cure it",
     ]  # fmt: skip
+    assert doctor.main(["--quiet"]) == 1
+    assert capsys.readouterr().out == "not ready: b: cure it\n"
+    assert doctor.main(["--json"]) == 1
+    told = capsys.readouterr()
+    value = programs.said(told.out, "pgolf.doctor", 1)
+    assert value["findings"][1] == {"what": "b", "found": "ill", "ok": False, "do": "cure it"}
+    assert told.err.startswith("ok   a")
 
 
 def test_words_that_do_not_compose_are_one_message(capsys):
     assert doctor.main(["quant.bits=9"]) == 2
     assert capsys.readouterr().err.startswith("pgolf: quant.bits=9: must be between 2 and 8")
+    assert doctor.main(["quant.bits=9", "--json"]) == 2
+    assert programs.refused(capsys.readouterr().out, 2).startswith("quant.bits=9: must be between 2 and 8")
 
 
 def test_an_old_python_little_memory_and_no_gpu_are_bad(monkeypatch):

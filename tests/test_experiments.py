@@ -11,7 +11,7 @@ from pgolf.config.compose import beside_or_inside, register_experiments, rehears
 from pgolf.config.plan import plan
 from pgolf.errors import ConfigError
 from pgolf.pipeline import run as start
-from pgolf.show.console import NullConsole
+from pgolf.show.console import QuietConsole
 from tests.command import environment, only, record, run
 from tests.small import SYSTEMS, small
 
@@ -397,5 +397,5 @@ def test_without_gpus_a_record_is_planned_but_not_started(tmp_path, monkeypatch)
     job = composed("experiment=pr606_int5_softround")
     assert "8 rank(s) on GPU; 786,432 tokens a step = 8 x 1 x 98,304" in plan(job, [1337], 0)
     with pytest.raises(ConfigError, match=r"machine\.ranks=8: needs a GPU for every rank"):
-        start(job, tmp_path, NullConsole())
+        start(job, tmp_path, QuietConsole())
     assert not list(tmp_path.iterdir())

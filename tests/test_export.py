@@ -22,6 +22,7 @@ from pgolf.files.events import Events
 from pgolf.machine.world import World
 from pgolf.stages.judge import Evaluation, judge
 from pgolf.stages.train import Training, train
+from tests import programs
 from tests.bare import bare_environment, can_import
 from tests.command import TINY, environment, only, record, run
 from tests.small import CASES, IN_OTHERS, SYSTEMS, small
@@ -443,6 +444,11 @@ def test_a_file_of_another_version_is_shown_as_it_is(one_run, tmp_path, capsys, 
     source = (tmp_path / "source" / "train_gpt.py").read_text()
     compile(source, "train_gpt.py", "exec")
     assert "def recipe_of(" not in source
+    assert main([str(one_run), "--json"]) == 0
+    value = programs.said(capsys.readouterr().out, "pgolf.export", 0)
+    assert (value["sha256"], value["unpacked"]) == (record(one_run)["code"]["sha256"], None)
+    assert value["not_built_again"] == "another file: the sources differ"
+    assert value["modules"][-1]["module"] == "total"
 
 
 @pytest.mark.parametrize("content", [None, b"print(1)", b"\xff\xfe"])
@@ -453,6 +459,8 @@ def test_what_is_no_exported_file_is_one_message_and_exit_code_2(tmp_path, capsy
     err = capsys.readouterr().err
     assert err.startswith("pgolf: ")
     assert err.count("\n") == 1
+    assert main([str(tmp_path), "--json"]) == 2
+    assert err == f"pgolf: {programs.refused(capsys.readouterr().out, 2)}\n"
 
 
 def test_a_full_folder_is_not_written_into(tmp_path, capsys):
@@ -462,6 +470,6 @@ def test_a_full_folder_is_not_written_into(tmp_path, capsys):
     assert os.listdir(tmp_path) == ["mine"]
 
 
-def test_no_argument_is_exit_code_2():
-    with pytest.raises(SystemExit, match="2"):
-        main([])
+def test_no_argument_is_exit_code_2(capsys):
+    assert main([]) == 2
+    assert capsys.readouterr().err.startswith("pgolf: the following arguments are required: RUN (usage: ")

@@ -14,11 +14,12 @@ import yaml
 
 import pgolf
 from pgolf.config.compose import rehearse
+from pgolf.config.words import short_words
 from pgolf.errors import ConfigError
 from pgolf.files.events import EVENTS as EVENTS_FILE
 from pgolf.files.events import Events
 from pgolf.files.receipts import Receipt
-from pgolf.logger import NoLogger, TensorBoard, Wandb
+from pgolf.logger import NoLogger, TensorBoard, Wandb, WandbAndTensorBoard
 from pgolf.logger.keys import AGGREGATE, AXES, EVENTS, SUMMARY, TABLES, axis, history
 from pgolf.logger.mirror import Target, follow
 from pgolf.submission import publish
@@ -181,7 +182,7 @@ def test_wandb_keeps_a_run_for_each_stage(complete):
     assert [h["train/loss"] for h in train.history if "train/loss" in h] == [6.9, 4.9]
     assert [(h["step"], h["seconds"], h["dev/bpb"]) for h in train.history if "dev/bpb" in h] == [(50, 5.1, 2.5)]
     assert [h["eval/val_bpb"] for h in judge.history if "eval/val_bpb" in h] == [1.7, 1.6]
-    assert not (complete / "mirror.log").exists()
+    assert not list(complete.glob("mirror*"))
 
 
 def test_the_summary_is_the_records_and_not_the_last_value_logged(complete):
@@ -272,7 +273,7 @@ def test_a_client_that_fails_costs_a_line(monkeypatch, tmp_path, complete):
     said: list[str] = []
     live(complete, OFFLINE, said.append)
     (line,) = said
-    assert re.search(r"Wandb: ended with exit code 1. RuntimeError: the disk is full \(see .*mirror.log\)", line)
+    assert re.search(r"Wandb: ended with exit code 1. RuntimeError: the disk is full \(see .*mirror_wandb.log\)", line)
 
 
 def test_online_without_a_key_is_kept_offline_and_said(complete):
@@ -288,10 +289,22 @@ def test_an_exception_in_the_run_goes_through(complete):
 
 
 def test_settings_are_checked():
-    with pytest.raises(ConfigError, match=r"logger\.mode=.on.: must be offline or online"):
+    with pytest.raises(ConfigError, match=r"logger\.mode=.on.: must be offline, online or disabled"):
         Wandb(project="p", entity=None, mode="on", patience_seconds=1.0)
     with pytest.raises(ConfigError, match=r"logger\.patience_seconds"):
         Wandb(project="p", entity=None, mode="offline", patience_seconds=0.0)
+
+
+@pytest.mark.parametrize("word", ["logger=wandb", "logger=both"])
+def test_disabled_starts_nothing_and_leaves_nothing(word, complete, monkeypatch):
+    key = "logger.mode" if word == "logger=wandb" else "logger.wandb.mode"
+    (job,) = rehearse([word, f"{key}=disabled"], sweep=False)
+    wandb = getattr(job.recipe.logger, "wandb", job.recipe.logger)
+    monkeypatch.setattr("pgolf.logger.mirror.Helper", lambda *args, **words: pytest.fail("a process was started"))
+    before = sorted(path.name for path in complete.iterdir())
+    live(complete, wandb, pytest.fail)
+    wandb.aggregate(complete.parent, pytest.fail)
+    assert sorted(path.name for path in complete.iterdir()) == sorted([*before, "config.yaml", EVENTS_FILE])
 
 
 # ---- TensorBoard
@@ -300,6 +313,11 @@ def test_settings_are_checked():
 def test_tensorboard_files_hold_the_histories(complete):
     pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
     live(complete, TensorBoard(patience_seconds=120.0), pytest.fail)
+    assert_tensorboard(complete)
+
+
+def assert_tensorboard(complete: Path) -> None:
+    """Its files have the numbers of STORY."""
     code = (
         "import sys, json\nfrom tensorboard.backend.event_processing.event_accumulator import EventAccumulator as E\n"
     )
@@ -312,6 +330,27 @@ def test_tensorboard_files_hold_the_histories(complete):
     assert found["train/loss"] == [[1, pytest.approx(6.9)], [50, pytest.approx(4.9)]]
     assert found["eval/val_bpb"] == [[1, pytest.approx(1.7)], [2, pytest.approx(1.6)]]
     assert found["final/val_bpb"] == [[0, pytest.approx(1.6)]]
+
+
+def test_two_services_at_once_have_the_same_and_touch_each_other_in_nothing(complete):
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    words = ["logger=both", "logger.wandb.patience_seconds=900", "logger.tensorboard.patience_seconds=900"]
+    (job,) = rehearse([*words, short_words("logger.wandb.project=2026_11_25")], sweep=False)
+    live(complete, job.recipe.logger, pytest.fail)
+    assert [kept.job_type for kept in kept_runs(complete)] == ["train", "evaluate"]
+    assert {kept.project for kept in kept_runs(complete)} == {"2026_11_25"}
+    assert_tensorboard(complete)
+    assert not list(complete.glob("mirror*"))
+
+
+def test_of_two_services_one_may_fail(monkeypatch, tmp_path, complete):
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    client(monkeypatch, tmp_path, "def init(**words): raise RuntimeError('the disk is full')\n")
+    said: list[str] = []
+    live(complete, WandbAndTensorBoard(wandb=OFFLINE, tensorboard=TensorBoard(patience_seconds=900.0)), said.append)
+    (line,) = said
+    assert line.startswith("Wandb: ended with exit code 1. RuntimeError: the disk is full")
+    assert_tensorboard(complete)
 
 
 def test_tensorboard_that_is_not_installed_is_refused_with_what_to_do(monkeypatch):

@@ -14,6 +14,7 @@ from pgolf.report.__main__ import main
 from pgolf.report.run import MOST_LAYERS
 from pgolf.report.write import write
 from pgolf.submission import publish
+from tests import programs
 from tests.sweeps import died, edit, make_plan, make_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -215,9 +216,13 @@ def test_one_arm_has_nothing_to_compare(tmp_path):
 def test_the_command_writes_both(sweep, capsys):
     assert main([str(sweep), str(sweep / "0_seed1")]) == 0
     assert capsys.readouterr().out.split() == [str(sweep / "report.html"), str(sweep / "0_seed1/report.html")]
+    assert main([str(sweep), "--json"]) == 0
+    assert programs.said(capsys.readouterr().out, "pgolf.report", 0)["pages"] == [str(sweep / "report.html")]
     (sweep / "empty").mkdir()
     assert main([str(sweep / "empty")]) == 2
     assert "holds neither a run" in capsys.readouterr().err
+    assert main([str(sweep / "empty"), "--json"]) == 2
+    assert "holds neither a run" in programs.refused(capsys.readouterr().out, 2)
 
 
 # ---- pieces

@@ -97,14 +97,20 @@ def test_parts_that_are_on_left_receipts(laptop):
 
 
 @pytest.mark.slow
-def test_same_seed_and_steps_give_the_same_bits(tmp_path):
+def test_same_seed_and_steps_give_the_same_bits_quietly_too(tmp_path):
     shas = []
-    for place in ("a", "b"):
+    for place, words in (("a", ()), ("b", ("--quiet",))):
         (tmp_path / place).mkdir()
-        run(tmp_path / place, *STEPS)
-        kept = record(only(tmp_path / place, "runs/*"))
+        done = run(tmp_path / place, *STEPS, *words)
+        folder = only(tmp_path / place, "runs/*")
+        kept = record(folder)
         shas.append((kept["artifact"]["sha256"], kept["evaluate"]["val_bpb"], kept["code"]["sha256"]))
     assert shas[0] == shas[1]
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"val_bpb={kept['evaluate']['val_bpb']:.8f} ")
+    assert line.endswith(f" run={folder}")
+    assert done.stderr == ""
+    assert len((folder / "train.log").read_text().splitlines()) > 10, "the log says all the same"
 
 
 def losses(folder) -> list[float]:
@@ -126,7 +132,9 @@ def test_many_ranks_give_the_curve_of_one(tmp_path, many):
 
 
 def test_a_sweep_ends_in_a_submission(tmp_path):
-    run(tmp_path, "-m", "seed=1,2,3", "hydra.sweep.dir=sweep", *STEPS)
+    done = run(tmp_path, "-m", "seed=1,2,3", "hydra.sweep.dir=sweep", "--quiet", *STEPS)
+    assert [line.split("=")[0] for line in done.stdout.splitlines()] == ["val_bpb"] * 3
+    assert done.stderr == ""
     sweep = tmp_path / "sweep"
     summary = json.loads((sweep / "summary.json").read_text())
     (arm,) = summary["arms"]

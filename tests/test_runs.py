@@ -9,6 +9,7 @@ from pgolf.machine.liveness import Process
 from pgolf.results.attempts import owned
 from pgolf.results.plan import agreed
 from pgolf.runs import main
+from tests import programs
 from tests.sweeps import died, make_run, sha
 
 ARM = sha(b"default")
@@ -45,6 +46,32 @@ def test_every_run_and_sweep_has_a_line(place, capsys, monkeypatch):
     assert rows[f"{name}_seed2"][1] == "lost"
     assert rows[f"sweeps/s/attempts/{ARM[:8]}_seed2_1"][1:3] == ["failed", "attempt"]
     assert said[-1].startswith("sweep sweeps/s: 1 of 3 complete, 1 lost, 3.")
+
+
+def test_every_run_and_sweep_has_an_object(place, capsys, monkeypatch):
+    monkeypatch.chdir(place)
+    assert main(["--json"]) == 0
+    value = programs.said(capsys.readouterr().out, "pgolf.runs", 0)
+    states = {row["run"]: row["state"] for row in value["runs"]}
+    name = f"sweeps/s/{ARM[:8]}"
+    attempt = f"sweeps/s/attempts/{ARM[:8]}_seed2_1"
+    assert states == {
+        **{"runs/broken": "unreadable", f"{name}_seed1": "complete", f"{name}_seed2": "lost"},
+        attempt: "failed attempt",
+    }
+    whole = next(row for row in value["runs"] if row["state"] == "complete")
+    assert (whole["val_bpb"], whole["fault"], whole["bytes"] > 3_000_000) == (1.6, None, True)
+    assert "not JSON" in next(row["fault"] for row in value["runs"] if row["run"] == "runs/broken")
+    (sweep,) = value["sweeps"]
+    assert (sweep["planned"], sweep["states"], sweep["fault"]) == (3, {"complete": 1, "lost": 1}, None)
+    assert main(["--json", "--clean", "checkpoints"]) == 0
+    (done,) = programs.said(capsys.readouterr().out, "pgolf.runs.clean", 0)["cleaned"]
+    assert (done["folder"], done["kept"]) == (f"{name}_seed1", None)
+    assert done["bytes_before"] - done["bytes_after"] == 3_000_000
+    assert main(["nowhere", "--json"]) == 2
+    assert programs.refused(capsys.readouterr().out, 2) == "nowhere: not a folder"
+    assert main(["--clean", "all", "--json"]) == 2
+    assert "invalid choice: 'all'" in programs.refused(capsys.readouterr().out, 2)
 
 
 def test_checkpoints_of_complete_runs_go_and_those_that_can_be_resumed_stay(place, capsys):

@@ -9,6 +9,7 @@ import pytest
 
 from pgolf.errors import UserError
 from pgolf.search import Dimension, divided, main, settings
+from tests import programs
 from tests.command import TINY, environment, record
 from tests.processes import command_of, descendants, until_gone, until_line
 
@@ -61,6 +62,8 @@ def test_an_arm_that_cannot_run_is_refused_before_anything_starts(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     assert main(["quant.bits=9,5"]) == 2
     assert "quant.bits=9: must be between 2 and 8" in capsys.readouterr().err
+    assert main(["quant.bits=9,5", "--json"]) == 2
+    assert "quant.bits=9: must be between 2 and 8" in programs.refused(capsys.readouterr().out, 2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -75,16 +78,25 @@ def test_two_trials_are_run_judged_by_dev_bpb_and_taken_up_again(tmp_path):
     optuna = pytest.importorskip("optuna", reason="the extra `search` is not installed")
     words = ["optim.matrix.lr=tag(log,interval(0.001,0.1))", "limits.train_steps=4", "ttt=none", *TINY]
     assert "trial 0" in searched(tmp_path, "trials=1", *words)
-    said = searched(tmp_path, "trials=2", *words)
-    assert "trial 0  optim" not in said
-    assert "trial 1" in said
+    command = [sys.executable, "-m", "pgolf.search", "trials=2", *words, "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=1200)
+    value = programs.said(done.stdout, "pgolf.search", 0)
+    assert "trial 0  optim" not in done.stderr
+    assert "trial 1  optim" in done.stderr
     place = tmp_path / "searches/search"
     study = optuna.load_study(study_name="pgolf", storage=f"sqlite:///{place}/study.db")
     assert [t.value for t in study.trials] == [
         record(place / f"trial{n}")["train"]["dev_bpb"]["quantized"] for n in (0, 1)
     ]
     assert all(t.intermediate_values for t in study.trials)
-    assert said.splitlines()[-1].startswith("python -m pgolf.run optim.matrix.lr=")
+    assert [(row["trial"], row["state"], row["dev_bpb"]) for row in value["trials"]] == [
+        (t.number, "complete", t.value) for t in study.trials
+    ]
+    assert value["best"] == min(value["trials"], key=lambda row: row["dev_bpb"])
+    assert value["run_again"] == ["python", "-m", "pgolf.run", *value["best"]["words"], *value["fixed"]]
+    again = searched(tmp_path, "trials=2", "--quiet", *words).splitlines()
+    assert again[-1].startswith("python -m pgolf.run optim.matrix.lr=")
+    assert len(again) == 2
     assert "is the search of other words" in searched(tmp_path, "trials=2", *words, "seed=9", code=2)
     assert os.listdir(tmp_path) == ["searches"]
 
@@ -95,7 +107,8 @@ def test_a_trial_ends_with_its_search(tmp_path, number):
     pytest.importorskip("optuna", reason="the extra `search` is not installed")
     words = ["trials=1", "optim.matrix.lr=interval(0.01,0.05)", "limits.train_steps=100000", "ttt=none", *TINY]
     began = [sys.executable, "-m", "pgolf.search", *words, "limits.train_seconds=9000"]
-    search = subprocess.Popen(began, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment())
+    as_a_background_job = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *began]
+    search = subprocess.Popen(as_a_background_job, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment())
     until_line(tmp_path / "searches/search/trial0/events.jsonl", '"step"')
     family = descendants(search.pid)
     assert any(b"pgolf.run" in command_of(pid) for pid in family)

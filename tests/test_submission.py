@@ -13,6 +13,7 @@ from pgolf.stages.views import digits
 from pgolf.submission import publish, write_submission
 from pgolf.submission.__main__ import main
 from pgolf.submission.describe import requirements
+from tests import programs
 from tests.sweeps import SCRIPT, died, edit, make_plan, make_run
 
 BPB = {1337: 1.60123456, 42: 1.60323456, 7: 1.6022}
@@ -277,8 +278,14 @@ def test_a_folder_is_handed_in_under_its_date_and_name(folder, tmp_path, capsys)
 
 def test_nothing_is_needed_when_all_is_there(folder, tmp_path, capsys):
     said(folder, github_id="aperson")
-    assert main([str(folder), "--into", str(tmp_path / "records")]) == 0
-    assert "still needed" not in capsys.readouterr().out
+    assert main([str(folder), "--into", str(tmp_path / "records"), "--json"]) == 0
+    value = programs.said(capsys.readouterr().out, "pgolf.submission", 0)
+    made = tmp_path / "records" / "2026-05-01_Small_model"
+    assert (value["folder"], value["still_needed"]) == (str(made), [])
+    assert main([str(folder), "--into", str(tmp_path / "records"), "--json"]) == 2
+    assert "is there already" in programs.refused(capsys.readouterr().out, 2)
+    assert main([str(folder), "--json"]) == 2
+    assert "--into" in programs.refused(capsys.readouterr().out, 2)
 
 
 def said(folder, **changes):

@@ -1,10 +1,10 @@
-"""`python -m pgolf.audit PATH [full=true] [trust=true] [data.folder=DIR] [data.cache=DIR] [--long | --json]`: check a
+"""`python -m pgolf.audit PATH [full=true] [trust=true] [data.folder=DIR] [data.cache=DIR] [--long]`: check a
 run folder of pgolf's, or a submission folder, ours or anybody's.
 
 A run is checked by running its artifact and its evaluator; full=true scores all of the validation text again. Its data are
 looked for where its config says, or where PGOLF_CACHE or the words data.folder and data.cache say. A config that names code
 outside of pgolf is refused, unless trust=true: auditing such a run imports and runs that code.
-A submission folder is read, and nothing in it is run. --long shows every finding, --json all of them as one object.
+A submission folder is read, and nothing in it is run. --long shows every finding.
 
 `python -m pgolf.audit --all DIR [--page FILE]`: every submission folder below DIR, as a table, and as a page where asked.
 `python -m pgolf.audit --explain RULE`: a rule, its precedent, and what settles a finding on it."""
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pgolf.audit.finding import Finding, overall
-from pgolf.config.command import command
+from pgolf.config.command import Result, StatusLines, command
 from pgolf.errors import UserError
 from pgolf.files.names import ARTIFACT, RECORD
 from pgolf.machine import spin_briefly
@@ -23,36 +23,33 @@ from pgolf.machine import spin_briefly
 SWITCHES = {f"{name}={str(on).lower()}": (name, on) for name in ("full", "trust") for on in (True, False)}
 PLACES = ("data.cache", "data.folder")
 SUBMISSION = "submission.json"
-SHOWN = ("--long", "--json")
+LONG = "--long"
 USAGE = (
-    "usage: python -m pgolf.audit PATH [full=true] [trust=true] [data.folder=DIR] [data.cache=DIR] [--long | --json], PATH a run"
-    " folder or a submission folder; or --all DIR [--page FILE]; or --explain RULE"
+    "usage: python -m pgolf.audit PATH [full=true] [trust=true] [data.folder=DIR] [data.cache=DIR] [--long], PATH a run folder or"
+    " a submission folder; or --all DIR [--page FILE]; or --explain RULE"
 )
 
 
 @command(__doc__)
-def main(args: Sequence[str]) -> int:
+def main(args: Sequence[str], say: StatusLines) -> Result:
     """0 consistent, 1 findings, 2 misuse with one message."""
     if args and args[0] in ("--explain", "--all"):
         return _other(*args)
-    from pgolf.audit.report import as_json, long, short
+    from pgolf.audit.report import long, plain_values, short
 
-    shown = [w for w in args if w in SHOWN]
-    path, switches, places = parse([w for w in args if w not in SHOWN])
-    findings = audit(path, places, **switches)
-    if "--json" in shown:
-        print(as_json(os.fspath(path), findings))
-    else:
-        print("\n".join(long(findings) if "--long" in shown or is_run(path) else short(findings)))
-    return 0 if overall(findings) == "consistent" else 1
+    path, switches, places = parse([w for w in args if w != LONG])
+    findings = audit(path, places, say.quiet, **switches)
+    lines = long(findings) if LONG in args or is_run(path) else short(findings)
+    code = 0 if overall(findings) == "consistent" else 1
+    return Result("pgolf.audit/1", plain_values(os.fspath(path), findings), "\n".join(lines), code)
 
 
-def _other(option: str, *args: str) -> int:
+def _other(option: str, *args: str) -> Result:
     if option == "--explain":
         from pgolf.audit.rules import explain
 
-        print(explain(" ".join(args)))
-        return 0
+        text = explain(" ".join(args))
+        return Result("pgolf.audit.explain/1", {"rule": text.partition("\n")[0], "text": text}, text)
     if len(args) not in (1, 3) or args[1:2] not in ((), ("--page",)):
         raise UserError(USAGE)
     from pgolf.audit.board import board
@@ -77,7 +74,7 @@ def _folder(word: str) -> Path:
     return path
 
 
-def audit(path: Path, places: dict[str, str], full: bool = False, trust: bool = False) -> list[Finding]:
+def audit(path: Path, places: dict[str, str], quiet: bool, full: bool = False, trust: bool = False) -> list[Finding]:
     if not is_run(path):
         from pgolf.audit.folder import audit_folder
 
@@ -87,7 +84,7 @@ def audit(path: Path, places: dict[str, str], full: bool = False, trust: bool = 
     from pgolf.audit.run import audit_run
     from pgolf.audit.show import open_console
 
-    return audit_run(path, full, Places(places, os.environ.get("PGOLF_CACHE")), open_console(), trust)
+    return audit_run(path, full, Places(places, os.environ.get("PGOLF_CACHE")), open_console(quiet), trust)
 
 
 def is_run(path: Path) -> bool:

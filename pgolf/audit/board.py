@@ -5,13 +5,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pgolf.audit.bounded import plain
 from pgolf.audit.finding import Finding, once, overall, ranked
 from pgolf.audit.folder import findings, read_folder
 from pgolf.audit.folder_json import NAME
-from pgolf.audit.report import WIDTH, long
-from pgolf.config.command import aligned
+from pgolf.audit.report import WIDTH, long, worst
+from pgolf.config.command import Result, aligned
 from pgolf.errors import UserError
 from pgolf.files import write_bytes
 from pgolf.results import stats
@@ -38,8 +39,8 @@ class Entry:
         return overall(self.found)
 
 
-def board(root: Path, page: Path | None) -> int:
-    """Print the table, and write the page; 0 where every folder is consistent, 1 where there are findings."""
+def board(root: Path, page: Path | None) -> Result:
+    """The table, and the page; exit code 0 where every folder is consistent, 1 where there are findings."""
     began = time.monotonic()
     entries = sorted(
         (entry(path, root) for path in submissions(root)), key=lambda e: (e.bpb is None, e.bpb or 0.0, e.name)
@@ -47,12 +48,25 @@ def board(root: Path, page: Path | None) -> int:
     if not entries:
         raise UserError(f"{str(root)!r}: no folder below it holds {NAME}")
     spent = time.monotonic() - began
-    print(aligned([COLUMNS, *([str(cell) for cell in row] for row in rows(entries))]))
-    print(f"{len(entries)} folder(s) in {spent:.1f} s: {counted(entries)}")
+    lines = [aligned([COLUMNS, *([str(cell) for cell in row] for row in rows(entries))])]
+    lines.append(f"{len(entries)} folder(s) in {spent:.1f} s: {counted(entries)}")
     if page:
         write_bytes(page, as_page(root, entries).encode("utf-8", "replace"))
-        print(f"page {page}")
-    return 0 if all(e.words == "consistent" for e in entries) else 1
+        lines.append(f"page {page}")
+    value = {
+        "path": str(root),
+        "folders": [plain_entry(e) for e in entries],
+        "verdicts": verdicts(entries),
+        "page": page and str(page),
+    }
+    code = 0 if all(e.words == "consistent" for e in entries) else 1
+    return Result("pgolf.audit.all/1", value, "\n".join(lines), code)
+
+
+def plain_entry(e: Entry) -> dict[str, Any]:
+    """A folder's row, by the names of the columns, with its verdict as that of one folder."""
+    claim = {"folder": e.name, "val_bpb": e.bpb, "n": e.n, "std": e.std, "bytes": e.size}
+    return claim | {"verdict": worst(e.words), "words": e.words}
 
 
 def submissions(root: Path) -> Iterator[Path]:
@@ -91,10 +105,15 @@ def rows(entries: Sequence[Entry]) -> Iterator[tuple]:
         yield rank if standing else "–", name, bpb, e.n or "–", std, size, plain(e.words)[:WIDTH]
 
 
-def counted(entries: Sequence[Entry]) -> str:
+def verdicts(entries: Sequence[Entry]) -> dict[str, int]:
     """How many folders there are of each verdict."""
-    verdicts = [next((v for v in ("fail", "needs argument") if e.words.startswith(v)), "consistent") for e in entries]
-    return ", ".join(f"{verdicts.count(v)} {v}" for v in ("consistent", "needs argument", "fail"))
+    found = [worst(e.words) for e in entries]
+    return {verdict: found.count(verdict) for verdict in ("consistent", "needs argument", "fail")}
+
+
+def counted(entries: Sequence[Entry]) -> str:
+    """The same in words."""
+    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts(entries).items())
 
 
 def as_page(root: Path, entries: Sequence[Entry]) -> str:

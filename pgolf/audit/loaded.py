@@ -20,7 +20,7 @@ from pgolf.machine import Machine
 from pgolf.machine.world import World
 from pgolf.model import Model
 from pgolf.results.runfolder import Run, read_run, require_sealed
-from pgolf.show.console import Console, NullConsole
+from pgolf.show.console import Console, QuietConsole
 from pgolf.stages.judge import load
 from pgolf.ttt import TTT
 
@@ -64,7 +64,7 @@ class LoadedRun:
         cls, folder: Path, places: Places | None = None, console: Console | None = None, trust: bool = False
     ) -> "LoadedRun":
         """Read and build what judges the run in `folder`. Raises UserError for code that is not pgolf's, unless `trust`."""
-        run, console = read_run(folder), console or NullConsole()
+        run, console = read_run(folder), console or QuietConsole()
         require_sealed(run)
         config = read_config(folder)
         if not trust:

@@ -1,9 +1,9 @@
-"""Findings for a reader: the verdict first, then what decides it; or all of them; or as JSON. What comes from files is shown
-without what a terminal would obey."""
+"""Findings for a reader: the verdict first, then what decides it; or all of them; or as plain values. What comes from files is
+shown without what a terminal would obey."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from pgolf.audit.bounded import plain
 from pgolf.audit.finding import VERDICTS, Finding, gravity, overall
@@ -54,9 +54,13 @@ def _entry(finding: Finding) -> list[str]:
     return [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in map(plain, lines)]
 
 
-def as_json(path: str, findings: Sequence[Finding]) -> str:
-    """One object: the folder, its verdict, its worst word, and every finding with the section that explains its rule."""
+def plain_values(path: str, findings: Sequence[Finding]) -> dict[str, Any]:
+    """The folder, its worst word, the verdict in words, and every finding with the section that explains its rule."""
     rows = [asdict(f) | {"explained": anchor(f.rule)} for f in findings]
-    verdict = overall(findings)
-    worst = next((v for v in VERDICTS[:2] if verdict.startswith(v)), "consistent")
-    return json.dumps({"path": path, "verdict": worst, "words": verdict, "findings": rows}, indent=2)
+    words = overall(findings)
+    return {"path": path, "verdict": worst(words), "words": words, "findings": rows}
+
+
+def worst(words: str) -> str:
+    """The gravest verdict of an overall one. worst("needs argument (C1)") == "needs argument" """
+    return next((v for v in VERDICTS[:2] if words.startswith(v)), "consistent")

@@ -5,11 +5,13 @@ import time
 
 from pgolf.eval.ledger import Progress
 from pgolf.machine.outlet import on_terminal, outlet
-from pgolf.show.console import Console, PlainConsole, TerminalConsole
+from pgolf.show.console import Console, PlainConsole, QuietConsole, TerminalConsole
 
 
-def open_console() -> Console:
-    """A terminal; else lines on stderr, because stdout is for the findings."""
+def open_console(quiet: bool) -> Console:
+    """None that shows anything if `quiet`; a terminal; else lines on stderr, because stdout is for the findings."""
+    if quiet:
+        return QuietConsole()
     return TerminalConsole() if on_terminal() else PlainConsole(outlet(2))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from pgolf.config.command import command
+from pgolf.config.command import CommandError, Result, StatusLines, command
 from pgolf.errors import UserError, nearest
 from pgolf.machine import spin_briefly
 
@@ -26,28 +26,32 @@ def names() -> list[str]:
 
 
 @command(__doc__)
-def main(args: Sequence[str]) -> int:
+def main(args: Sequence[str], say: StatusLines) -> Result:
     """0 done, 1 the ways disagree, 2 misuse with one message."""
     chosen, options = parse(args)
     if chosen is None:
-        print("\n".join(listed()))
-        return 0
+        about = listed()
+        width = max(map(len, about))
+        text = "\n".join(f"{name:<{width}}  {line}" for name, line in about.items())
+        return Result("pgolf.bench.list/1", {"benchmarks": about}, text, file=kept(options))
     spin_briefly()
     from pgolf.bench.contest import DisagreementError
 
     try:
-        run(chosen, options)
+        result = run(chosen, options)
     except DisagreementError as wrong:
-        print(f"pgolf: {wrong}", file=sys.stderr)
-        return 1
-    return 0
+        raise CommandError(str(wrong), 1) from None
+    return Result("pgolf.bench/1", result, "\n".join(table(result)), file=kept(options))
 
 
-def listed() -> list[str]:
-    """A line per benchmark: the first line of its docstring."""
-    width = max(map(len, names()))
-    about = {name: (import_module(f"pgolf.bench.{name}").__doc__ or "").splitlines()[0] for name in names()}
-    return [f"{name:<{width}}  {line}" for name, line in about.items()]
+def kept(options: dict[str, str]) -> Path | None:
+    """Where json=FILE wants the object as well."""
+    return Path(options["json"]) if "json" in options else None
+
+
+def listed() -> dict[str, str]:
+    """The first line of each benchmark's docstring, by its name."""
+    return {name: (import_module(f"pgolf.bench.{name}").__doc__ or "").splitlines()[0] for name in names()}
 
 
 def parse(args: Sequence[str]) -> tuple[str | None, dict[str, str]]:
@@ -65,18 +69,14 @@ def parse(args: Sequence[str]) -> tuple[str | None, dict[str, str]]:
     return (chosen[0] if chosen else None), options
 
 
-def run(name: str, options: dict[str, str]) -> None:
-    """Time it, print the table and write the JSON."""
-    from pgolf.files import write_json
-
+def run(name: str, options: dict[str, str]) -> dict[str, Any]:
+    """Time it: what was measured, on what, and a row for each way."""
     defaults = {"device": "cuda", "size": "full"} if name == "gpu" else {}
     setting, rows = setting_of(defaults | options), []
     for contest in import_module(f"pgolf.bench.{name}").contests(setting):
         rows += contest.run(setting)
-    result = {"bench": name, "size": setting.size, "repeats": setting.repeats, "machine": machine(setting.device)}
-    print("\n".join(table(result, rows)))
-    if "json" in options:
-        write_json(Path(options["json"]), result | {"rows": rows})
+    about = {"bench": name, "size": setting.size, "repeats": setting.repeats, "machine": machine(setting.device)}
+    return about | {"rows": rows}
 
 
 def setting_of(options: dict[str, str]) -> Any:
@@ -116,9 +116,9 @@ def driver() -> str:
     return file.read_text().splitlines()[0] if file.exists() else ""
 
 
-def table(result: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+def table(result: dict[str, Any]) -> list[str]:
     """Plain text: the contests with their ways, and under each what was checked."""
-    about = result["machine"]
+    about, rows = result["machine"], result["rows"]
     lines = [
         f"{result['bench']}  size={result['size']}  {result['repeats']} turns  {about['device']}, {about['threads']} thread(s)"
         f" of {about['cores']} cores, load {about['load']:.1f}"

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pgolf.config.source import SourceRun
     from pgolf.recipe import Recipe
 
-SETTINGS = ("author", "name", "dry", "trained", "stop_after", "checkpoint")  # beside the groups of a recipe
+SETTINGS = ("author", "name", "dry", "quiet", "trained", "stop_after", "checkpoint")  # beside the groups of a recipe
 SAME_RESULT = (*SETTINGS, "seed", "machine", "logger", "hydra")  # what does not tell arms apart
 SWEEPER = "hydra_plugins.pgolf.PgolfSweeper"
 PLUGINS = str(PACKAGE / "plugins")  # holds a part of the namespace package in which Hydra looks for the sweeper
@@ -129,8 +129,9 @@ def job(cfg: DictConfig, overrides: list[str], choices: Mapping[str, str | None]
 
 
 def _check_settings(config: dict) -> None:
-    if not isinstance(config["dry"], bool):
-        raise ConfigError("dry", config["dry"], "must be true or false")
+    for key in ("dry", "quiet"):
+        if not isinstance(config.get(key, False), bool):
+            raise ConfigError(key, config[key], "must be true or false")
     if not (isinstance(config["name"], str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config["name"])):
         raise ConfigError("name", config["name"], "must be letters, digits, '.', '_' and '-': it names a folder")
     if not isinstance(config.get("trained"), str | None):

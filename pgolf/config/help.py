@@ -29,6 +29,7 @@ FOOTER = """\
 -m, --multirun        a sweep: words with commas make its arms and seeds; the same words with its
                       hydra.sweep.dir=FOLDER take it up again
 resume=RUN            go on with a run that was stopped, in its folder and by its words
+--quiet               the last line of a run and nothing else; short for quiet=true
 --hydra-help          Hydra's own flags
 eval "$(python -m pgolf.run -sc install=bash)"   tab completion"""
 WIDEST = 120  # characters of a line, also where there is no terminal

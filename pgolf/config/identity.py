@@ -15,7 +15,7 @@ PLACES = (  # of `data`: where files are found, which says nothing of what is in
     *("cache", "folder", "tokenizer", "files", "val_files"),
     *("repository", "root", "dataset", "remote_tokenizer"),
 )
-OF_ONE_RUN = ("seed", "logger", "dry", "name", "author", "trained", "stop_after", "resume", "checkpoint")
+OF_ONE_RUN = ("seed", "logger", "dry", "quiet", "name", "author", "trained", "stop_after", "resume", "checkpoint")
 OF_A_MACHINE = ("ranks", "device", "threads")  # of one place only
 OF_THE_SPEED = ("micro_batch_tokens", "compile")  # of a machine: they round differently and compute the same
 

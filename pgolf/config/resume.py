@@ -17,7 +17,7 @@ from pgolf.errors import ConfigError, UserError
 from pgolf.files import read_json
 from pgolf.files.names import CHECKPOINTS, RECORD
 
-FREE = ("machine", "logger")  # what may be said again: where it goes on, and who is told
+FREE = ("machine", "logger", "quiet")  # what may be said again: where it goes on, and who is told
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ def resume_words(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def resumed(named: str, words: list[str]) -> Resumed:
-    """The run that `resume=named` means, with the words that are given besides. UserError for others than machine and logger."""
+    """The run that `resume=named` means, with the words that are given besides. UserError for others than FREE."""
     for word in words:
         if group_of(word) not in FREE:
-            allowed = "a run goes on with its own words; besides resume= only machine and logger may be said"
+            allowed = "a run goes on with its own words; besides resume= only machine, logger and quiet may be said"
             raise UserError(f"{word}: {allowed}")
     path = Path(named.strip("'\"")).expanduser().absolute()
     checkpoint = path if path.parent.name == CHECKPOINTS else None
@@ -54,7 +54,7 @@ def resumed(named: str, words: list[str]) -> Resumed:
 
 
 def _with(config: dict[str, Any], words: list[str]) -> dict[str, Any]:
-    """`config` with what the words say of its machine and logger."""
+    """`config` with what the words say of its machine, its logger and its quiet."""
     if not words:
         return config
     with initialize_config_dir(str(beside_or_inside("conf")), version_base="1.3"):
@@ -62,6 +62,6 @@ def _with(config: dict[str, Any], words: list[str]) -> dict[str, Any]:
     found = dict(config)
     for word in words:
         key = word.lstrip("+~").partition("=")[0]
-        group, _, name = key.partition(".")
+        group, name = [*key.split("."), ""][:2]
         found[group] = found[group] | {name: stated[group][name]} if name else stated[group]
     return found

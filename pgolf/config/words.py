@@ -17,7 +17,9 @@ from pgolf.errors import UserError
 
 KERNELS = re.compile(r"machine\.kernels=[a-z]+(,[a-z]+)*$")  # the name of an option, as machine/kernels=auto
 SEED = re.compile(r"seed(?:\.value)?=\s*(?=[-+]?\d|\[|(?:range|choice|shuffle|sort|tag|interval)\()")
-NAMES = re.compile(r"name|trained|data\.name|logger\.(?:project|entity)|hydra\.(?:run\.dir|sweep\.(?:dir|subdir))")
+NAMES = re.compile(
+    r"name|trained|data\.name|logger\.(?:wandb\.)?(?:project|entity)|hydra\.(?:run\.dir|sweep\.(?:dir|subdir))"
+)
 SENTENCES = re.compile(r"author\.(?!base_pr$)\w+")  # a comma in one divides no sweep
 LIST = re.compile(r"^\[([^\[\]]+)\]$")
 CALL = re.compile(r"\w+\(.*\)", re.DOTALL)
@@ -25,11 +27,16 @@ WRAPPED = re.compile(r"(\[|(?:choice|shuffle|sort|glob)\()(.*)([\])])", re.DOTAL
 
 
 def short_words(word: str) -> str:
-    """A word of the command line in Hydra's spelling: seeds without `.value`, texts in quotes. Flags and all else stay.
+    """A word of the command line in Hydra's spelling: seeds without `.value`, texts in quotes, --quiet as a word, for Hydra has
+    no such flag. Other flags and all else stay.
 
     >>> short_words("seed=1,2"), short_words("seed=[1,2]"), short_words("name=2026_11_25"), short_words("author.name=Zoë")
     ('seed.value=1,2', 'seed.value=1,2', "name='2026_11_25'", "author.name='Zoë'")
+    >>> short_words("--quiet")
+    'quiet=true'
     """
+    if word == "--quiet":
+        return "quiet=true"
     if word.startswith("-") or "=" not in word:
         return word
     if KERNELS.match(word):

@@ -2,14 +2,14 @@
 
 python -m pgolf.data fineweb_sp1024 [train_shards=80] [out=DIR]
 python -m pgolf.data build NAME docs=... [tokenizer=FILE | vocab_size=N] ...
-python -m pgolf.data look NAME [--json] [out=PAGE.html]
+python -m pgolf.data look NAME [out=PAGE.html]
 """
 
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pgolf.config.command import command
+from pgolf.config.command import Result, StatusLines, command
 from pgolf.config.places import beside_or_inside
 from pgolf.data import Data, PublishedText
 from pgolf.errors import UserError, nearest
@@ -17,11 +17,12 @@ from pgolf.files.home import expanded
 
 
 @command(__doc__)
-def main(args: Sequence[str]) -> int:
+def main(args: Sequence[str], say: StatusLines) -> Result:
     if args and args[0] == "build":
         from pgolf.data.make import main as build_main
 
-        return build_main(args[1:])
+        value, lines = build_main(args[1:], say)
+        return Result("pgolf.data.build/1", value, "\n".join(lines))
     if args and args[0] == "look":
         from pgolf.report.look import main as look_main
 
@@ -33,18 +34,19 @@ def main(args: Sequence[str]) -> int:
     data = overridden(option(args[0]), args[1:])
     if data.built_here:
         raise UserError(f"{data.local} holds a data set that was built here; say out=... to fetch into another folder")
-    print(f"{data.repository}: {data.dataset} -> {data.local}", flush=True)
-    fetch(data, hub_download, line)
-    manifest = data.prepare(line).manifest
-    print(
-        f"{data.name}: {manifest.tokens('train'):,} training and {manifest.tokens('val'):,} validation tokens"
-        f" ({manifest.bytes('val'):,} bytes of text). Use it with data={args[0]} data.folder={data.local}"
-    )
-    return 0
+    say(f"{data.repository}: {data.dataset} -> {data.local}")
 
+    def show(what: str, done: float) -> None:
+        say(f"{done:4.0%}  {what}")
 
-def line(what: str, done: float) -> None:
-    print(f"{done:4.0%}  {what}", flush=True)
+    fetch(data, hub_download, show)
+    manifest = data.prepare(show).manifest
+    train, val, size = manifest.tokens("train"), manifest.tokens("val"), manifest.bytes("val")
+    use = [f"data={args[0]}", f"data.folder={data.local}"]
+    value = {"name": data.name, "folder": str(data.local), "repository": data.repository, "use": use}
+    text = f"{train:,} training and {val:,} validation tokens ({size:,} bytes of text). Use it with {' '.join(use)}"
+    counts = {"train_tokens": train, "val_tokens": val, "val_bytes": size}
+    return Result("pgolf.data.fetch/1", value | counts, f"{data.name}: {text}")
 
 
 def options() -> list[str]:

@@ -13,8 +13,9 @@ a data set of one's own, in the challenge's format, from text of any size.
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pgolf.data.assemble import Plan
 from pgolf.data.build import build
@@ -48,8 +49,8 @@ CHOICES = {
 SHOWN_SECONDS = 2.0
 
 
-def main(args: Sequence[str]) -> int:
-    """Build, or find built, and say what there is."""
+def main(args: Sequence[str], say: Callable[[str], None]) -> tuple[dict[str, Any], list[str]]:
+    """Build, or find built; what there is, as plain values and in lines."""
     if not args or "=" in args[0]:
         raise UserError(f"usage: {__doc__}")
     name, options = args[0], parse(args[1:])
@@ -61,15 +62,14 @@ def main(args: Sequence[str]) -> int:
     checked_apart(*sides, "val_files")
     inputs = inputs_of(sides, cache)
     workers = number("workers", options["workers"], 1) if options["workers"] else cores()
-    report = Report(Files(*sides, plan.reading).total)
+    report = Report(Files(*sides, plan.reading).total, say)
     if goal.exists():
         require_same(goal, {"inputs": inputs, **plan.facts()})
     build(goal, plan, inputs, lambda: Files(*sides, plan.reading), report, workers)
     manifest = require_same(goal, {"inputs": inputs, **plan.facts()})  # another build may have been first
     manifest.verify(goal)
-    for line in summary(manifest, goal):
-        print(line)
-    return 0
+    value = {"name": manifest.name, "folder": str(goal), **counts(manifest), "use": use(manifest, goal)}
+    return value, summary(manifest, goal)
 
 
 def parse(args: Sequence[str]) -> dict:
@@ -162,22 +162,40 @@ def require_same(goal: Path, parameters: dict) -> Manifest:
     return manifest
 
 
+SPLITS = {"training": "train", "validation": "val"}
+
+
+def counts(manifest: Manifest) -> dict[str, Any]:
+    """Documents, tokens and bytes of each split, and what was dropped."""
+    splits = {
+        key: {"documents": manifest.documents_of(key), "tokens": manifest.tokens(key), "bytes": manifest.bytes(key)}
+        for key in SPLITS.values()
+    }
+    return {"splits": splits, "dropped": manifest.dropped}
+
+
+def use(manifest: Manifest, goal: Path) -> list[str]:
+    """The words that train on it."""
+    option = f"data={manifest.name}" if manifest.name == "fineweb_caseops" else "data=built"
+    return [option, f"data.folder={goal}", f"data.vocab_size={manifest.tokenizer['vocab_size']}"]
+
+
 def summary(manifest: Manifest, goal: Path) -> list[str]:
     """What was built, in lines."""
+    splits = counts(manifest)["splits"]
     lines = [
-        f"{split}: {manifest.documents_of(key):,} documents, {manifest.tokens(key):,} tokens, {manifest.bytes(key):,} bytes"
-        for split, key in (("training", "train"), ("validation", "val"))
+        f"{split}: " + ", ".join(f"{count:,} {what}" for what, count in splits[key].items())
+        for split, key in SPLITS.items()
     ]
     lines += [f"{key.replace('_', ' ')}: {count:,}" for key, count in sorted(manifest.dropped.items()) if count]
-    size = manifest.tokenizer["vocab_size"]
-    use = f"data={manifest.name}" if manifest.name == "fineweb_caseops" else "data=built"
-    return [*lines, f"use it with {use} data.folder={goal} data.vocab_size={size}"]
+    return [*lines, f"use it with {' '.join(use(manifest, goal))}"]
 
 
 class Report:
-    """Prints each stage as it goes, with its rate over `total` bytes of documents and the time that is left."""
+    """Says each stage as it goes, with its rate over `total` bytes of documents and the time that is left."""
 
-    def __init__(self, total: int):
+    def __init__(self, total: int, say: Callable[[str], None]):
+        self.say = say
         self.total, self.stage, self.began, self.shown, self.before = total, "", 0.0, 0.0, 0.0
 
     def __call__(self, stage: str, done: float) -> None:
@@ -191,4 +209,4 @@ class Report:
         if spent > SHOWN_SECONDS and gained > 0:
             left = round(spent * (1 - done) / gained)
             rate = f"  {self.total * gained / spent / 1e6:.1f} MB/s  {left // 60}:{left % 60:02} left"
-        print(f"{done:4.0%}  {stage}{rate}", flush=True)
+        self.say(f"{done:4.0%}  {stage}{rate}")

@@ -4,15 +4,15 @@ RUN is a run folder, a submission folder, or the file itself. Nothing in it is e
 package and its own recipe: when that gives the same bytes, `--unpack` shows the source before names were shortened.
 """
 
-import argparse
 import ast
 import bz2
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from pgolf.config.command import aligned, command
+from pgolf.config.command import Parser, Result, StatusLines, aligned, command
 from pgolf.config.own import located
 from pgolf.errors import UserError
 from pgolf.export.code import Inside, literal, unpack, weigh, wrapped
@@ -32,28 +32,37 @@ from pathlib import Path
 
 
 @command()
-def main(args: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pgolf.export", description="Show what an exported file holds.")
+def main(args: Sequence[str], say: StatusLines) -> Result:
+    parser = Parser("export", "Show what an exported file holds.")
     parser.add_argument("run", metavar="RUN", type=Path, help=f"a run or submission folder, or a {CODE}")
     parser.add_argument("--unpack", metavar="DIR", type=Path, help="write the source inside to this new folder")
     options = parser.parse_args(args)
-    print("\n".join(show(options.run, options.unpack)))
-    return 0
+    value = seen(options.run, options.unpack)
+    return Result("pgolf.export/1", value, "\n".join(lines(value)))
 
 
-def show(run: Path, folder: Path | None) -> Iterable[str]:
-    """The report, a line at a time; writes `folder` if one is named."""
+def seen(run: Path, folder: Path | None) -> dict[str, Any]:
+    """What the file holds, as plain values; writes `folder` if one is named."""
     if folder and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is not empty; name a new folder")
     data = read(run / CODE if run.is_dir() else run)
     inside = unpack(data)
     made, fault = built_again(inside, data)
-    yield table(inside, modules(made, made.small()) if made else inside.modules)
-    yield "{bytes} bytes, sha256 {sha256}".format(**weigh(data))
-    yield f"built again from this package it is {fault or 'the same'}"
+    parts = costs(inside, modules(made, made.small()) if made else inside.modules)
     if folder:
         write(folder, inside, made)
-        yield f"unpacked to {folder}: {'the source before names were shortened' if made else 'the source as it is inside'}"
+    unpacked = {"folder": str(folder), "names": "whole" if made else "shortened"} if folder else None
+    return {**weigh(data), "not_built_again": fault or None, "modules": parts, "unpacked": unpacked}
+
+
+def lines(value: dict[str, Any]) -> Iterable[str]:
+    """The report of `seen`, a line at a time."""
+    yield table(value["modules"])
+    yield "{bytes} bytes, sha256 {sha256}".format(**value)
+    yield f"built again from this package it is {value['not_built_again'] or 'the same'}"
+    if unpacked := value["unpacked"]:
+        source = "before names were shortened" if unpacked["names"] == "whole" else "as it is inside"
+        yield f"unpacked to {unpacked['folder']}: the source {source}"
 
 
 def built_again(inside: Inside, data: bytes) -> tuple[Program | None, str]:
@@ -87,18 +96,27 @@ def modules(made: Program, small: str) -> dict[str, str]:
     return found
 
 
-def table(inside: Inside, parts: Mapping[str, str]) -> str:
-    """Bytes of every module as written, as it is inside, and how much smaller the file were without it."""
+def costs(inside: Inside, parts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Bytes of every module as written, as it is inside, and how much smaller the file were without it; the dearest first, and
+    at the end all together."""
     held = {"the recipe": f"{literal(inside.recipe)}\n", **parts}
     whole = packed("".join(held.values()))
     rows = []
     for name, text in held.items():
         others = packed("".join(source for other, source in held.items() if other != name))
-        rows.append((whole - others, name, written(name), len(text.encode())))
-    rows.sort(reverse=True)
-    shown = [(name, str(source), str(small), str(cost)) for cost, name, source, small in rows]
-    totals = ("total", *(str(sum(row[i] for row in rows)) for i in (2, 3)), str(whole))
-    return aligned([("module", "written", "inside", "costs"), *shown, totals])
+        rows.append(row(name, written(name), len(text.encode()), whole - others))
+    rows.sort(key=lambda one: (one["costs"], one["module"]), reverse=True)
+    return [*rows, row("total", *(sum(one[key] for one in rows) for key in ("written", "inside")), whole)]
+
+
+def row(module: str, written: int, inside: int, costs: int) -> dict[str, Any]:
+    return {"module": module, "written": written, "inside": inside, "costs": costs}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `costs` in columns."""
+    head = ("module", "written", "inside", "costs")
+    return aligned([head, *(tuple(str(one[key]) for key in head) for one in rows)])
 
 
 def packed(text: str) -> int:

@@ -5,8 +5,8 @@ Ranks append lines to events.jsonl, whatever the logger. Services are fed from t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pgolf.logger.mirror import Target
 
 Say = Callable[[str], None]
+MODES = ("offline", "online", "disabled")  # of W&B
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,12 @@ class Mirrored(Logger, ABC):
     def mirrored(self, folder: Path, say: Say) -> AbstractContextManager[None]:
         from pgolf.logger.mirror import mirrored
 
-        return mirrored(self, folder, say)
+        return mirrored(self, folder, say) if self.on else nullcontext()
+
+    @property
+    @abstractmethod
+    def on(self) -> bool:
+        """Whether anything is passed on; if not, no process is started."""
 
     @abstractmethod
     def check(self) -> None:
@@ -70,14 +76,18 @@ class Mirrored(Logger, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Wandb(Mirrored):
-    """Weights & Biases: `mode` is offline (kept under the run's folder, for `wandb sync`) or online (needs a key)."""
+    """Weights & Biases: `mode` is offline (kept under the run's folder, for `wandb sync`), online (needs a key) or disabled."""
 
     project: str
     entity: str | None
     mode: str
 
+    @property
+    def on(self) -> bool:
+        return self.mode != "disabled"
+
     def check(self) -> None:
-        need(self.mode in ("offline", "online"), "logger.mode", self.mode, "offline or online")
+        need(self.mode in MODES, "logger.mode", self.mode, "offline, online or disabled")
 
     def aggregate(self, sweep: Path, say: Say) -> None:
         with self.mirrored(sweep, say):
@@ -93,6 +103,10 @@ class Wandb(Mirrored):
 class TensorBoard(Mirrored):
     """TensorBoard files in the run's folder; needs the extra `tensorboard`."""
 
+    @property
+    def on(self) -> bool:
+        return True
+
     def check(self) -> None:
         if find_spec("tensorboard") is None:
             raise ConfigError(
@@ -106,3 +120,20 @@ class TensorBoard(Mirrored):
         from pgolf.logger.to_tensorboard import ToTensorBoard
 
         return ToTensorBoard(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbAndTensorBoard(Logger):
+    """Both at once, each by a process of its own, so that what one does cannot touch the other."""
+
+    wandb: Wandb
+    tensorboard: TensorBoard
+
+    @contextmanager
+    def mirrored(self, folder: Path, say: Say) -> Iterator[None]:
+        with self.wandb.mirrored(folder, say), self.tensorboard.mirrored(folder, say):
+            yield
+
+    def aggregate(self, sweep: Path, say: Say) -> None:
+        self.wandb.aggregate(sweep, say)
+        self.tensorboard.aggregate(sweep, say)

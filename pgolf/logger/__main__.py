@@ -1,6 +1,7 @@
 """The mirror's process: `python -m pgolf.logger LOGGER FOLDER`, started by the parent of a run or sweep."""
 
 import json
+import os
 import sys
 import threading
 from pathlib import Path
@@ -17,7 +18,8 @@ def main(logger: str, folder: str) -> None:
     spec, over = thaw(json.loads(logger), Mirrored), threading.Event()
 
     def wait_for_the_parent() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):  # not sys.stdin: an interpreter that ends while a thread reads from that aborts
+            pass
         over.set()
         end_within(2 * spec.patience_seconds)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pgolf.logger import Mirrored, Say
 from pgolf.machine.helper import Helper
 
-OUTPUT = "mirror.log"
+OUTPUT = "mirror_{}.log"  # by the name of the logger: there may be two
 POLL_SECONDS = 0.5
 
 
@@ -38,13 +38,13 @@ class Target(ABC):
 @contextmanager
 def mirrored(logger: "Mirrored", folder: Path, say: "Say") -> Iterator[None]:
     """Keep a mirror of `folder` alive for as long as the context lasts, and a while longer for it to finish."""
-    args = (json.dumps(freeze(logger)), str(folder))
-    helper = Helper("pgolf.logger", *args, output=folder / OUTPUT)
+    args, name = (json.dumps(freeze(logger)), str(folder)), type(logger).__name__
+    helper = Helper("pgolf.logger", *args, output=folder / OUTPUT.format(name.lower()))
     try:
         yield
     finally:
         if fault := helper.finish(logger.patience_seconds):
-            say(f"{type(logger).__name__}: {fault}. The run's own files are whole.")
+            say(f"{name}: {fault}. The run's own files are whole.")
 
 
 def follow(target: Target, folder: Path, ended: Callable[[float], bool]) -> None:

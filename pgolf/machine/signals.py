@@ -3,14 +3,7 @@
 INT, TERM, HUP, USR1 and USR2 are one request. While ranks take steps it is passed on to them: they finish the step, keep a
 checkpoint if there is a place for one, and end. At any other time, and when it is repeated, the run ends at once. A handler
 that somebody else has installed (submitit's, which queues a job again) is called once the record is closed.
-
-| code | the run |
-|---|---|
-| 0 | came to its end |
-| 1 | failed |
-| 2 | was refused: a mistake in its words or files |
-| 75 | was stopped, and can be taken up where it was (`EX_TEMPFAIL`) |
-| 128 + n | was stopped by signal n, with nothing to take up; 130 is Ctrl-C, in any case |
+The codes that a run ends with are in the table of docs/stopping.md: 75 (`EX_TEMPFAIL`) where it can be taken up, else 128 + n.
 """
 
 import signal

@@ -1,11 +1,10 @@
 """`python -m pgolf.report RUN_OR_SWEEP ...`: write report.html again, from the files that are there."""
 
 import sys
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgolf.config.command import command
+from pgolf.config.command import Parser, Result, StatusLines, command
 from pgolf.errors import UserError
 from pgolf.files.names import RECORD
 from pgolf.report.write import write
@@ -13,12 +12,11 @@ from pgolf.results.summary import SUMMARY
 
 
 @command()
-def main(args: Sequence[str]) -> int:
-    parser = ArgumentParser("python -m pgolf.report", description="Write report.html of runs and sweeps again.")
+def main(args: Sequence[str], say: StatusLines) -> Result:
+    parser = Parser("report", "Write report.html of runs and sweeps again.")
     parser.add_argument("folder", nargs="+", type=Path, help="a run's folder, or a sweep's")
-    for folder in parser.parse_args(args).folder:
-        print(write(_checked(folder)))
-    return 0
+    pages = [str(write(_checked(folder))) for folder in parser.parse_args(args).folder]
+    return Result("pgolf.report/1", {"pages": pages}, "\n".join(pages))
 
 
 def _checked(folder: Path) -> Path:

@@ -1,17 +1,16 @@
 """`python -m pgolf.data look NAME`: what is in a data set: documents, tokens, bytes per token, lengths, split, hashes, samples.
 
 NAME        stdlib or another option of the group data that is there, or a folder that was built
---json      all of it as JSON
 out=FILE    a page with plots as well
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pgolf.config.command import Result
 from pgolf.config.places import beside_or_inside
 from pgolf.config.schema import build, resolved
 from pgolf.data import Corpus, Data
@@ -59,16 +58,15 @@ class Split:
         return taken
 
 
-def main(args: Sequence[str]) -> int:
-    """Print the table or the JSON, and write the page that is asked for."""
-    names = [word for word in args if word != "--json" and not word.startswith("out=")]
+def main(args: Sequence[str]) -> Result:
+    """The table, and the page that is asked for."""
+    names = [word for word in args if not word.startswith("out=")]
     if len(names) != 1 or names[0].startswith("-"):
         raise UserError(f"usage: {__doc__}")
     seen, lengths = looked_at(corpus_of(names[0]))
-    print(json.dumps(seen, indent=2, ensure_ascii=False) if "--json" in args else "\n".join(table(seen)))
     for out in (word.removeprefix("out=") for word in args if word.startswith("out=")):
         write_bytes(expanded(out), drawn(seen, lengths).encode())
-    return 0
+    return Result("pgolf.data.look/1", seen, "\n".join(table(seen)))
 
 
 def corpus_of(name: str) -> Corpus:

@@ -1,4 +1,4 @@
-"""What a person sees of a run or an audit: plain lines, a drawn terminal, or nothing."""
+"""What a person sees of a run or an audit: plain lines, a drawn terminal, or the result alone."""
 
 import time
 from abc import ABC, abstractmethod
@@ -35,6 +35,10 @@ class Console(ABC):
     def card(self, title: str, rows: list[tuple[str, str]]) -> None:
         """The results as a table, where that is more than the lines of the log."""
 
+    @abstractmethod
+    def result(self, text: str) -> None:
+        """Show the last line, which is for programs."""
+
 
 class PlainConsole(Console):
     """Lines for files and pipes: progress every PLAIN_SECONDS, and as each kind of work begins."""
@@ -61,6 +65,9 @@ class PlainConsole(Console):
 
     def card(self, title: str, rows: list[tuple[str, str]]) -> None:
         pass
+
+    def result(self, text: str) -> None:
+        self.line(text)
 
 
 class TerminalConsole(Console):
@@ -95,9 +102,15 @@ class TerminalConsole(Console):
 
         self.console.print(table(title, rows))
 
+    def result(self, text: str) -> None:
+        self.line(text)
 
-class NullConsole(Console):
-    """Shows nothing."""
+
+class QuietConsole(Console):
+    """Shows the result and nothing else."""
+
+    def __init__(self, stream: TextIO | Outlet | None = None):
+        self.stream = stream or outlet()
 
     def line(self, text: str) -> None:
         pass
@@ -115,7 +128,12 @@ class NullConsole(Console):
     def card(self, title: str, rows: list[tuple[str, str]]) -> None:
         pass
 
+    def result(self, text: str) -> None:
+        print(text, file=self.stream, flush=True)
 
-def open_console() -> Console:
-    """A drawn one on a terminal, plain lines elsewhere."""
+
+def open_console(quiet: bool) -> Console:
+    """One that shows only the result, a drawn one on a terminal, or plain lines."""
+    if quiet:
+        return QuietConsole()
     return TerminalConsole() if on_terminal() else PlainConsole()

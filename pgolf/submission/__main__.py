@@ -1,32 +1,28 @@
 """`python -m pgolf.submission FOLDER --into DIR`: copy a submission folder to DIR/YYYY-MM-DD_<name>, as the challenge wants."""
 
-import argparse
 import re
 import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from pgolf.config.command import command
+from pgolf.config.command import Parser, Result, StatusLines, command
 from pgolf.errors import UserError
 from pgolf.files import read_json, write_folder
 from pgolf.submission.describe import AUTHOR
 
 
 @command()
-def main(args: Sequence[str]) -> int:
+def main(args: Sequence[str], say: StatusLines) -> Result:
     """Copy a submission to its dated folder."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pgolf.submission", description="Copy a submission to its dated folder."
-    )
+    parser = Parser("submission", "Copy a submission to its dated folder.")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="SWEEP/submission/ARM")
     parser.add_argument("--into", metavar="DIR", type=Path, required=True, help="the folder of records to copy it into")
     options = parser.parse_args(args)
     path, needed = hand_in(options.folder, options.into)
-    print(path)
-    if needed:
-        print(f"still needed in submission.json: {', '.join(needed)}")
-    return 0
+    still = [f"still needed in submission.json: {', '.join(needed)}"] if needed else []
+    value = {"folder": str(path), "still_needed": needed}
+    return Result("pgolf.submission/1", value, "\n".join([str(path), *still]))
 
 
 def hand_in(folder: Path, into: Path) -> tuple[Path, list[str]]:
