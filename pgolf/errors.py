@@ -20,7 +20,7 @@ class ArtifactError(UserError):
     """A file that cannot be trusted or read. The message begins with the field that is wrong."""
 
 
-class RefusedError(UserError):
+class RefusedError(RuntimeError):
     """What shows on the ranks only, but before a clock starts: the run is refused as for a wrong word."""
 
 

@@ -25,6 +25,7 @@ from pgolf.machine.outlet import outlet
 from pgolf.show.console import QuietConsole
 from tests import programs
 from tests.command import TINY, environment, only, run
+from tests.options import stated
 
 torch.set_num_threads(1)
 
@@ -72,7 +73,7 @@ def test_a_whole_run_is_consistent_and_scores_the_same_again(folder, capfd, monk
     assert main([str(folder), "full=true"]) == 0
     assert outlet(2).drain(60.0) is None
     told = capfd.readouterr()
-    assert re.search(r"^experiments +\d+%  experiment 8 of 8  \d+ s to go$", told.err, re.MULTILINE)
+    assert re.search(r"^experiments +\d+%  experiment (\d) of \1  \d+ s to go$", told.err, re.MULTILINE)
     assert re.search(r"^scoring again  100%  ([\d,]+) of \1 targets  0 s to go$", told.err, re.MULTILINE)
     assert REST not in told.out
     lines = told.out.splitlines()
@@ -150,7 +151,8 @@ def test_a_cheating_evaluator_named_by_the_config_is_caught(folder, capsys):
 
 def test_adapters_that_are_never_reset_are_caught_on_the_excerpt(folder):
     """Documents side by side are few there, so that there are several groups of them."""
-    configured(folder, lambda config: config["ttt"].update(_target_="tests.cheats.NeverReset"))
+    spec = stated("ttt", "lora_score_first") | {"_target_": "tests.cheats.NeverReset", "chunk_tokens": 128}
+    configured(folder, lambda config: config.update(ttt=spec))
     found = experiments(LoadedRun.open(folder, trust=True))
     assert any(f.rule == "mistake 16" and f.verdict == "fail" for f in found), found
 

@@ -28,6 +28,7 @@ OTHERS = {  # words of other commands, of the worked example, and with placehold
         "train_shards=1",
         "trained=RUN",
         "resume=RUN",
+        "trained=SWEEP",
         "stop_after=N",
         "group=option",
         "group.key=value",

@@ -17,7 +17,8 @@ from pgolf.limits.clock import Clock
 from pgolf.limits.stopping import BySteps
 from pgolf.machine.world import World
 from pgolf.schedule import Progress
-from pgolf.stages.train import Trainer, Training, fit, require_time, rows_of, train
+from pgolf.stages.checkpoint import require_time
+from pgolf.stages.train import Trainer, Training, fit, rows_of, train
 from tests.command import TINY, environment
 from tests.ranks import run_ranks
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from pgolf.errors import RefusedError, UserError
+from pgolf.errors import UserError
 from pgolf.files import write_json
 from pgolf.files.events import Events
 from pgolf.machine import Machine
@@ -52,13 +52,12 @@ def joined(machine: Machine) -> Iterator[World]:
 def errors_recorded() -> Iterator[None]:
     """An exception is in torch's error file before this rank leaves the group, for the others then fail too, of its leaving.
 
-    A UserError of any kind becomes one of the two that the parent knows by name.
+    A UserError of any kind becomes a plain one, the word that the parent looks for.
     """
     try:
         yield
     except Exception as wrong:
-        kind = RefusedError if isinstance(wrong, RefusedError) else UserError
-        plain = kind(str(wrong)) if isinstance(wrong, UserError) else wrong
+        plain = UserError(str(wrong)) if isinstance(wrong, UserError) else wrong
         file = os.environ.get("TORCHELASTIC_ERROR_FILE")
         if file and not os.path.exists(file):
             get_error_handler().record_exception(plain)

@@ -4,6 +4,7 @@ The stage that ranks run is `train`, under a stopping rule that also keeps check
 steps. The exported file does without. A checkpoint is read with pickle: it is code, to be trusted like code.
 """
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -12,8 +13,10 @@ from typing import Any
 
 import torch
 
+from pgolf.errors import RefusedError
 from pgolf.files.checkpoints import CheckpointFacts, whole_checkpoint
 from pgolf.files.events import Events
+from pgolf.limits import Limits
 from pgolf.limits.clock import Clock
 from pgolf.limits.stopping import StoppingRule, stopping_rule
 from pgolf.machine.rank import request_path, steps_path
@@ -24,6 +27,7 @@ from pgolf.stages.trainer_state import numbers_of, put_back, read_tensors, tenso
 from pgolf.stages.writer import Writer
 
 GO_ON, DUE, STOP = 0.0, 1.0, 2.0
+FEWEST_STEPS = 10  # that a clock must have room for
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,17 @@ def train_on(world: World, training: Training, keeping: Keeping, events: Events)
             rule.writer.wait()
 
 
+def require_time(limits: Limits, reserve: float, step: float) -> None:
+    """RefusedError, with the shortest clock that does, if `reserve` and ten steps of `step` seconds each do not fit the clock."""
+    steps = FEWEST_STEPS * step
+    if limits.train_steps is None and reserve + steps > limits.train_seconds:
+        raise RefusedError(
+            f"limits.train_seconds={limits.train_seconds:g}: too short on this machine, where {reserve:.1f} s are kept for"
+            f" sealing and {FEWEST_STEPS} steps take {steps:.1f} s;"
+            f" limits.train_seconds={math.ceil(1.2 * (reserve + steps))} would do"
+        )
+
+
 class KeepingRule(StoppingRule):
     """The rule of the limits, from the checkpoint on that there is to start from.
 
@@ -77,6 +92,8 @@ class KeepingRule(StoppingRule):
     ):
         self.folder, self.keeping, self.trainer, self.clock = training.folder, keeping, trainer, clock
         self.world = trainer.world
+        if not keeping.start:
+            require_time(training.recipe.limits, reserve, self.world.agree(trainer.step_seconds))
         self.first = self._taken_up() if keeping.start else 0
         self.rule = stopping_rule(trainer, clock, reserve)
         self.stopped_by = self.rule.stopped_by

@@ -18,7 +18,7 @@ import torch
 from pgolf.data import TrainingText
 from pgolf.data.dev import Dev
 from pgolf.data.prefetch import Prefetched
-from pgolf.errors import RefusedError, UserError
+from pgolf.errors import UserError
 from pgolf.files.events import Events
 from pgolf.limits.clock import Clock
 from pgolf.limits.stopping import StoppingRule, stopping_rule
@@ -30,14 +30,12 @@ from pgolf.stages.seal import Reserve, seal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pgolf.limits import Limits
     from pgolf.ttt.prequant import ValidationFinetuning
 
     RuleOf = Callable[["Trainer", Clock, float], StoppingRule]  # of the trainer, its clock, and the seconds for sealing
 
 # Steps between two log lines; reading the loss and looking for non-finite values make the host wait for the device.
 LOG_INTERVAL = 10
-FEWEST_STEPS = 10  # that a clock must have room for
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,6 @@ def train(
         events.progress("warm up", 0.0, "every kind of step once, and the sealing")
         reserve = trainer.warm_up(training.budget)
         events.write("ready", reserve=reserve.seconds)
-        require_time(recipe.limits, reserve.seconds, trainer.step_seconds)
         clock = Clock(recipe.limits.train_seconds)
         clock.start()
         rule = rule_of(trainer, clock, reserve.seconds)
@@ -177,15 +174,13 @@ class Trainer:
 
     def warm_up(self, budget: int) -> Reserve:
         """Run and undo `schedule.warmup_steps` steps of each kind that there will be, so that the clock meets no first
-        time; measure the slowest kind's last step, and the sealing of `budget` bytes."""
+        time; measure the last of them, and the sealing of `budget` bytes."""
         before = copy.deepcopy(self._state())
         for progress in stages(self.recipe):
             for _ in range(self.recipe.schedule.warmup_steps):
                 began = time.monotonic()
                 self.step(progress).item()  # waits for the device
-                took = time.monotonic() - began
-            if self.recipe.schedule.warmup_steps:
-                self.step_seconds = max(self.step_seconds, self.world.agree(took))
+                self.step_seconds = time.monotonic() - began
         reserve = Reserve.measured(self, budget)
         self._restore(before)
         return reserve
@@ -206,17 +201,6 @@ class Trainer:
     def dev_bpb(self) -> float:
         """Bits per byte of the held-out slice of training text with the present weights; the same on every rank."""
         return self.dev.bpb(self.model, self.world, self.recipe.micro_sequences)
-
-
-def require_time(limits: "Limits", reserve: float, step: float) -> None:
-    """RefusedError, with the shortest clock that does, if `reserve` and ten steps of `step` seconds each do not fit the clock."""
-    steps = FEWEST_STEPS * step
-    if limits.train_steps is None and reserve + steps > limits.train_seconds:
-        raise RefusedError(
-            f"limits.train_seconds={limits.train_seconds:g}: too short on this machine, where {reserve:.1f} s are kept for"
-            f" sealing and {FEWEST_STEPS} steps take {steps:.1f} s;"
-            f" limits.train_seconds={math.ceil(1.2 * (reserve + steps))} would do"
-        )
 
 
 def rows_of(recipe: Recipe, world: World) -> np.ndarray:
