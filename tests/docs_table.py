@@ -30,7 +30,7 @@ from tests.command import TINY, environment
 from tests.pages import BLOCKS, ROOT
 from tests.test_data_text import documents
 
-SMALL = ("limits.train_steps=2", *TINY, "data.val_fraction=0.005")  # of which an audit has nothing to say
+SMALL = ("limits.train_steps=2", *TINY)
 
 
 class Undrawn:
