@@ -73,7 +73,7 @@ def test_runs_and_sweeps_are_read(old, capsys):
 
 
 def test_an_audit_scores_an_old_run_again_and_says_that_its_code_is_another(old):
-    found = audit(old / "run", {"folder": "corpus", "cache": "cache"})
+    found = audit(old / "run", {"folder": "corpus", "cache": "cache"}, quiet=True)
     assert [f for f in found if f.verdict == "fail"] == []
     (code,) = [f for f in found if f.rule == "code"]
     assert (code.verdict, code.what[:11]) == ("needs argument", "other code:")
@@ -83,9 +83,10 @@ def test_an_audit_scores_an_old_run_again_and_says_that_its_code_is_another(old)
 
 
 def test_an_old_artifact_is_judged_again_by_this_versions_file(old):
-    """`trained=` with the words that the run was given: the same score, and both codes in the record."""
+    """`trained=` with the words that the run was given, and the default of then: the same score, and both codes in the record."""
     words = read_run(old / "run").record["overrides"]
-    started = [sys.executable, "-m", "pgolf.run", *words, "trained=run", "hydra.run.dir=again"]
+    then = ("ttt=lora_score_first", "ttt.chunk_tokens=128")
+    started = [sys.executable, "-m", "pgolf.run", *words, *then, "trained=run", "hydra.run.dir=again"]
     done = subprocess.run(started, cwd=old, capture_output=True, text=True, env=environment(), timeout=300)
     assert done.returncode == 0, done.stderr
     before, now = record(old / "run"), record(old / "again")

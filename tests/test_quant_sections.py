@@ -224,9 +224,9 @@ def test_other_bad_input_is_refused_too():
     with pytest.raises(
         ConfigError, match=r"quant.keep_below=65536 keeps \d+ tensors at fp16.*quant.keep_below=16384 would fit"
     ):
-        checked("quant=int8_gptq_to_cap", "limits.artifact_bytes=900000", "quant.keep_below=65536")
+        checked("model=tiny", "quant=int8_gptq_to_cap", "limits.artifact_bytes=900000", "quant.keep_below=65536")
     with pytest.raises(ConfigError, match=r"quant\.fit='PruneToCap': cannot make the file fit"):
-        checked("quant=int8_gptq", "quant/fit=prune", "limits.artifact_bytes=300000")
+        checked("model=tiny", "quant=int8_gptq", "quant/fit=prune", "limits.artifact_bytes=300000")
     with pytest.raises(ConfigError, match=r"quant\.low_rank\.rank=200: must be at most"):
         checked("quant=int5_gptq_low_rank", "quant.low_rank.rank=200")
     with pytest.raises(ConfigError, match=r"quant\.scale\.k=0\.5: must be between 1 and"):
