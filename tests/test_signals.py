@@ -21,8 +21,19 @@ def hear(number: int) -> None:
     time.sleep(60)
 
 
+@pytest.fixture
+def heeded():
+    """All of them as a shell leaves them, though the tests run under nohup."""
+    before = {
+        s: signal.signal(s, signal.default_int_handler if s == signal.SIGINT else signal.SIG_DFL) for s in STOPPING
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", STOPPING)
-def test_each_of_them_stops_with_its_code_and_75_where_it_can_be_taken_up(number):
+def test_each_of_them_stops_with_its_code_and_75_where_it_can_be_taken_up(number, heeded):
     with pytest.raises(StoppedError, match=f"stopped by {signal.Signals(number).name}") as stopped, one_desk():
         hear(number)
     assert stopped.value.code == 128 + number
