@@ -87,7 +87,7 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_a_command_ends_with_the_one_that_asked_for_it(number):
+def test_a_command_ends_with_the_one_that_asked_for_it(number, heeded):
     parent = subprocess.Popen([sys.executable, "-c", PARENTS], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
     assert command_of(child) or sys.platform != "linux"
