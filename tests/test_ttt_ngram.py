@@ -204,7 +204,8 @@ def test_an_order_longer_than_the_text_is_refused():
 
 def test_the_plan_states_the_tables_memory():
     (with_tilt,), (without,) = (
-        rehearse([*words, "limits.train_steps=1"], sweep=False) for words in (["ttt/mixer=ngram"], ["ttt=lora_score_first"])
+        rehearse([*words, "limits.train_steps=1"], sweep=False)
+        for words in (["ttt/mixer=ngram"], ["ttt=lora_score_first"])
     )
     assert "n-gram tables of at most 4,294,967,296 bytes a rank" in plan(with_tilt, [1], 0)
     assert "n-gram" not in plan(without, [1], 0)
