@@ -153,7 +153,8 @@ def out_of_memory(recipe: "Recipe") -> UserError:
     from pgolf.config.memory import memory_text
 
     return UserError(
-        f"a GPU ran out of memory with machine.micro_batch_tokens={recipe.micro_batch_tokens}. On paper: {memory_text(recipe)}."
+        f"a GPU ran out of memory with machine.micro_batch_tokens={recipe.micro_batch_tokens}. By its shapes it holds:"
+        f" {memory_text(recipe)}."
         " If that fits, another process holds memory of the GPU (nvidia-smi shows it), or halve machine.micro_batch_tokens."
     )
 

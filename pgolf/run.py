@@ -106,7 +106,7 @@ def _in_sweep(checked: Job, folder: Path, sweep: Path) -> float:
 
 
 def _run(checked: Job, folder: Path, before: "Before | None" = None) -> float:
-    console = open_console(checked.config.get("quiet", False))  # configs of earlier versions do not say
+    console = open_console(checked.config["quiet"])
     with console.live():
         console.progress("start", 0.0, "importing torch")
         from pgolf.pipeline import run
@@ -166,7 +166,7 @@ def main() -> None:
             _require_exports(rehearsed)
             if any(one.config["dry"] for one in rehearsed):
                 return _show_plans(rehearsed)
-            if any(one.config.get("quiet") for one in rehearsed):
+            if any(one.config["quiet"] for one in rehearsed):
                 _hush(args.overrides)
             if not _elsewhere(args.overrides):
                 _require([one.recipe for one in rehearsed])

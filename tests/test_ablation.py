@@ -3,7 +3,8 @@
 import pytest
 
 from pgolf import ablation
-from pgolf.ablation import cells_of, effects, main
+from pgolf.ablation import main
+from pgolf.results.effects import arm_rows, by_arm, cells_of, effects
 from pgolf.results.runfolder import Run
 from tests import programs
 from tests.sweeps import make_run, sha, write
@@ -34,7 +35,7 @@ def cells():
 
 def test_arms_are_told_by_the_words_in_which_they_differ():
     assert cells()[0].words == (("quant.bits", "6"), ("qat", "none"))
-    rows = ablation.arms_table(ablation.arm_rows(cells())).splitlines()
+    rows = ablation.arms_table(arm_rows(cells())).splitlines()
     assert rows[2] == "| 6 | none | 2 | 1.5000 | 0.7071 | +0.0100 | 600 | 6.00 | – | – |"
     assert rows[4] == "| 4 | none | 2 | 1.7000 | 0.8485 | +0.0100 | 400 | 4.00 | +0.2000 | 0.3 |"
 
@@ -56,7 +57,7 @@ def test_effects_within_each_value_of_a_word():
 
 def test_running_bpb_is_that_of_the_chunks_scored(tmp_path):
     assert ablation.running(cells()[0]) == ([0.5, 1.0], [1.1, 1.05])
-    ablation.draw(ablation.by_arm(cells()), tmp_path / "curves.svg")
+    ablation.draw(by_arm(cells()), tmp_path / "curves.svg")
     drawn = (tmp_path / "curves.svg").read_text()
     assert drawn.count("quant.bits=4 qat=ste") == 1, "one curve for an arm"
 

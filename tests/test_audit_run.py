@@ -73,7 +73,7 @@ def test_a_whole_run_is_consistent_and_scores_the_same_again(folder, capfd, monk
     assert main([str(folder), "full=true"]) == 0
     assert outlet(2).drain(60.0) is None
     told = capfd.readouterr()
-    assert re.search(r"^experiments +\d+%  experiment (\d) of \1  \d+ s to go$", told.err, re.MULTILINE)
+    assert re.search(r"^experiments +\d+%  experiment 7 of 7  \d+ s to go$", told.err, re.MULTILINE)
     assert re.search(r"^scoring again  100%  ([\d,]+) of \1 targets  0 s to go$", told.err, re.MULTILINE)
     assert REST not in told.out
     lines = told.out.splitlines()

@@ -285,10 +285,10 @@ def test_the_name_of_a_standard_module_is_refused(place):
         (
             CODEC.replace("(Base)", ""),
             "Bzip2",
-            "is not built on pgolf" if False else "is no concrete dataclass below pgolf.codec.Codec",
+            "is no concrete dataclass below pgolf.codec.Codec",
         ),
         (
-            CODEC.replace("class Bzip2", "class words").replace("Base)", "Base)"),
+            CODEC.replace("class Bzip2", "class words"),
             "words",
             "a component needs a name that means nothing else",
         ),
@@ -303,7 +303,7 @@ def test_relative_imports_and_other_ways_to_write_a_module_ship(place):
     body = CODEC.replace(
         "from pgolf import errors", "from pgolf import errors\nfrom .. import factor\nfrom .x.y import Z as _z"
     )
-    body = body.replace("float(np.float64(1.1))", "factor(_z)")
+    body = body.replace("(raw, self.level)", "(raw, int(self.level * factor(_z)))")
     lay(
         place,
         {
@@ -316,7 +316,7 @@ def test_relative_imports_and_other_ways_to_write_a_module_ship(place):
     (job,) = rehearse(["codec=deep"], sweep=False)
     assert set(job.own) == {"my_deep", "my_deep.sub", "my_deep.sub.c", "my_deep.sub.x.y"}
     made = program(job.config)
-    assert re.search(r"def factor_*\(", made.source)
+    assert re.search(r"^def factor_*\(x\):$", made.source, re.MULTILINE), "pgolf has a name like it"
     compile(made.small(), "train_gpt.py", "exec")
 
 

@@ -130,7 +130,7 @@ def job(cfg: DictConfig, overrides: list[str], choices: Mapping[str, str | None]
 
 def _check_settings(config: dict) -> None:
     for key in ("dry", "quiet"):
-        if not isinstance(config.get(key, False), bool):
+        if not isinstance(config[key], bool):
             raise ConfigError(key, config[key], "must be true or false")
     if not (isinstance(config["name"], str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config["name"])):
         raise ConfigError("name", config["name"], "must be letters, digits, '.', '_' and '-': it names a folder")

@@ -49,7 +49,7 @@ def resumed(named: str, words: list[str]) -> Resumed:
     record = read_json(folder / RECORD)
     if not isinstance(record, dict) or not isinstance(record.get("overrides"), list):
         raise UserError(f"{folder / RECORD}: is not a record")
-    config = completed(read_config(folder))
+    config = {"quiet": False} | completed(read_config(folder))  # earlier versions do not say
     return Resumed(folder, checkpoint, job(OmegaConf.create(_with(config, words)), [*record["overrides"], *words], {}))
 
 

@@ -39,7 +39,7 @@ class SourceRun:
         jobs = [] if (folder / RECORD).exists() else sorted(path.parent for path in folder.glob(f"*/{RECORD}"))
         if not jobs:
             return cls.read(folder)
-        runs = [cls.read(job) for job in jobs if _sealed(job)]
+        runs = [cls(job, record, completed(read_config(job))) for job in jobs if (record := _sealed(job))]
         if not runs:
             raise ConfigError("trained", str(folder), "must be the folder of a sweep of which a run sealed an artifact")
         return min(runs, key=lambda run: len(run.differences(config, legal)))
@@ -47,9 +47,9 @@ class SourceRun:
     @classmethod
     def read(cls, folder: Path) -> "SourceRun":
         """UserError if there is no sealed artifact in `folder`."""
-        if not _sealed(folder):
+        if (record := _sealed(folder)) is None:
             raise ConfigError("trained", str(folder), "must be the folder of a run that sealed an artifact")
-        return cls(folder, read_json(folder / RECORD), completed(read_config(folder)))
+        return cls(folder, record, completed(read_config(folder)))
 
     def differences(self, config: dict, legal: bool) -> list[tuple[str, object, object]]:
         """(key, theirs, ours) of all with which something else would have been trained.
@@ -76,10 +76,11 @@ class SourceRun:
         return parts | {"trained_code": self.record["code"], "receipts": receipts}
 
 
-def _sealed(folder: Path) -> bool:
+def _sealed(folder: Path) -> dict | None:
+    """The record of a run that sealed an artifact, which is there; else None. UserError for a record that cannot be read."""
     record = read_json(folder / RECORD)
     stated = isinstance(record, dict) and lookup(record, "train.steps") and lookup(record, "artifact.sha256")
-    return bool(stated) and (folder / ARTIFACT).exists()
+    return record if stated and (folder / ARTIFACT).exists() else None
 
 
 def flattened(config: dict, without: list[str] | tuple[str, ...], above: str = "") -> dict[str, object]:

@@ -4,7 +4,7 @@ then what the manifest states about them. Progress is noted now and then, so tha
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from pgolf import __version__
+from pgolf.data.base import Show
 from pgolf.data.bytes import load_tokenizer
 from pgolf.data.encode import Encoded, Encoder, Part, Sides, Unit, transform_facts
 from pgolf.data.manifest import FORMAT, SIDECAR, SPLITS, TOKENIZER, Index, Manifest, Shard
@@ -29,8 +30,6 @@ UNIT_ITEMS = 4096
 NOTED_UNITS = 8  # between two notes of progress
 TOKENS = Kind(".bin", "<u2", HEADER_BYTES, 100_000_000)  # as the challenge's shards
 ROWS = Kind(".documents", ROW, 0, 1 << 62)
-
-Show = Callable[[str, float], None]
 
 
 class Source(Protocol):

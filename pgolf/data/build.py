@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from pgolf.data import tokenizer
-from pgolf.data.assemble import STATE, Plan, Show, Source, assembled, made_with, require_enough, stated, units
+from pgolf.data.assemble import STATE, Plan, Source, assembled, made_with, require_enough, stated, units
+from pgolf.data.base import Show
 from pgolf.data.encode import MARKERS, TRANSFORMS, Scanner, Sides
 from pgolf.data.manifest import MANIFEST, TOKENIZER
 from pgolf.data.shards import ROW

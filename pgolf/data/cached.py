@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pgolf.data.assemble import Plan, Show, Source, made_with
+from pgolf.data.assemble import Plan, Source, made_with
+from pgolf.data.base import Show
 from pgolf.data.build import build
 from pgolf.data.manifest import MANIFEST, Manifest
 from pgolf.errors import UserError

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from pgolf.data.base import Show
 from pgolf.data.shards import checked_count
 from pgolf.errors import UserError, need
 from pgolf.files import read_json
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pgolf.data import PublishedText
 
 Download = Callable[[str, str, Path], Path]  # (repository, path in it, folder to use) -> the file
-Show = Callable[[str, float], None]
 NETWORK = ("huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urllib3")  # their errors share no base class
 
 

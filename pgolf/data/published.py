@@ -6,12 +6,12 @@ and modification time, and are looked for again when those change. Evaluation ha
 
 import hashlib
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgolf.data.base import Show
 from pgolf.data.bytes import documents, load_tokenizer, prefix_sums, prove, token_bytes
 from pgolf.data.encode import transform_facts
 from pgolf.data.manifest import FORMAT, MANIFEST, SIDECAR, SPLITS, Manifest, Shard
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pgolf.data import PublishedText
 
 CROP = 2048  # published scores leave out the tail that does not fill a sequence of this length
-
-Show = Callable[[str, float], None]
 
 
 def prepare(data: "PublishedText", show: Show) -> Manifest:

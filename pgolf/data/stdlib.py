@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from pgolf.data.assemble import Plan, Show
+from pgolf.data.assemble import Plan
+from pgolf.data.base import Show
 from pgolf.data.cached import kept, place
 from pgolf.data.documents import Sources, documents, read_sources
 from pgolf.data.sources import Item, Reading

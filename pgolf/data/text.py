@@ -5,7 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgolf.data.assemble import Plan, Show
+from pgolf.data.assemble import Plan
+from pgolf.data.base import Show
 from pgolf.data.cached import cores, kept, place
 from pgolf.data.shards import sha256_of
 from pgolf.data.sources import Files, Reading, checked_apart, found, kind_of

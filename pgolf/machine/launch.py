@@ -48,10 +48,8 @@ DEAF = (
     "import os, signal, sys; [signal.signal(int(s), signal.SIG_IGN) for s in sys.argv[1].split(',')];"
     " os.execv(sys.argv[2], sys.argv[2:])"
 )
-FAULTS = {
-    "UserError": UserError,
-    "RefusedError": RefusedError,
-}  # what begins the words of a mistake that a person can mend
+# What a rank's last words may begin with: mistakes that a person can mend.
+FAULTS = {fault.__name__: fault for fault in (UserError, RefusedError)}
 # What a rank says when another has gone: never the cause.
 _LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|NCCL.*remote process|Timed out waiting", re.DOTALL)
 

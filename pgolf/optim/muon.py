@@ -27,9 +27,7 @@ POLAR_EXPRESS: tuple[Polynomial, ...] = (
     (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
     (1.875, -1.25, 0.375),
 )
-SAFETY = (
-    1.01  # allowance for rounding (arXiv 2505.16932): singular values are kept this factor below where p would grow
-)
+SAFETY = 1.01  # for rounding (arXiv 2505.16932): singular values are kept this factor below where p would grow
 
 # Before these steps the Gram iteration begins afresh from X. Rounding leaves X Xᵀ slightly indefinite, and every
 # step without a fresh start multiplies that error by a², so fewer digits need earlier restarts.
