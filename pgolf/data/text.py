@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from pgolf.data.assemble import Plan
 from pgolf.data.base import Show
-from pgolf.data.cached import cores, kept, place
+from pgolf.data.cached import kept, place
 from pgolf.data.shards import sha256_of
 from pgolf.data.sources import Files, Reading, checked_apart, found, kind_of
 from pgolf.data.words import unescaped
 from pgolf.errors import ConfigError, UserError
 from pgolf.files import read_json, write_json
 from pgolf.files.home import expanded
+from pgolf.machine.hardware import cores
 
 if TYPE_CHECKING:
     from pgolf.data import TextFiles
