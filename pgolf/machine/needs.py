@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sys
+import sysconfig
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,12 +43,24 @@ def compiler_missing(on_gpu: bool, environment: Mapping[str, str] = os.environ) 
     """What torch.compile lacks here, in words; nothing if it can compile."""
     if on_gpu and not find_spec("triton"):
         return "Triton: pip install 'pgolf[triton]'"
-    names = ("CC", "gcc", "cc", "clang") if on_gpu else ("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    language, (variable, *usual) = "C" if on_gpu else "C++", names
-    given = environment.get(variable)
-    found = [name for name in ([given] if given else usual) if compiles(name)]
-    tried = f"{variable}={given}" if given else f"{', '.join(usual)}; {variable} names another"
-    return "" if found else f"a {language} compiler, which torch.compile calls, and none answers here ({tried})"
+    tried = ", ".join(compiler_names(on_gpu, environment))
+    if not compilers(on_gpu, environment):
+        language, variable = ("C", "CC") if on_gpu else ("C++", "CXX")
+        return f"a {language} compiler, and none answers here (tried: {tried}; {variable} names another)"
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    return "" if headers.exists() else f"the headers of Python (python3-dev by most packagers; {headers} is not there)"
+
+
+def compiler_names(on_gpu: bool, environment: Mapping[str, str]) -> list[str]:
+    """The commands that are looked for: the one that a variable names, or the usual ones."""
+    if given := environment.get("CC" if on_gpu else "CXX"):
+        return [given]
+    return ["gcc", "cc", "clang"] if on_gpu else ["clang++" if sys.platform == "darwin" else "g++"]
+
+
+def compilers(on_gpu: bool, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Those that answer."""
+    return [name for name in compiler_names(on_gpu, environment) if compiles(name)]
 
 
 def compiles(command: str) -> bool:
