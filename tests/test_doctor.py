@@ -31,7 +31,7 @@ def test_this_machine_is_ready_and_its_speed_is_measured():
     value = programs.said(done.stdout, "pgolf.doctor", 0)
     found = {finding["what"]: finding["found"] for finding in value["findings"]}
     assert list(found) == [
-        *("python", "torch", "GPUs", "attention", "compiler", "cores", "memory", "shared memory"),
+        *("python", "torch", "GPUs", "attention", "compiler", "cores", "memory", "/dev/shm"),
         *("disk, data", "disk, runs", "W&B", "Slurm", "corpus", "speed", "val_bpb"),
     ]
     assert (value["ready"], value["words"]) == (True, list(TINY))

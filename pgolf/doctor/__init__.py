@@ -14,6 +14,7 @@ from pgolf.config.words import short_words
 from pgolf.doctor import place, software
 from pgolf.doctor.finding import Finding
 from pgolf.doctor.probe import speed, text
+from pgolf.machine import spin_briefly
 
 
 def findings(overrides: list[str]) -> Iterator[Finding]:
@@ -41,6 +42,7 @@ def findings(overrides: list[str]) -> Iterator[Finding]:
 @command(__doc__)
 def main(args: Sequence[str], say: StatusLines) -> Result:
     """Every finding as it is made, and whether all are good; exit code 1 if one is bad."""
+    spin_briefly()  # as in a run, before torch is imported
     register_experiments()
     found = []
     for finding in findings([short_words(word) for word in args]):

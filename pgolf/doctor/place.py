@@ -69,13 +69,11 @@ def memory(needed: int) -> Finding:
 def shared_memory(machine: Machine, place: Path = Path("/dev/shm")) -> Finding:
     """Where NCCL and semaphores lie. Systems without it (macOS) have them elsewhere."""
     if not place.exists():
-        return Finding(
-            "shared memory", f"no {place}, and none is needed", not (machine.on_gpu and machine.world_size > 1)
-        )
+        return Finding("/dev/shm", f"no {place}, and none is needed", not (machine.on_gpu and machine.world_size > 1))
     free, needed = free_bytes(place), NCCL_SHM if machine.on_gpu and machine.world_size > 1 else 1
     ok = free >= needed and os.access(place, os.W_OK)
     do = "" if ok else "docker run --shm-size=1g, or --ipc=host; a mounted one must be writable"
-    return Finding("shared memory", f"{free / GIB:.2f} GiB free at {place}", ok, do)
+    return Finding("/dev/shm", f"{free / GIB:.2f} GiB free at {place}", ok, do)
 
 
 def disks(job: "Job") -> list[Finding]:
