@@ -3,9 +3,9 @@ process of tests, which wait briefly: beside each other, those of two workers ma
 
 from hypothesis import settings
 
-from pgolf.machine import spin_briefly
+from pgolf.machine import tune_runtime
 
-spin_briefly()  # before torch is imported, here and in the commands that tests start
+tune_runtime()  # before torch is imported, here and in the commands that tests start
 
 import torch  # noqa: E402
 

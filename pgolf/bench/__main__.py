@@ -14,7 +14,7 @@ from typing import Any
 
 from pgolf.config.command import CommandError, Result, StatusLines, command
 from pgolf.errors import UserError, nearest
-from pgolf.machine import spin_briefly
+from pgolf.machine import tune_runtime
 
 HELPERS = ("__main__", "contest")
 OPTIONS = ("size", "repeats", "device", "artifact", "json")
@@ -34,7 +34,7 @@ def main(args: Sequence[str], say: StatusLines) -> Result:
         width = max(map(len, about))
         text = "\n".join(f"{name:<{width}}  {line}" for name, line in about.items())
         return Result("pgolf.bench.list/1", {"benchmarks": about}, text, file=kept(options))
-    spin_briefly()
+    tune_runtime()
     from pgolf.bench.contest import DisagreementError
 
     try:
