@@ -16,6 +16,7 @@ from pgolf.doctor import Finding, place, probe, software
 from pgolf.logger.key import has_key
 from pgolf.machine import Device, Machine
 from pgolf.machine.kernels import PlainKernels
+from pgolf.machine.world import World
 from tests import programs
 from tests.command import TINY, environment
 
@@ -24,6 +25,7 @@ GPU = replace(CPU, device=Device.CUDA)
 COMPILED = replace(CPU, compile=True)
 
 
+@pytest.mark.slow
 def test_this_machine_is_ready_and_its_speed_is_measured():
     command = [sys.executable, "-m", "pgolf.doctor", *TINY, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
@@ -39,7 +41,7 @@ def test_this_machine_is_ready_and_its_speed_is_measured():
     assert "steps in limits.train_seconds=900" in found["speed"]
     assert found["val_bpb"] == "not predicted: only the default has a measured curve"
     lines = [line for line in done.stderr.splitlines() if line.startswith("ok ")]
-    assert [line[4:].startswith(what) for line, what in zip(lines, found, strict=True)] == [True] * len(found)
+    assert [line[5:].startswith(what) for line, what in zip(lines, found, strict=True)] == [True] * len(found)
 
 
 def test_what_is_bad_says_what_to_do_and_is_told_by_the_exit_code(monkeypatch, capsys):
@@ -222,7 +224,7 @@ def test_a_steps_time_leaves_out_the_first():
     class Ticking:
         """The first step takes 100 s, the others 1."""
 
-        now, steps = 0.0, 0
+        now, steps, world = 0.0, 0, World.alone()
 
         def step(self, progress):
             self.now += 100.0 if self.steps == 0 else 1.0
@@ -241,18 +243,18 @@ def test_steps_and_score_of_the_default_are_foretold(monkeypatch):
     words = ["limits.train_seconds=60", "machine.ranks=1"]
     (job,) = rehearse(words, sweep=False)
     monkeypatch.setattr(probe, "probed", lambda *given: probe.Probe(0.15, 0.5, 8.0))
-    rate, score = probe.speed(job, job.recipe, None)
+    rate, score = probe.speed(job, None)
     steps = int((60 - 8.0 - job.recipe.data.dev_checks * 0.5) / 0.15)
     assert rate.ok
     assert f"about {steps} steps in limits.train_seconds=60, of which 8 s" in rate.found
     assert f"about {probe.predicted_bpb(steps):.3f} by the default's curve" in score.found
     (other,) = rehearse([*words, "quant.bits=5"], sweep=False)
-    assert "only the default" in probe.speed(other, other.recipe, None)[1].found
+    assert "only the default" in probe.speed(other, None)[1].found
     monkeypatch.setattr(probe, "probed", lambda *given: probe.Probe(10.0, 0.5, 8.0))
-    rate, score = probe.speed(job, job.recipe, None)
+    rate, score = probe.speed(job, None)
     assert (rate.ok, "limits.train_seconds" in rate.do, "303 to 391" in score.found) == (False, True, True)
     (many,) = rehearse([*words, "limits.train_steps=100"], sweep=False)
-    (slow,) = probe.speed(many, many.recipe, None)
+    slow, _ = probe.speed(many, None)
     assert (slow.ok, "100 steps take about 1,000 s" in slow.found) == (False, True)
 
 

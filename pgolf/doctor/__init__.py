@@ -14,12 +14,12 @@ from pgolf.config.words import short_words
 from pgolf.doctor import place, software
 from pgolf.doctor.finding import Finding
 from pgolf.doctor.probe import speed, text
-from pgolf.machine import spin_briefly
+from pgolf.machine import tune_runtime
 
 
 def findings(overrides: list[str]) -> Iterator[Finding]:
     """Everything, the quick things first; `overrides` are the words of a run."""
-    (alone,), (job,) = (rehearse(words, sweep=False) for words in ([*overrides, "machine.ranks=1"], overrides))
+    (job,) = rehearse(overrides, sweep=False)
     recipe, machine = job.recipe, job.recipe.machine
     yield software.python()
     yield software.torch_itself()
@@ -33,16 +33,16 @@ def findings(overrides: list[str]) -> Iterator[Finding]:
     yield from place.disks(job)
     yield software.wandb(recipe.logger)
     yield place.slurm(recipe, needed)
-    corpus, found = text(alone.recipe)
+    corpus, found = text(recipe)
     yield found
     if corpus is not None:
-        yield from speed(job, alone.recipe, corpus)
+        yield from speed(job, corpus)
 
 
 @command(__doc__)
 def main(args: Sequence[str], say: StatusLines) -> Result:
     """Every finding as it is made, and whether all are good; exit code 1 if one is bad."""
-    spin_briefly()  # as in a run, before torch is imported
+    tune_runtime()  # as in a run, before torch is imported
     register_experiments()
     found = []
     for finding in findings([short_words(word) for word in args]):

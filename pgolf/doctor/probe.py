@@ -1,21 +1,25 @@
 """What a run would get done here: the text prepared, some seconds of real steps, and from them steps and bits per byte.
 
-One rank is measured. Several are taken to cost nothing beside each other, which is truer of GPUs than of cores.
+The steps are taken by the ranks of the words, started as a run starts them.
 """
 
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgolf.config.compose import Job, rehearse
 from pgolf.config.identity import computed
 from pgolf.doctor.finding import Finding
-from pgolf.errors import UserError
+from pgolf.errors import RankError, UserError
+from pgolf.machine.hardware import seen_by_torch
 
 if TYPE_CHECKING:
-    from pgolf.data import Corpus
-    from pgolf.machine import Machine
+    from pgolf.data import Corpus, TrainingText
+    from pgolf.files.events import Events
+    from pgolf.machine.world import World
     from pgolf.recipe import Recipe
     from pgolf.stages.train import Trainer
 
@@ -23,6 +27,7 @@ SECONDS = 5.0  # of steps that are measured, after a rehearsal as a run makes it
 # val_bpb of the default on its own text, by steps of 2,048 tokens: (303, 1.4804), (336, 1.4483), (340, 1.4554), (391, 1.4200) in
 # LOG.md give bpb = AT * (steps / STEPS) ** POWER by least squares of the logarithms; the residuals are below .4 %.
 AT, STEPS, POWER = 1.4516, 340, -0.161
+FEWEST = 10  # steps, without which a clock is refused
 MEASURED, TOLD = (303, 391), (150, 800)  # steps: of those four runs, and for which the curve is told at all
 
 
@@ -34,19 +39,18 @@ class Probe:
     dev: float
     reserve: float
 
-    def steps(self, recipe: "Recipe", ranks: int) -> int:
+    def steps(self, recipe: "Recipe") -> int:
         """Steps that the training clock holds, or that the limits state. Looks at held-out text and sealing take their part.
 
         >>> from types import SimpleNamespace as S
-        >>> Probe(0.5, 1.0, 8.0).steps(S(limits=S(train_steps=None, train_seconds=60), data=S(dev_checks=2)), 1)
+        >>> Probe(0.5, 1.0, 8.0).steps(S(limits=S(train_steps=None, train_seconds=60), data=S(dev_checks=2)))
         100
         """
         limits = recipe.limits
         if limits.train_steps is not None:
             return limits.train_steps
-        return max(
-            0, int((limits.train_seconds - self.reserve - recipe.data.dev_checks * self.dev) * ranks / self.step)
-        )
+        left = limits.train_seconds - self.reserve - recipe.data.dev_checks * self.dev
+        return max(0, int(left / self.step))
 
 
 def text(recipe: "Recipe") -> tuple["Corpus | None", Finding]:
@@ -63,23 +67,29 @@ def text(recipe: "Recipe") -> tuple["Corpus | None", Finding]:
     )
 
 
-def speed(job: Job, alone: "Recipe", corpus: "Corpus") -> list[Finding]:
-    """Optimiser steps for a few seconds on one rank (`alone`: the recipe on one), and what the clock of `job` would hold."""
-    recipe, ranks = job.recipe, job.recipe.machine.world_size
-    found = probed(alone, corpus, recipe.machine)
-    steps = found.steps(recipe, ranks)
-    beside = ", if ranks cost nothing" if ranks > 1 else ""
-    rate = f"{ranks * recipe.data.batch_tokens / found.step:,.0f} tokens/s on {ranks} rank(s){beside}"
-    seconds = recipe.limits.train_seconds
-    clock = f"about {steps:,} steps in limits.train_seconds={seconds:g}, of which {found.reserve:.0f} s are kept for sealing"
+def speed(job: Job, corpus: "Corpus") -> list[Finding]:
+    """Optimiser steps for a few seconds, and what the clock of the words would hold."""
+    recipe, machine = job.recipe, job.recipe.machine
+    if machine.on_gpu and seen_by_torch() < machine.world_size:
+        return [Finding("speed", "not measured: GPUs that the words ask for are not here")]
+    try:
+        found = probed(recipe, corpus)
+    except (UserError, RankError) as wrong:
+        return [Finding("speed", f"no step can be taken: {str(wrong).strip().splitlines()[-1]}", False)]
+    steps, seconds = found.steps(recipe), recipe.limits.train_seconds
+    kept, rate = (
+        f"{found.reserve:.0f} s",
+        f"{recipe.data.batch_tokens / found.step:,.0f} tokens/s on {machine.world_size} rank(s)",
+    )
     if recipe.limits.train_steps is not None:
-        takes = steps * found.step / ranks
-        clock = f"{steps:,} steps take about {takes:,.0f} s of limits.train_seconds={seconds:g}"
-        if takes > seconds:
-            return [Finding("speed", f"{rate}: {clock}", False, "fewer limits.train_steps, or a longer clock")]
-    enough = steps >= 10
-    do = "" if enough else "a longer limits.train_seconds, or a smaller model: a run needs ten steps"
-    return [Finding("speed", f"{rate}: {clock}", enough, do), score(job, steps)]
+        takes, ok = steps * found.step, steps * found.step <= seconds
+        told = f"{rate}: {steps:,} steps take about {takes:,.0f} s of limits.train_seconds={seconds:g}"
+        do = "" if ok else "fewer limits.train_steps, or a longer clock"
+    else:
+        ok = steps >= FEWEST
+        told = f"{rate}: about {steps:,} steps in limits.train_seconds={seconds:g}, of which {kept} are for sealing"
+        do = "" if ok else f"a longer limits.train_seconds, or a smaller model: a run needs {FEWEST} steps"
+    return [Finding("speed", told, ok, do), score(job, steps)]
 
 
 def score(job: Job, steps: int) -> Finding:
@@ -108,22 +118,27 @@ def is_default(job: Job) -> bool:
     return ours == theirs
 
 
-def probed(recipe: "Recipe", corpus: "Corpus", machine: "Machine") -> Probe:
-    """Rehearse as a run does, then time steps on this process as one rank with the threads that `machine` gives one."""
-    import torch
+def probed(recipe: "Recipe", corpus: "Corpus") -> Probe:
+    """Measured by the ranks of the recipe's machine. Raises UserError and RankError as a training does."""
+    from pgolf.machine.launch import launch
 
-    from pgolf.machine.world import World
+    with tempfile.TemporaryDirectory(prefix="doctor-") as folder:
+        told = launch(measured, recipe, corpus.training, machine=recipe.machine, folder=Path(folder))
+    return Probe(**told["result"])
+
+
+def measured(world: "World", recipe: "Recipe", text: "TrainingText", events: "Events") -> dict[str, float]:
+    """A stage, on every rank: rehearse as a run does, look at the held-out text once, then time steps."""
     from pgolf.stages.train import Trainer
 
-    torch.set_num_threads(machine.threads_per_rank)
-    trainer = Trainer(World.alone("cuda" if machine.on_gpu else "cpu"), recipe, corpus.training)
+    trainer = Trainer(world, recipe, text)
     with trainer.loader:
         reserve = trainer.warm_up(recipe.limits.artifact_bytes)
         began = time.perf_counter()
         if recipe.data.dev_checks:
             trainer.dev_bpb()
         dev = time.perf_counter() - began
-        return Probe(step_seconds(trainer, SECONDS), dev, reserve.seconds)
+        return asdict(Probe(step_seconds(trainer, SECONDS), dev, reserve.seconds))
 
 
 def step_seconds(trainer: "Trainer", budget: float, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -132,13 +147,12 @@ def step_seconds(trainer: "Trainer", budget: float, clock: Callable[[], float] =
     The schedule goes from its beginning to its end meanwhile, so that what it switches on late has its share."""
     from pgolf.schedule import Progress
 
-    began, steps = _stepped(trainer, Progress(0, 0.0, budget), clock), 0
-    while not steps or clock() - began < budget:
-        _stepped(trainer, Progress(steps, min(clock() - began, budget), budget), clock)
-        steps += 1
-    return (clock() - began) / steps
+    def stepped(step: int, elapsed: float) -> float:
+        trainer.step(Progress(step, min(elapsed, budget), budget)).item()  # waits for the device
+        return clock()
 
-
-def _stepped(trainer: "Trainer", progress, clock: Callable[[], float]) -> float:
-    trainer.step(progress).item()  # waits for the device
-    return clock()
+    began, steps, elapsed = stepped(0, 0.0), 0, 0.0
+    while elapsed < budget:
+        now, steps = stepped(steps, elapsed), steps + 1
+        elapsed = trainer.world.agree(now - began)  # so that all ranks take as many
+    return elapsed / steps
