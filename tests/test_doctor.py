@@ -13,6 +13,7 @@ from pgolf.machine import Device, Machine
 from pgolf.machine.kernels import PlainKernels
 from tests import programs
 from tests.command import TINY, environment
+from tests.ranks import ONE_NODE
 
 
 def test_this_machine_is_ready_and_its_speed_is_measured():
@@ -63,7 +64,13 @@ def test_an_old_python_little_memory_and_no_gpu_are_bad(monkeypatch):
     assert "Python 3.99" in doctor.python().do
     assert not doctor.memory().ok
     machine = Machine(
-        ranks=64, device=Device.CUDA, threads=None, micro_batch_tokens=None, compile=False, kernels=PlainKernels()
+        ranks=64,
+        device=Device.CUDA,
+        threads=None,
+        micro_batch_tokens=None,
+        compile=False,
+        kernels=PlainKernels(),
+        **ONE_NODE,
     )
     assert not doctor.gpus(machine).ok
 

@@ -37,8 +37,9 @@ def gpus_present() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """`ranks` processes (null: one per GPU, else 1) of `threads` CPU threads each (null: the cores, shared out).
+    """`ranks` processes on each node (null: one per GPU, else 1) of `threads` CPU threads each (null: the cores, shared out).
 
+    Of several `nodes` this is number `node_rank`; they meet at `rendezvous`, HOST:PORT of node 0, within `rendezvous_seconds`.
     `micro_batch_tokens` is the most one rank takes through the model at once (null: its whole share of the batch);
     `compile` hands the model to torch.compile; `kernels` says which parts of it are fused.
     """
@@ -49,21 +50,30 @@ class Machine:
     micro_batch_tokens: int | None
     compile: bool
     kernels: Kernels = added({TARGET: "pgolf.machine.kernels.PlainKernels"})
+    nodes: int = added(1)
+    node_rank: int = added(0)
+    rendezvous: str | None = added(None)
+    rendezvous_seconds: float = added(600.0)
 
     def __post_init__(self) -> None:
         need(self.ranks is None or 1 <= self.ranks <= 1024, "machine.ranks", self.ranks, "1 to 1024, or null")
         need(self.threads is None or self.threads >= 1, "machine.threads", self.threads, "at least 1, or null")
         micro = self.micro_batch_tokens
         need(micro is None or micro >= 1, "machine.micro_batch_tokens", micro, "at least 1, or null")
+        need(1 <= self.nodes <= 1024, "machine.nodes", self.nodes, "1 to 1024")
+        allowed = f"0 to {self.nodes - 1}, one of machine.nodes={self.nodes}"
+        need(0 <= self.node_rank < self.nodes, "machine.node_rank", self.node_rank, allowed)
+        allowed = f"HOST:PORT of node 0, where machine.nodes={self.nodes} meet"
+        need(self.nodes == 1 or _is_address(self.rendezvous), "machine.rendezvous", self.rendezvous, allowed)
+        seconds = self.rendezvous_seconds
+        need(seconds > 0, "machine.rendezvous_seconds", seconds, "more than 0")
 
     def require_devices(self) -> None:
         """Refuse to start here what a plan may be made for anywhere: ranks on GPUs that this machine does not have."""
         present = gpus_present()
-        if self.device is Device.CUDA and self.world_size > present:
-            allowed = (
-                f"needs a GPU for every rank, and this machine has {present}; scale=laptop runs any system without"
-            )
-            raise ConfigError("machine.ranks", self.world_size, allowed)
+        if self.device is Device.CUDA and self.ranks_here > present:
+            allowed = f"needs a GPU for every rank, and this machine has {present}; scale=laptop needs none"
+            raise ConfigError("machine.ranks", self.ranks_here, allowed)
 
     @property
     def on_gpu(self) -> bool:
@@ -72,7 +82,12 @@ class Machine:
 
     @property
     def world_size(self) -> int:
-        """The number of ranks that will be started."""
+        """The number of ranks that will be started, on all nodes."""
+        return self.nodes * self.ranks_here
+
+    @property
+    def ranks_here(self) -> int:
+        """The number of ranks that will be started on this node."""
         if self.ranks is not None:
             return self.ranks
         return max(1, gpus_present()) if self.device is not Device.CPU else 1
@@ -80,4 +95,9 @@ class Machine:
     @property
     def threads_per_rank(self) -> int:
         """CPU threads of each rank."""
-        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.world_size)
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.ranks_here)
+
+
+def _is_address(text: str | None) -> bool:
+    host, _, port = (text or "").rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 65536
