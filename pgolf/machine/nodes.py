@@ -83,11 +83,14 @@ class FirstNode(Nodes):
 
     def __init__(self, machine: Machine, store: TCPStore):
         self.machine, self.store, self.orders = machine, store, 0
+        self._stages: list[TCPStore] = []  # torch's agents meet in these, and a late one must not find them closed
         self._beats: dict[int, tuple[int, float]] = {}
 
     def meet(self, run_id: str, folder: Path, work: Any) -> Meeting:
         configs = {"timeout": max(1, int(self.machine.rendezvous_seconds))}
-        meeting = Meeting(run_id, "static", f"{self.machine.rendezvous.rpartition(':')[0]}:{_free_port()}", configs)
+        host, port = self.machine.rendezvous.rpartition(":")[0], _free_port()
+        self._stages.append(_listening(address(self.machine)[0], port))
+        meeting = Meeting(run_id, "static", f"{host}:{port}", configs)
         order = Order(meeting, folder.absolute(), self.machine.ranks_here, work)
         self.store.set(f"order {self.orders}", pickle.dumps(order))
         for node in range(1, self.machine.nodes):
@@ -176,13 +179,17 @@ def _words(machine: Machine, config_sha256: str) -> str:
 
 
 def _opened(machine: Machine) -> TCPStore:
-    host, port = address(machine)
     try:
-        return TCPStore(host, port, is_master=True, wait_for_workers=False, multi_tenant=True, timeout=ANSWER)
+        return _listening(*address(machine))
     except RuntimeError as wrong:
         raise RefusedError(
             f"machine.rendezvous={machine.rendezvous}: node 0 cannot listen there: {_first_line(wrong)}"
         ) from None
+
+
+def _listening(host: str, port: int) -> TCPStore:
+    """A store of this process's, which others of its own may share."""
+    return TCPStore(host, port, is_master=True, wait_for_workers=False, multi_tenant=True, timeout=ANSWER)
 
 
 def address(machine: Machine) -> tuple[str, int]:
