@@ -5,6 +5,7 @@ import re
 from importlib.util import find_spec
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 
 from pgolf.config import launchers
@@ -72,8 +73,16 @@ def test_joblib_starts_one_run_at_a_time():
 
 
 @needs("ray8")
-def test_a_ray_job_has_a_node_of_8_gpus_and_a_process_of_its_own():
+def test_a_ray_job_has_a_node_of_8_gpus_or_a_cpu_and_a_process_of_its_own():
     assert launcher("ray8").ray.remote == {"num_gpus": 8, "max_calls": 1}
+    assert launcher("ray_cpu").ray.remote == {"num_cpus": 1, "num_gpus": 0, "max_calls": 1}
+
+
+@pytest.mark.parametrize("name", ["ray8", "ray_cpu"])
+def test_ray_sizes_no_object_store_since_it_may_join_a_cluster(name):
+    option = yaml.safe_load((beside_or_inside("conf") / f"hydra/launcher/{name}.yaml").read_text())
+    assert name == "ray_cpu" or option["ray"]["init"]["object_store_memory"] is None
+    assert name == "ray8" or option["defaults"] == ["ray8", "_self_"]
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import TINY, record, run, start
+from tests.command import TINY, environment, record, run, start
 from tests.processes import until
 
 THERE = find_spec("ray") and find_spec("hydra_plugins") and find_spec("hydra_plugins.hydra_ray_launcher")
@@ -22,7 +22,9 @@ WORDS = (
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
+    """One node, whose jobs find the corpus where the tests keep it."""
+    monkeypatch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
     from ray.cluster_utils import Cluster
 
     two = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
