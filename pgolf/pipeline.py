@@ -1,8 +1,6 @@
 """The order of everything: one run, from a checked job to a complete record."""
 
-import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from pgolf.files.names import ARTIFACT, CODE, CONFIG
 from pgolf.machine.launch import launch, launch_program
 from pgolf.machine.lock import in_turn
 from pgolf.machine.needs import require_disk, require_seen
+from pgolf.machine.nodes import Nodes, gathered
 from pgolf.machine.signals import StoppedError, one_desk
 from pgolf.results.arguments import whole_verdict
 from pgolf.results.attempts import Before
@@ -48,7 +47,7 @@ def run(job: "Job", folder: Path, console: Console, go_on: Before | None = None)
     require_seen(recipe.machine)
     if stage != "evaluate":
         require_disk(folder, written(job))
-    with console.live():
+    with console.live(), gathered(recipe.machine, job.config_sha256) as nodes:
         corpus = prepared(job, console)
         code = exported(job, corpus, console)
         earlier, start = continued(go_on, job, code.section(), corpus) if go_on else (None, None)
@@ -66,10 +65,10 @@ def run(job: "Job", folder: Path, console: Console, go_on: Before | None = None)
             argument=late(folder, job),
         ) as record:
             if stage != "evaluate":
-                record.update(**trained(job, corpus, record, folder, console, start))
+                record.update(**trained(job, corpus, record, nodes, console, start))
             require_room(record)
             record.observers.prepare_report()
-            judged = evaluated(job, corpus, record, folder, console)
+            judged = evaluated(job, corpus, record, nodes, console)
             record.update(evaluate=judged, receipts=record["receipts"] + judged.pop("receipts"))
             record.update(reference=corpus.validation.reference(), verdict=whole_verdict(record.fields))
     console.card(f"{job.config['name']}, seed {recipe.seed.value}", [*card(record.fields), ("files", str(folder))])
@@ -130,11 +129,11 @@ def continued(go_on: Before, job: "Job", code: dict[str, Any], corpus: "Corpus")
 
 
 def trained(
-    job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console, start: Path | None
+    job: "Job", corpus: "Corpus", record: Record, nodes: Nodes, console: Console, start: Path | None
 ) -> dict[str, Any]:
-    """The record's account of training, and the artifact in `folder`: by the ranks, from the checkpoint `start` if there is one,
+    """The record's account of training, and the artifact beside it: by the ranks, from the checkpoint `start` if there is one,
     or from the run to be judged again."""
-    recipe, source = job.recipe, job.source
+    recipe, source, folder = job.recipe, job.source, record.path.parent
     if source:
         return source.copied_fields(folder, corpus.manifest.text_sha256(), recipe.ttt.legal)
     console.progress("start", 0.0, f"{recipe.machine.world_size} rank(s) to train")
@@ -142,7 +141,7 @@ def trained(
     finetuning = recipe.ttt.finetuning(corpus.validation)  # None, or for study: validation text on the training side
     training = Training(recipe, corpus.training, finetuning, record["code"]["bytes"], folder)
     try:
-        ended = launch(train_on, training, keeping, machine=recipe.machine, folder=folder)
+        ended = launch(train_on, training, keeping, machine=recipe.machine, folder=folder, nodes=nodes)
     except RankError as died:
         raise out_of_memory(recipe) if OUT_OF_MEMORY in str(died) else died from died.__cause__
     record.note(ended["fault"])
@@ -164,9 +163,9 @@ def out_of_memory(recipe: "Recipe") -> UserError:
     )
 
 
-def evaluated(job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console) -> dict[str, Any]:
+def evaluated(job: "Job", corpus: "Corpus", record: Record, nodes: Nodes, console: Console) -> dict[str, Any]:
     """The record's account of evaluation: by ranks that run the file that was weighed, and nothing else of pgolf."""
-    machine, text = job.recipe.machine, corpus.validation
+    machine, text, folder = job.recipe.machine, corpus.validation, record.path.parent
     console.progress("start", 0.0, f"{machine.world_size} rank(s) to judge, by {CODE}")
     if weigh((folder / CODE).read_bytes()) != record["code"]:
         raise UserError(f"{folder / CODE}: was changed after it was weighed; nothing is judged by it")
@@ -180,10 +179,9 @@ def evaluated(job: "Job", corpus: "Corpus", record: Record, folder: Path, consol
         "DEVICE": machine.device.value,
         "THREADS": machine.threads_per_rank,
         "FOLDER": folder,
-        "PARENT": os.getpid(),
     }
     args = [f"{name}={value}" for name, value in settings.items()]
-    ended = launch_program([sys.executable, str(folder / CODE), "judge", *args], machine, folder)
+    ended = launch_program([str(folder / CODE), "judge", *args], machine, folder, nodes)
     record.note(ended["fault"])
     return ended["result"]
 
