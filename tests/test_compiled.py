@@ -27,6 +27,7 @@ DOCUMENTS = (
     "data.loader.cuts=[32,64,128]",
     "data.loader.until=[0.1,0.7]",
 )
+BACK_ENDS = "eager", "aot_eager"  # the second also traces through autograd, as the compiler does
 # System: graphs of the training step (recurrence off and on), and of scoring and adapting.
 GRAPHS = {
     "baseline_sp1024": (1, 1),
@@ -35,6 +36,10 @@ GRAPHS = {
     "pr1129_crownq": (1, 2),
     "pr1852_prequant_ttt": (2, 1),
     "pr1852_legal": (2, 2),
+    "pr1855_record": (0, 0),
+    "pr2014_long_context": (0, 0),
+    "pr2135_token_tilt": (0, 0),
+    "frontier": (0, 0),
 }
 
 
@@ -44,10 +49,10 @@ def cache(monkeypatch):
 
 
 @pytest.fixture
-def graphs(monkeypatch):
+def graphs(request, monkeypatch):
     """Counts what torch.compile hands to its back end; a graph that breaks is an error, as where pgolf compiles."""
     torch._dynamo.reset()
-    counter, compile_ = CompileCounterWithBackend("eager"), torch.compile
+    counter, compile_ = CompileCounterWithBackend(getattr(request, "param", "eager")), torch.compile
 
     def counted(f, *, dynamic, fullgraph):
         assert fullgraph
@@ -72,13 +77,18 @@ def text_of(corpus, targets: int) -> tuple[np.ndarray, ByteCounts]:
     return corpus.validation.read()[: targets + 1], corpus.validation.byte_counts()
 
 
-LOOPING = (
-    "pr606_int5_softround",
-    "pr1852_prequant_ttt",
-)  # with QAT, with recurrence; the others take longer than they tell
+# With QAT, and with recurrence; the others take longer than they tell.
+QUICK = (("pr606_int5_softround", "eager"), ("pr1852_prequant_ttt", "aot_eager"))
 
 
-@pytest.mark.parametrize("system", [s if s in LOOPING else pytest.param(s, marks=pytest.mark.slow) for s in GRAPHS])
+def cases():
+    for back_end in BACK_ENDS:
+        for system in GRAPHS:
+            quick = (system, back_end) in QUICK
+            yield pytest.param(back_end, system, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("graphs", "system"), cases(), indirect=["graphs"])
 def test_the_graphs_of_every_system_are_whole_few_and_built_beforehand(graphs, system):
     here = recipe(*small(system))
     corpus = here.data.prepare(lambda what, done: None)

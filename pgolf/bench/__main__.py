@@ -1,6 +1,6 @@
 """`python -m pgolf.bench NAME [size=small|medium|full] [repeats=5] [device=cuda] [artifact=FILE] [json=FILE]`: run one
-benchmark; without a NAME, list them. `gpu` is all that a CUDA device is wanted for, at size=full. Figures are of this machine at
-this moment: compare ratios."""
+benchmark; without a NAME, list them. `gpu` is all that a CUDA device is wanted for, at size=full (device=cpu size=small rehearses
+it). Figures are of this machine at this moment: compare ratios."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ from pgolf.config.command import CommandError, Result, StatusLines, command
 from pgolf.errors import UserError, nearest
 from pgolf.machine import spin_briefly
 
-HELPERS = ("__main__", "contest")
+HELPERS = ("__main__", "contest", "parts")
 OPTIONS = ("size", "repeats", "device", "artifact", "json")
 
 
@@ -27,7 +27,7 @@ def names() -> list[str]:
 
 @command(__doc__)
 def main(args: Sequence[str], say: StatusLines) -> Result:
-    """0 done, 1 the ways disagree, 2 misuse with one message."""
+    """0 done, 1 the ways disagree or a part was missed, 2 misuse with one message."""
     chosen, options = parse(args)
     if chosen is None:
         about = listed()
@@ -41,7 +41,7 @@ def main(args: Sequence[str], say: StatusLines) -> Result:
         result = run(chosen, options)
     except DisagreementError as wrong:
         raise CommandError(str(wrong), 1) from None
-    return Result("pgolf.bench/1", result, "\n".join(table(result)), file=kept(options))
+    return Result("pgolf.bench/1", result, "\n".join(table(result)), int(bool(result["missed"])), kept(options))
 
 
 def kept(options: dict[str, str]) -> Path | None:
@@ -72,11 +72,12 @@ def parse(args: Sequence[str]) -> tuple[str | None, dict[str, str]]:
 def run(name: str, options: dict[str, str]) -> dict[str, Any]:
     """Time it: what was measured, on what, and a row for each way."""
     defaults = {"device": "cuda", "size": "full"} if name == "gpu" else {}
-    setting, rows = setting_of(defaults | options), []
+    setting, rows, missed = setting_of(defaults | options), [], {}
     for contest in import_module(f"pgolf.bench.{name}").contests(setting):
         rows += contest.run(setting)
+        missed |= contest.missed
     about = {"bench": name, "size": setting.size, "repeats": setting.repeats, "machine": machine(setting.device)}
-    return about | {"rows": rows}
+    return about | {"rows": rows, "missed": missed}
 
 
 def setting_of(options: dict[str, str]) -> Any:
@@ -123,7 +124,7 @@ def table(result: dict[str, Any]) -> list[str]:
         f"{result['bench']}  size={result['size']}  {result['repeats']} turns  {about['device']}, {about['threads']} thread(s)"
         f" of {about['cores']} cores, load {about['load']:.1f}"
     ]
-    width = max(len(row["way"]) for row in rows)
+    width = max((len(row["way"]) for row in rows), default=0)
     for i, row in enumerate(rows):
         if i == 0 or rows[i - 1]["contest"] != row["contest"]:
             floor = "" if row["floor_s"] is None else f"   floor {_ms(row['floor_s'])}"
@@ -131,7 +132,7 @@ def table(result: dict[str, Any]) -> list[str]:
             lines.append(f"  {'':<{width}} {'min':>12} {'median':>12} {'times faster':>13}")
         times = f"{_ms(row['min_s']):>12} {_ms(row['median_s']):>12} {row['times_faster']:>12.2f}x"
         lines.append(f"  {row['way']:<{width}} {times}  {row['figures']}".rstrip())
-    return lines
+    return lines + [f"\nMISSED {name}: {why}" for name, why in result["missed"].items()]
 
 
 def _ms(seconds: float) -> str:

@@ -3,7 +3,7 @@ what they make, in the same run, before any figure is believed."""
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,7 @@ class Contest:
     check: Callable[[dict[str, Any]], str]
     floor: float | None = None
     figures: Callable[[str, Any], str] = field(default=lambda way, made: "")
+    missed: dict[str, str] = field(default_factory=dict)  # always empty: a contest that fails raises
 
     def run(self, setting: Setting) -> list[dict[str, Any]]:
         """One warm-up of every way, the check, then `repeats` turns. A row per way."""
@@ -69,6 +70,25 @@ class Contest:
             }
             for way, times in spent.items()
         ]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Contests of which one that fails stops neither the rest nor the report: `missed` then says why, by the part's name."""
+
+    name: str
+    make: Callable[[], Iterable[Contest]]
+    missed: dict[str, str] = field(default_factory=dict)
+
+    def run(self, setting: Setting) -> list[dict[str, Any]]:
+        """The rows of those that ended."""
+        rows: list[dict[str, Any]] = []
+        try:
+            for contest in self.make():
+                rows += contest.run(setting)
+        except Exception as wrong:
+            self.missed[self.name] = f"{type(wrong).__name__}: {' '.join(str(wrong).split())}"[:300]
+        return rows
 
 
 def seconds(work: Callable[[], Any], device: str) -> float:
