@@ -126,14 +126,23 @@ def test_documents_their_number_and_their_cuts_are_few_graphs(graphs):
     assert all(receipt.alive for receipt in trainer.qat.receipts())
 
 
+# Adapters' words, and the most graphs: eight for each length of a chunk. A longest document's own group makes single rows.
+ADAPTERS = {
+    "lora_score_first": ((), 8),
+    "parallel_lora": (("ttt.short_tokens=[300,900]", "ttt.short_chunks=[8,16]"), 24),
+}
+
+
 @pytest.mark.slow
-def test_adapters_are_eight_graphs_for_documents_of_all_lengths(graphs):
-    """Scoring and adapting, one document or several, windows of the chunk alone or longer ones."""
-    here = recipe(*TINY, "ttt=lora_score_first", "ttt.rank=2", "ttt.chunk_tokens=32", "ttt.documents=3")
+@pytest.mark.parametrize("ttt", ADAPTERS)
+def test_adapters_are_as_many_graphs_for_documents_of_all_lengths(graphs, ttt):
+    """Scoring and adapting, one document or several, windows of the chunk alone or longer ones, chunks by length."""
+    words, most = ADAPTERS[ttt]
+    here = recipe(*TINY, f"ttt={ttt}", "ttt.rank=2", "ttt.chunk_tokens=32", "ttt.documents=3", *words)
     corpus = here.data.prepare(lambda what, done: None)
     ids, table = text_of(corpus, 6_000)
     build_graphs(ALONE, here.model.build(0), ids, table, here.eval, here.ttt)
     built = graphs.frame_count
-    assert built <= 8
+    assert built <= most
     evaluate(ALONE, here.model.build(1), ids, table, here.eval, here.ttt, compile=True)
     assert graphs.frame_count == built

@@ -15,8 +15,11 @@ from pgolf.model.pieces import Pieces, attend_masked
 from pgolf.schedule import END, START
 from pgolf.stages.train import Trainer, stages
 from tests.command import TINY, environment, record, run
+from tests.goldens import Golden
+from tests.goldens.models import check_bf16
 from tests.ranks import free_port
 from tests.test_compiled import DOCUMENTS
+from tests.test_golden import MODELS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 ON_GPU = (*TINY, "limits.train_steps=20", "machine.device=CUDA", "machine.ranks=1")
@@ -55,6 +58,11 @@ def test_a_large_model_agrees_with_the_cpu():
         spec.build(0, torch.device(d)).nll(ids[:, :-1].to(d), ids[:, 1:].to(d)).mean().item() for d in ("cpu", "cuda")
     ]
     assert nats[1] == pytest.approx(nats[0], rel=5e-3)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_a_golden_model_in_bf16_is_near(path):
+    check_bf16(Golden(path), "cuda")
 
 
 def generator() -> torch.Generator:
