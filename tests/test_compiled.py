@@ -36,11 +36,12 @@ GRAPHS = {
     "pr1129_crownq": (1, 2),
     "pr1852_prequant_ttt": (2, 1),
     "pr1852_legal": (2, 2),
-    "pr1855_record": (0, 0),
-    "pr2014_long_context": (0, 0),
-    "pr2135_token_tilt": (0, 0),
-    "frontier": (0, 0),
+    "pr1855_record": (2, 6),
+    "pr2014_long_context": (6, 24),
+    "pr2135_token_tilt": (2, 16),
+    "frontier": (6, 24),
 }
+AT_MOST = ("pr2014_long_context", "pr2135_token_tilt", "frontier")  # how many depends on the lengths of the documents
 
 
 @pytest.fixture(autouse=True)
@@ -97,14 +98,19 @@ def test_the_graphs_of_every_system_are_whole_few_and_built_beforehand(graphs, s
     trainer = Trainer(ALONE, here, corpus.training)
     with trainer.loader:
         warmed(trainer)
-        assert graphs.frame_count == training
+        trained = graphs.frame_count
         for step in range(3):
             trainer.step(Progress(step, float(step), 2.0))
-    assert graphs.frame_count == training
+    assert graphs.frame_count == trained
     build_graphs(ALONE, here.model.build(0), ids, table, here.eval, here.ttt)
-    assert graphs.frame_count == training + judging
+    judged = graphs.frame_count - trained
     evaluate(ALONE, here.model.build(1), ids, table, here.eval, here.ttt, compile=True)
-    assert graphs.frame_count == training + judging
+    assert graphs.frame_count == trained + judged
+    if system in AT_MOST:
+        assert trained <= training
+        assert judged <= judging
+    else:
+        assert (trained, judged) == (training, judging)
 
 
 def test_documents_their_number_and_their_cuts_are_few_graphs(graphs):

@@ -1,6 +1,6 @@
-"""`python -m pgolf.bench NAME [size=small|medium|full] [repeats=5] [device=cuda] [artifact=FILE] [json=FILE]`: run one
-benchmark; without a NAME, list them. `gpu` is all that a CUDA device is wanted for, at size=full (device=cpu size=small rehearses
-it). Figures are of this machine at this moment: compare ratios."""
+"""`python -m pgolf.bench NAME [size=small|medium|full] [repeats=5] [device=cuda] [artifact=FILE] [json=FILE] [only=PART]`: run
+one benchmark; without a NAME, list them. `gpu` is all that a CUDA device is wanted for, at size=full, and is rehearsed with
+device=cpu size=small. Figures are of this machine at this moment: compare ratios."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ from pgolf.errors import UserError, nearest
 from pgolf.machine import spin_briefly
 
 HELPERS = ("__main__", "contest", "parts")
-OPTIONS = ("size", "repeats", "device", "artifact", "json")
+OPTIONS = ("size", "repeats", "device", "artifact", "json", "only")
 
 
 def names() -> list[str]:
@@ -91,7 +91,7 @@ def setting_of(options: dict[str, str]) -> Any:
         raise UserError(f"repeats={repeats}: must be a number, at least 5")
     if device not in ("cpu", "cuda"):
         raise UserError(f"device={device}: must be cpu or cuda")
-    return Setting(size, int(repeats), device, options.get("artifact"))
+    return Setting(size, int(repeats), device, options.get("artifact"), options.get("only", ""))
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """One call on a GPU: the tests that need one, then every figure that is promised for it. Ends within nine minutes.
 
 Nothing is timed that was not first compared with what it replaces. A part that fails or does not fit the time is named at the
-end with its reason, and the others go on. With json=FILE the figures are kept with the card, its driver, torch and the date.
-On a CPU (device=cpu size=small) all parts are walked through, without the compiler's back end and the kernels: it proves that
-the call works and measures nothing of a GPU."""
+end with its reason, and the others go on; only=step takes the parts whose names begin so. With json=FILE the figures are kept
+with the card, its driver, torch and the date. On a CPU (device=cpu size=small) all parts are walked through, without the
+compiler's back end and the kernels: that proves that the call works, and measures nothing of a GPU."""
 
 import copy
 import math
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -49,16 +49,21 @@ def contests(setting: Setting) -> Iterator[Part]:
         )
     if setting.device == "cpu" and setting.size != "small":
         raise UserError(f"size={setting.size}: on a CPU this benchmark is rehearsed, with size=small")
-    stance = "default" if setting.device == "cuda" else "force_eager"
     end = time.monotonic() + LIMIT if setting.device == "cuda" else math.inf
-    with torch.compiler.set_stance(stance):
-        for name, made in _parts(setting):
-            yield Part(name, partial(_in_time, made, end))
+    chosen = {name: made for name, made in _parts(setting) if name.startswith(setting.only)}
+    if not chosen:
+        raise UserError(f"only={setting.only}: begins no part's name: {'; '.join(dict(_parts(setting)))}")
+    for name, made in chosen.items():
+        yield Part(name, partial(_in_time, made, end))
 
 
 def _in_time(made: Callable[[], Iterable[Contest]], end: float) -> Iterator[Contest]:
-    """The contests of a part, ended where the time is over."""
-    with alarm(end - time.monotonic()) if math.isfinite(end) else nullcontext():
+    """The contests of a part, ended where the time is over; without an end it is the rehearsal, which compiles nothing. Graphs
+    and memory of the part before are dropped: one function has 8 graphs at most, and all models share theirs."""
+    if math.isfinite(end):
+        torch._dynamo.reset()
+        torch.cuda.empty_cache()
+    with alarm(end - time.monotonic()) if math.isfinite(end) else torch.compiler.set_stance("force_eager"):
         yield from made()
 
 
@@ -81,21 +86,21 @@ def alarm(seconds: float) -> Iterator[None]:
 
 
 def _parts(setting: Setting) -> Iterator[tuple[str, Callable[[], Iterable[Contest]]]]:
-    """By name, those first that say most."""
+    """By name, those first that say most for their time: a step is compiled twice, a minute each."""
     yield "correctness", lambda: [correctness()]
     yield "loss", lambda: [loss(setting)]
     yield "heads", lambda: heads(setting)
-    yield "step of pr1855", lambda: [step_of_documents(setting)]
-    yield "step of pr606", lambda: [fused_step(setting, "pr606", False)]
     yield "optimiser", lambda: [optimiser(setting)]
+    yield "collectives", lambda: parts.collectives(setting)
+    yield "step of pr1855", lambda: [step_of_documents(setting)]
     yield "documents with adapters", lambda: [parts.documents(setting)]
-    yield "score-first chunk", lambda: [parts.chunk(setting)]
     yield "sealing", lambda: [parts.sealing(setting)]
     for name, strides in windows.ARCHITECTURES.items():
         yield f"windows of {name}", lambda name=name, stride=strides[0]: [windows.windows(setting, name, stride)]
-    yield "step of pr1852, loops on", lambda: [fused_step(setting, "pr1852", True)]
-    yield "collectives", lambda: parts.collectives(setting)
+    yield "step of pr606", lambda: [fused_step(setting, "pr606", False)]
     yield "gptq", lambda: gptq.contests(setting)
+    yield "score-first chunk", lambda: [parts.chunk(setting)]
+    yield "step of pr1852, loops on", lambda: [fused_step(setting, "pr1852", True)]
     yield "step of pr1129", lambda: [fused_step(setting, "pr1129", False)]
     yield "step of pr1852", lambda: [fused_step(setting, "pr1852", False)]
 
