@@ -82,11 +82,9 @@ def text_of(corpus, targets: int) -> tuple[np.ndarray, ByteCounts]:
 QUICK = (("pr606_int5_softround", "eager"), ("pr1852_prequant_ttt", "aot_eager"))
 
 
-def cases():
-    for back_end in BACK_ENDS:
-        for system in GRAPHS:
-            quick = (system, back_end) in QUICK
-            yield pytest.param(back_end, system, marks=() if quick else pytest.mark.slow)
+def cases() -> list:
+    pairs = [(back_end, system) for back_end in BACK_ENDS for system in GRAPHS]
+    return [pytest.param(*p, marks=() if p[::-1] in QUICK else pytest.mark.slow) for p in pairs]
 
 
 @pytest.mark.parametrize(("graphs", "system"), cases(), indirect=["graphs"])
@@ -113,6 +111,7 @@ def test_the_graphs_of_every_system_are_whole_few_and_built_beforehand(graphs, s
         assert (trained, judged) == (training, judging)
 
 
+@pytest.mark.slow
 def test_documents_their_number_and_their_cuts_are_few_graphs(graphs):
     """Cuts of 32, 64 and 128 at 0, .1 and .7 of the clock, recurrence from .35 on: four graphs, whatever the documents."""
     here = recipe(*TINY, "limits.train_steps=10", *DOCUMENTS)

@@ -21,12 +21,13 @@ class DisagreementError(UserError):
 @dataclass(frozen=True)
 class Setting:
     """`size` is small (about a second), medium (a laptop's) or full (a record's); `artifact` a file of a real model;
-    `only` how the names of the parts begin that `gpu` is to run."""
+    `seeds` those of whole runs; `only` how the names of the parts begin that `gpu` is to run."""
 
     size: str = "medium"
     repeats: int = 5
     device: str = "cpu"
     artifact: str | None = None
+    seeds: tuple[int, ...] = (1337,)
     only: str = ""
 
     def pick(self, small: Any, medium: Any, full: Any) -> Any:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pgolf.machine import spin_briefly
+from pgolf.machine import tune_runtime
 from pgolf.machine.outlet import outlet
 from pgolf.machine.signals import deaf
 
@@ -20,7 +20,7 @@ PRELOADED = ["pgolf.stages.checkpoint", "pgolf.model.initial", "pgolf.optim.opti
 def start_importing() -> None:
     """Start that process, if it is not there yet. It ends with this one, does not hold its standard output, since whoever
     reads that waits for its end, and leaves signals, which may reach the whole group, to it."""
-    spin_briefly()
+    tune_runtime()
     multiprocessing.set_forkserver_preload(PRELOADED)
     if threading.current_thread() is not threading.main_thread():
         return multiprocessing.forkserver.ensure_running()
