@@ -76,11 +76,13 @@ def parse(args: Sequence[str]) -> tuple[str | None, dict[str, str]]:
 
 def run(name: str, options: dict[str, str]) -> dict[str, Any]:
     """Time it: what was measured, on what, and a row for each way."""
+    from pgolf.bench.contest import Part
+
     defaults = {"device": "cuda", "size": "full"} if name == "gpu" else {}
     setting, rows, missed = setting_of(defaults | options), [], {}
     for contest in import_module(f"pgolf.bench.{name}").contests(setting):
         rows += contest.run(setting)
-        missed |= contest.missed
+        missed |= contest.missed if isinstance(contest, Part) else {}
     about = {"bench": name, "size": setting.size, "repeats": setting.repeats, "machine": machine(setting.device)}
     if "picture" in options:
         from pgolf.bench.scaling import draw

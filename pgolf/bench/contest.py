@@ -48,7 +48,6 @@ class Contest:
     check: Callable[[dict[str, Any]], str]
     floor: float | None = None
     figures: Callable[[str, Any], str] = field(default=lambda way, made: "")
-    missed: dict[str, str] = field(default_factory=dict)  # always empty: a contest that fails raises
 
     def run(self, setting: Setting) -> list[dict[str, Any]]:
         """One warm-up of every way, the check, then `repeats` turns. A row per way."""
