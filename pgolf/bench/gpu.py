@@ -231,7 +231,7 @@ def step_of_documents(setting: Setting) -> Contest:
         f"pr1855, loops on: a row of {tokens:,} tokens, pieces of {cut}, width {model.spec.width}",
         ways,
         lambda made: step.agreement(made, 0.05),
-        matmul_floor(flops, torch.bfloat16, setting.device),
+        matmul_floor(flops, step.floor_dtype(setting), setting.device),
         figures=lambda way, made: f"loss {made[0].item():.4f}",
     )
 
