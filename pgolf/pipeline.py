@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pgolf.config.disk import written
+from pgolf.config.gpu_faults import gpu_fault
 from pgolf.config.plan import start_lines
 from pgolf.errors import RankError, UserError
 from pgolf.export.code import Script, script, weigh
@@ -31,9 +32,6 @@ from pgolf.stages.views import card, final_line
 if TYPE_CHECKING:
     from pgolf.config.compose import Job
     from pgolf.data import Corpus
-    from pgolf.recipe import Recipe
-
-OUT_OF_MEMORY = "OutOfMemoryError"  # how torch calls it
 
 
 def run(job: "Job", folder: Path, console: Console, go_on: Before | None = None) -> float:
@@ -143,24 +141,13 @@ def trained(
     try:
         ended = launch(train_on, training, keeping, machine=recipe.machine, folder=folder, nodes=nodes)
     except RankError as died:
-        raise out_of_memory(recipe) if OUT_OF_MEMORY in str(died) else died from died.__cause__
+        raise gpu_fault(recipe, str(died), "train") or died from died.__cause__
     record.note(ended["fault"])
     if stopped := ended["result"].get("stopped"):
         record.update(stopped=stopped)
         with one_desk() as desk:
             raise StoppedError(desk.number or signal.SIGTERM)
     return ended["result"]
-
-
-def out_of_memory(recipe: "Recipe") -> UserError:
-    """What a rank that ran out of GPU memory means to a person, with the micro-batch that would fit."""
-    from pgolf.config.memory import memory_text
-
-    return UserError(
-        f"a GPU ran out of memory with machine.micro_batch_tokens={recipe.micro_batch_tokens}. By its shapes it holds:"
-        f" {memory_text(recipe)}."
-        " If that fits, another process holds memory of the GPU (nvidia-smi shows it), or halve machine.micro_batch_tokens."
-    )
 
 
 def evaluated(job: "Job", corpus: "Corpus", record: Record, nodes: Nodes, console: Console) -> dict[str, Any]:
@@ -181,7 +168,10 @@ def evaluated(job: "Job", corpus: "Corpus", record: Record, nodes: Nodes, consol
         "FOLDER": folder,
     }
     args = [f"{name}={value}" for name, value in settings.items()]
-    ended = launch_program([str(folder / CODE), "judge", *args], machine, folder, nodes)
+    try:
+        ended = launch_program([str(folder / CODE), "judge", *args], machine, folder, nodes)
+    except RankError as died:
+        raise gpu_fault(job.recipe, str(died), "evaluate") or died from died.__cause__
     record.note(ended["fault"])
     return ended["result"]
 
