@@ -22,11 +22,22 @@ def start_importing() -> None:
     reads that waits for its end, and leaves signals, which may reach the whole group, to it."""
     tune_runtime()
     multiprocessing.set_forkserver_preload(PRELOADED)
-    if threading.current_thread() is not threading.main_thread():
-        return multiprocessing.forkserver.ensure_running()
-    multiprocessing.resource_tracker.ensure_running()  # which unblocks signals when it has been started
-    with deaf(), _silent():
-        multiprocessing.forkserver.ensure_running()
+    with _method_left():
+        if threading.current_thread() is not threading.main_thread():
+            return multiprocessing.forkserver.ensure_running()
+        multiprocessing.resource_tracker.ensure_running()  # which unblocks signals when it has been started
+        with deaf(), _silent():
+            multiprocessing.forkserver.ensure_running()
+
+
+@contextmanager
+def _method_left() -> Iterator[None]:
+    """Starting the process settles how this one starts others, which is not ours to choose."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 @contextmanager
