@@ -256,6 +256,9 @@ def test_steps_and_score_of_the_default_are_foretold(monkeypatch):
     monkeypatch.setattr(probe, "probed", lambda *given: probe.Probe(10.0, 0.5, 8.0))
     rate, score = probe.speed(job, None)
     assert (rate.ok, "limits.train_seconds" in rate.do, "303 to 391" in score.found) == (False, True, True)
+    nodes = ["machine.nodes=2", "machine.rendezvous=localhost:1234", "machine.node_rank=0"]
+    (two,) = rehearse([*words, *nodes], sweep=False)
+    assert "machine.nodes=1 measures" in probe.speed(two, None)[0].found
     (many,) = rehearse([*words, "limits.train_steps=100"], sweep=False)
     slow, _ = probe.speed(many, None)
     assert (slow.ok, "100 steps take about 1,000 s" in slow.found) == (False, True)
