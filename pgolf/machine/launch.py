@@ -44,6 +44,7 @@ from pgolf.machine.signals import STOPPING, StoppedError, one_desk
 
 STOP_SECONDS = 600.0  # that ranks have for a step and a checkpoint, once they are asked to stop
 POLL_SECONDS = 0.1
+WATCH_SECONDS = 5.0  # between two looks at the other nodes; a rank that lost one mostly fails before, and says more
 NODE = "node"  # and its number: the folder, in that of LOGS, of the ranks of another node than 0
 # What runs a command that leaves stopping to its parent: signals may reach every process of a group or a Slurm step.
 DEAF = (
@@ -138,7 +139,7 @@ def _together(
         signals_to_handle="SIGQUIT",
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
     )
-    with _requests(folder), _start_method(), _without_empty(logs):
+    with _requests(folder), _start_method(), _without_empty(logs), _watching(machine, nodes):
         try:
             elastic_launch(config, entry)(*args)
         except ChildFailedError as failed:
@@ -147,6 +148,8 @@ def _together(
                     raise StoppedError(desk.number) from None
             raise _explained(failed, logs, nodes) from None
         except SignalException as stop:
+            if lost := nodes.lost():
+                raise RankError(lost) from None
             raise KeyboardInterrupt(f"stopped by {stop.sigval.name}") from None
 
 
@@ -183,6 +186,25 @@ def _insist(folder: Path, ended: threading.Event) -> None:
         if not steps_path(folder).exists() or time.monotonic() > late:
             os.kill(os.getpid(), signal.SIGTERM)
             return
+
+
+@contextmanager
+def _watching(machine: Machine, nodes: Nodes) -> Iterator[None]:
+    """On node 0 ranks end once another node has failed or is gone, though they may not hear of it: by QUIT to torch's agent."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(WATCH_SECONDS):
+            if nodes.lost() and callable(signal.getsignal(signal.SIGQUIT)):
+                os.kill(os.getpid(), signal.SIGQUIT)
+                return
+
+    if machine.nodes > 1:
+        threading.Thread(target=work, daemon=True, name="nodes").start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 @contextmanager

@@ -64,6 +64,10 @@ class Nodes(ABC):
         """Have `work` started on the other nodes, and say where its ranks meet. UserError if one of them cannot."""
 
     @abstractmethod
+    def lost(self) -> str:
+        """Which other node has failed or is gone by now; empty if none."""
+
+    @abstractmethod
     def fault(self) -> str:
         """What has happened on another node, once ranks of this one have lost ranks of others; empty if nothing is known."""
 
@@ -73,6 +77,9 @@ class OneNode(Nodes):
 
     def meet(self, run_id: str, folder: Path, work: Any) -> Meeting:
         return Meeting(run_id, "c10d", "localhost:0", {})
+
+    def lost(self) -> str:
+        return ""
 
     def fault(self) -> str:
         return ""
@@ -125,13 +132,16 @@ class FirstNode(Nodes):
 
     def fault(self) -> str:
         late = time.monotonic() + FAULT_SECONDS
-        while time.monotonic() < late:
-            for node in range(1, self.machine.nodes):
-                if self.store.check([f"fault of {node}"]):
-                    return f"node {node}: {self.store.get(f'fault of {node}').decode()}"
-                if self._silent(node):
-                    return f"node {node} {GONE}"
+        while not (lost := self.lost()) and time.monotonic() < late:
             time.sleep(POLL_SECONDS)
+        return lost
+
+    def lost(self) -> str:
+        for node in range(1, self.machine.nodes):
+            if self.store.check([f"fault of {node}"]):
+                return f"node {node}: {self.store.get(f'fault of {node}').decode()}"
+            if self._silent(node):
+                return f"node {node} {GONE}"
         return ""
 
     def _silent(self, node: int) -> bool:
