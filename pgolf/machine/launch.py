@@ -27,9 +27,9 @@ from torch.distributed.launcher import LaunchConfig, elastic_launch
 from pgolf.errors import RankError, RefusedError, UserError
 from pgolf.files import read_json
 from pgolf.files.events import Events
+from pgolf.files.names import LOGS
 from pgolf.machine import Machine
 from pgolf.machine.rank import (
-    LOGS,
     die_with,
     errors_recorded,
     joined,

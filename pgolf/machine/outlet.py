@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import TextIO
 
 PENDING = 1 << 20  # characters that wait to be shown; what comes after them is dropped
 DRAIN_SECONDS = 5.0  # that the end of a program waits for what is not yet shown
@@ -85,6 +86,15 @@ def outlet(descriptor: int = 1) -> Outlet:
     if stream is None:  # closed before the program began: the descriptor may be anybody's by now
         return Outlet(descriptor, "utf-8", "is closed")
     return Outlet(descriptor, getattr(stream, "encoding", None) or "utf-8")
+
+
+def standard_output() -> Outlet | TextIO:
+    """Where `print` writes now: the outlet of its descriptor, or what this process has put in the place of its output."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (AttributeError, OSError):  # closed before the program began, or no file
+        return sys.stdout or outlet()
+    return outlet(descriptor) if descriptor in (1, 2) else sys.stdout
 
 
 def say(text: str, descriptor: int = 2) -> None:

@@ -17,10 +17,9 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from pgolf.errors import UserError
 from pgolf.files import write_json
 from pgolf.files.events import Events
+from pgolf.files.names import LOGS
 from pgolf.machine import Machine
 from pgolf.machine.world import World
-
-LOGS = "ranks"  # in a run's folder: what ranks print, and what rank 0 leaves for the parent
 
 
 @contextmanager

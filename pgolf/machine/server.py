@@ -3,6 +3,7 @@
 import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
+import multiprocessing.util
 import os
 import threading
 from collections.abc import Iterator
@@ -11,10 +12,17 @@ from contextlib import contextmanager
 from pgolf.machine import spin_briefly
 from pgolf.machine.outlet import outlet
 from pgolf.machine.signals import deaf
+from pgolf.machine.sockets import FOLDER
 
 METHOD = "forkserver"
 # The training stage, and what it or torch would import late: optimizers load the compiler's front end, two seconds of it.
-PRELOADED = ["pgolf.stages.checkpoint", "pgolf.model.initial", "pgolf.optim.optimizer", "torch._dynamo"]
+PRELOADED = [
+    "pgolf.machine.sockets",
+    "pgolf.stages.checkpoint",
+    "pgolf.model.initial",
+    "pgolf.optim.optimizer",
+    "torch._dynamo",
+]
 
 
 def start_importing() -> None:
@@ -22,11 +30,26 @@ def start_importing() -> None:
     reads that waits for its end, and leaves signals, which may reach the whole group, to it."""
     spin_briefly()
     multiprocessing.set_forkserver_preload(PRELOADED)
+    with _told(FOLDER, multiprocessing.util.get_temp_dir()):
+        _start()
+
+
+def _start() -> None:
     if threading.current_thread() is not threading.main_thread():
         return multiprocessing.forkserver.ensure_running()
     multiprocessing.resource_tracker.ensure_running()  # which unblocks signals when it has been started
     with deaf(), _silent():
         multiprocessing.forkserver.ensure_running()
+
+
+@contextmanager
+def _told(name: str, value: str) -> Iterator[None]:
+    """Processes that are started inside have it in their environment."""
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
 
 
 @contextmanager

@@ -108,13 +108,12 @@ def ranks_of(pid: int) -> list[int]:
 class Kind:
     """A kind of hit. `codes` may follow it; `needs` names what the world must be: "mounts", "ranks" or nothing.
 
-    `ends`: whether the command ends by it; if not, it has to come to its end as if nothing had been."""
+    The code 2 after a closed pipe is that of a command which did its work and could not show the result."""
 
     strike: Callable[[Attempt, random.Random], None]
     codes: tuple[int, ...]
     undo: Callable[[Attempt], None] = lambda attempt: None
     needs: str = ""
-    ends: bool = True
 
 
 KINDS: dict[str, Kind] = {
@@ -122,9 +121,9 @@ KINDS: dict[str, Kind] = {
     "INT": Kind(interrupted, (DONE, 130, -2)),
     "KILL": Kind(killed, (DONE, -9)),
     "time": Kind(out_of_time, (DONE, 75, 128 + 12, -12, -9)),
-    "freeze": Kind(frozen, (DONE,), ends=False),
-    "closed": Kind(reader_gone, (DONE,), ends=False),
-    "full": Kind(reader_asleep, (DONE,), ends=False),
+    "freeze": Kind(frozen, (DONE,)),
+    "closed": Kind(reader_gone, (DONE, 2)),
+    "full": Kind(reader_asleep, (DONE,)),
     "rank": Kind(rank_killed, (DONE, 1), needs="ranks"),
     "disk": Kind(disk_full, (DONE, 1, 2), disk_freed, needs="mounts"),
     "readonly": Kind(made_read_only, (DONE, 1, 2), made_writable, needs="mounts"),
