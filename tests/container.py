@@ -1,10 +1,12 @@
 """A view of this machine like that of a bare container: Python and what it loads, some folders, and nothing else.
 
-No git, compiler, shell, home, user name or password file, and of the network only a loopback. Needs the right to make namespaces.
+No git, compiler, shell, home, user name or password file, and of the network only a loopback and its name. Needs the right to
+make namespaces.
 """
 
 import os
 import shlex
+import socket
 import subprocess
 import sysconfig
 from functools import cache
@@ -52,7 +54,8 @@ def inside(root: Path, parts: list[Path], folder: Path, *command: str | Path, **
     lines = ["set -e", f"mount -t tmpfs view {shlex.quote(str(root))}"]
     for part in dict.fromkeys([*parts, *map(Path, DEVICES)]):
         lines += _bound(part, Path(f"{root}{part}"))
-    lines += [f"mkdir -p {root}/tmp {root}/proc", f"mount -t proc proc {root}/proc"]
+    lines += [f"mkdir -p {root}/tmp {root}/proc {root}/etc", f"mount -t proc proc {root}/proc"]
+    lines.append(f"echo 127.0.0.1 localhost {shlex.quote(socket.gethostname())} > {root}/etc/hosts")
     begin = [command[0], "-c", BEGIN, folder, *command]
     lines.append(shlex.join(["exec", "chroot", *map(str, (root, *begin))]))
     env = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONDONTWRITEBYTECODE": "1"} | settings

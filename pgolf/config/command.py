@@ -100,8 +100,8 @@ def command(help: str | None = None) -> Callable[[Main], Callable[[Sequence[str]
             as_json = JSON in args and not {*HELP} & {*words}
             with _for_a_program() if as_json else nullcontext():
                 result = _ended(lambda: _kept(main(words, StatusLines(quiet))), as_json)
-            if isinstance(stream := standard_output(), Outlet):
-                stream.drain()
+                if isinstance(stream := standard_output(), Outlet):
+                    stream.drain()
             said = _ended(lambda: _said(result, as_json), as_json)
             if said is not result:
                 _refuse(said)
