@@ -36,10 +36,10 @@ def test_lines_come_in_order_before_the_result(tmp_path):
 
 def test_a_reader_that_is_gone_ends_the_command_after_its_work(tmp_path):
     """With the code of a result that could not be shown."""
-    command = started(tmp_path / "done")
-    command.stdout.close()
-    said = command.stderr.read()
-    assert (command.wait(), said) == (2, "pgolf: writing: Broken pipe\n")
+    with started(tmp_path / "done") as command:
+        command.stdout.close()
+        said = command.stderr.read()
+    assert (command.returncode, said) == (2, "pgolf: writing: Broken pipe\n")
     assert (tmp_path / "done").exists()
 
 

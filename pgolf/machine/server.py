@@ -3,12 +3,13 @@
 import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
-import multiprocessing.util
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pgolf.errors import UserError
 from pgolf.machine import spin_briefly
 from pgolf.machine.outlet import outlet
 from pgolf.machine.signals import deaf
@@ -27,11 +28,27 @@ PRELOADED = [
 
 def start_importing() -> None:
     """Start that process, if it is not there yet. It ends with this one, does not hold its standard output, since whoever
-    reads that waits for its end, and leaves signals, which may reach the whole group, to it."""
+    reads that waits for its end, and leaves signals, which may reach the whole group, to it. UserError where its socket has no
+    place."""
     spin_briefly()
     multiprocessing.set_forkserver_preload(PRELOADED)
-    with _told(FOLDER, multiprocessing.util.get_temp_dir()):
-        _start()
+    try:
+        folder = _folder()
+        with _told(FOLDER, folder):
+            _start()
+    except OSError as wrong:
+        raise UserError(
+            f"{tempfile.gettempdir()}: has no place for the sockets of ranks: {wrong.strerror}; TMPDIR=... names another folder"
+        ) from None
+
+
+def _folder() -> str:
+    """Where multiprocessing puts its sockets. Made here and removed by the server: Python's own way leaves it behind where this
+    process is killed, and ends with a stack where it cannot be removed."""
+    config = multiprocessing.current_process()._config
+    if not os.path.isdir(config.get("tempdir") or ""):
+        config["tempdir"] = tempfile.mkdtemp(prefix="pymp-")
+    return config["tempdir"]
 
 
 def _start() -> None:

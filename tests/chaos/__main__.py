@@ -7,6 +7,7 @@ the words that repeat its life; exit code 1. Full disks and read-only folders ne
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -108,7 +109,7 @@ def hit_all(want: Asked, place: Path, mounts: bool) -> int:
     while counts.here < want.kills:
         name = want.subjects[seed % len(want.subjects)]
         try:
-            wholes[name] = wholes.get(name) or whole(name, place)
+            wholes[name] = wholes.get(name) or whole(name, place, mounts)
             Life(name, seed, wholes[name], place, mounts, lambda hit, seed=seed: counts.hit(hit, seed)).live()
             counts.life(name)
         except FaultError as wrong:
@@ -121,12 +122,12 @@ def hit_all(want: Asked, place: Path, mounts: bool) -> int:
     return faults
 
 
-def whole(name: str, place: Path) -> Whole | None:
+def whole(name: str, place: Path, private: bool) -> Whole | None:
     """A life without hits, which the life of a clock has no use for."""
     if name == "clock":
         return Whole(None, {})
     print(f"       {name}, undisturbed …", flush=True)
-    return undisturbed(name, place, f"whole-{place.name}")
+    return undisturbed(name, place, f"whole-{place.name}", private)
 
 
 def alone(words: Sequence[str]) -> int:
@@ -151,6 +152,7 @@ def main(words: Sequence[str]) -> int:
         return 0
     try:
         want = asked(words)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         mounts = APART_NOW in os.environ
         if not mounts:
             alone([f"seed={want.seed}", *(word for word in words if not word.startswith("seed="))])

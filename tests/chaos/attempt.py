@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -71,7 +72,7 @@ class Output:
 
 
 class Attempt:
-    """A command at work in `world`; what it says of errors goes to a file outside."""
+    """A command at work in `world` while the context lasts; what it says of errors goes to a file outside."""
 
     def __init__(self, command: list[str], world: Path, place: Path, mark: str):
         self.world, self.mark, self.output = world, mark, Output()
@@ -83,6 +84,21 @@ class Attempt:
                 command, cwd=world, env=env, stdout=self.output.writing, stderr=errors, start_new_session=True
             )
         self.began = time.monotonic()
+
+    def __enter__(self) -> "Attempt":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End what is left, should the tool itself be stopped."""
+        for pid in [] if error[0] is None else self.family():
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self.output.over()
+
+    def said(self) -> str:
+        """What it said of errors."""
+        return self.errors.read_text(errors="replace")
 
     def family(self) -> list[int]:
         """Every process with the mark."""
@@ -96,15 +112,6 @@ class Attempt:
                 return False
             time.sleep(0.02)
         return True
-
-    def close(self) -> str:
-        """End what is left of the command. Returns what it said of errors."""
-        for pid in self.family():
-            with suppress(OSError):
-                os.kill(pid, 9)
-        self.process.wait()
-        self.output.over()
-        return self.errors.read_text(errors="replace")
 
 
 def marked(mark: str) -> list[int]:

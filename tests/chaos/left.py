@@ -11,6 +11,7 @@ from tests.chaos.attempt import marked
 from tests.processes import command_of
 
 ORPHAN_SECONDS = 300.0  # generous: these machines are shared with others, and a run has 20 s to close its record
+CACHE = "torchinductor_"  # which torch keeps on purpose, for all runs of a user
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -22,7 +23,8 @@ def left_over(world: Path, mark: str, private: bool) -> Iterator[str]:
     yield from (f"process {pid} lives: {command_of(pid)[:80]!r}" for pid in alive)
     if private:
         yield from (f"shared memory {path.name}" for path in SHARED_MEMORY.iterdir())
-    yield from (f"temporary {path.relative_to(world)}" for path in (world / "tmp").rglob("*"))
+    found = [path for path in (world / "tmp").iterdir() if not path.name.startswith(CACHE)]
+    yield from (f"temporary {path.relative_to(world)}" for path in found)
     for path in world.rglob("*"):
         if path.is_file():
             yield from (f"{path.relative_to(world)} {wrong}" for wrong in wrong_with(path))

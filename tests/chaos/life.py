@@ -61,20 +61,21 @@ def world_in(place: Path, disk: bool) -> Iterator[Path]:
         shutil.rmtree(world, ignore_errors=True)
 
 
-def undisturbed(name: str, place: Path, mark: str) -> Whole:
+def undisturbed(name: str, place: Path, mark: str, private: bool) -> Whole:
     """Run a subject through, looking at its stages."""
     with world_in(place, disk=False) as world:
         subject = SUBJECTS[name](random.Random(0))
-        attempt = Attempt(subject.command(world), world, place, mark)
         stages: dict[str, float] = {}
         last = time.monotonic()
-        while attempt.process.poll() is None:
-            time.sleep(0.02)
-            now, stage = time.monotonic(), subject.stage(world)
-            stages[stage], last = stages.get(stage, 0.0) + now - last, now
-        said = attempt.close()
+        with Attempt(subject.command(world), world, place, mark) as attempt:
+            while attempt.process.poll() is None:
+                time.sleep(0.02)
+                now, stage = time.monotonic(), subject.stage(world)
+                stages[stage], last = stages.get(stage, 0.0) + now - last, now
         if attempt.process.returncode != DONE:
-            raise FaultError(f"{name} does not run here: exit {attempt.process.returncode}: {said.strip()}")
+            raise FaultError(f"{name} does not run here: exit {attempt.process.returncode}: {attempt.said().strip()}")
+        if found := [*left_over(world, mark, private), *half(world)]:
+            raise FaultError(f"undisturbed: {'; '.join(found)}")
         return Whole(subject.result(world), stages)
 
 
@@ -101,30 +102,36 @@ class Life:
             self._compare(world)
 
     def _by_its_clock(self, world: Path) -> None:
-        attempt = Attempt(self.subject.command(world), world, self.place, self.mark)
-        code, said = self._end(attempt, "")
-        self._look(world, said, code, (0, 1, 2), "clock")
+        with Attempt(self.subject.command(world), world, self.place, self.mark) as attempt:
+            self._end(attempt, "", world)
+        self._look(world, attempt, (0, 1, 2))
         self.subject.result(world)
-        self.tell(Hit(self.name, self.subject.struck, "clock", code, time.monotonic() - attempt.began))
+        self._tell(attempt, self.subject.struck, "clock")
 
     def _attempt(self, world: Path, hit: bool) -> bool:
         """Start it, hit it if that is wanted, and look. Returns whether it is done."""
-        kind_name, stage = (self._kind(), self._stage(world)) if hit else ("", "")
-        attempt = Attempt(self.subject.command(world), world, self.place, self.mark)
-        kind, struck = KINDS.get(kind_name), None
-        if kind and self._reach(attempt, world, stage):
-            struck = self.subject.stage(world)
-            if attempt.process.poll() is None:
-                kind.strike(attempt, self.luck)
-        code, said = self._end(attempt, kind_name, world)
-        if kind and struck:
-            kind.undo(attempt)
-        if struck is None and code != DONE and self.subject.begins_anew(world, code, said):
+        name, stage = (self._kind(), self._stage(world)) if hit else ("", "")
+        kind, struck = KINDS.get(name), ""
+        with Attempt(self.subject.command(world), world, self.place, self.mark) as attempt:
+            try:
+                if kind and self._reach(attempt, world, stage):
+                    struck = self.subject.stage(world)
+                    kind.strike(attempt, self.luck)
+                self._end(attempt, name if struck else "", world)
+            finally:
+                if struck:
+                    kind.undo(attempt)
+        code = attempt.process.returncode
+        if not struck and code != DONE and self.subject.begins_anew(world, code, attempt.said()):
             return False
-        self._look(world, said, code, kind.codes if kind and struck else (DONE,), kind_name)
-        if kind and struck:
-            self.tell(Hit(self.name, struck, kind_name, code, time.monotonic() - attempt.began))
+        self._look(world, attempt, kind.codes if struck else (DONE,))
+        if struck:
+            self._tell(attempt, struck, name)
         return code == DONE
+
+    def _tell(self, attempt: Attempt, stage: str, kind: str) -> None:
+        spent = time.monotonic() - attempt.began
+        self.tell(Hit(self.name, stage, kind, attempt.process.returncode, spent))
 
     def _kind(self) -> str:
         allowed = {"": True, "mounts": self.disk, "ranks": self.subject.ranks}
@@ -144,26 +151,23 @@ class Life:
         attempt.ended(moment)
         return attempt.process.poll() is None
 
-    def _end(self, attempt: Attempt, kind: str, world: Path | None = None) -> tuple[int, str]:
+    def _end(self, attempt: Attempt, kind: str, world: Path) -> None:
         """Wait for the end; a pipe that was full is read again once the work is done."""
-        if kind == "full" and world:
+        if kind == "full":
             if not attempt.ended(PATIENCE, lambda: self.subject.done(world)):
-                attempt.close()
                 raise FaultError("a full pipe holds it up")
             attempt.output.wake()
         if not attempt.ended(PATIENCE):
-            attempt.close()
             raise FaultError(f"it does not end ({kind})")
-        attempt.output.over()
-        return attempt.process.returncode, attempt.errors.read_text(errors="replace")
 
-    def _look(self, world: Path, said: str, code: int, codes: tuple[int, ...], kind: str) -> None:
+    def _look(self, world: Path, attempt: Attempt, codes: tuple[int, ...]) -> None:
         """After each end: the exit code, what was said, and what is left."""
+        code, said = attempt.process.returncode, attempt.said().strip()
         found = [*left_over(world, self.mark, self.mounts)]
         if code not in codes:
-            found.append(f"exit {code}: {' | '.join(said.strip().splitlines()[-3:])}")
+            found.append(f"exit {code}: {' | '.join(said.splitlines()[-3:])}")
         if "Traceback (most recent call last)" in said:
-            found.append(f"a stack on stderr: {said.strip().splitlines()[-1]}")
+            found.append(f"a stack on stderr: {said.splitlines()[-1]}")
         if found:
             raise FaultError("; ".join(found))
 
