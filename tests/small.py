@@ -1,7 +1,5 @@
 """The published systems as small as goes with every part still at work."""
 
-import pytest
-
 from pgolf.config.compose import dotted_keys, register_experiments, rehearse
 
 SYSTEMS = (
@@ -9,7 +7,6 @@ SYSTEMS = (
     *("pr1852_legal", "pr1855_record", "pr2014_long_context", "pr2135_token_tilt", "frontier"),
 )
 IN_OTHERS = SYSTEMS[5:9]  # whose parts are all in another system too
-CASES = [pytest.param(name, marks=pytest.mark.slow) if name in IN_OTHERS else name for name in SYSTEMS]
 # Words for all, and for what only some have.
 SMALL = (
     "scale=laptop",

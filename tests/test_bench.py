@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from pgolf.bench import scaling
 from pgolf.bench.__main__ import main, names
 from pgolf.bench.contest import Contest, DisagreementError, Setting
 from tests import programs
@@ -38,6 +39,33 @@ def test_each_runs_small_and_writes_json(name, tmp_path, capsys):
     assert {row["contest"] for row in firsts} == {row["contest"] for row in kept["rows"]}
 
 
+def test_how_the_default_run_grows(tmp_path, capsys, monkeypatch):
+    """The steps and strides are timed; what whole runs would leave stands in for them."""
+
+    def record(self, seconds: float, seed: int) -> dict:
+        train, judged = {"seconds": seconds - 0.5, "steps": 10 * seed}, {"val_bpb": 2.0 + seed / 10, "seconds": 3.0}
+        return {"train": train, "evaluate": judged, "verdict": "consistent"}
+
+    monkeypatch.setattr(scaling.Runs, "record", record)
+    kept, picture = tmp_path / "a.json", tmp_path / "a.png"
+    assert main(["scaling", "size=small", "seeds=1,3", f"json={kept}", f"picture={picture}"]) == 0
+    rows = json.loads(kept.read_text())["rows"]
+    numbers = [row["numbers"] for row in rows if "numbers" in row]
+    assert numbers == [{"seconds": 5.5, "steps": 20, "val_bpb": pytest.approx(2.2), "eval_seconds": 3.0}]
+    grown = {row["contest"] for row in rows if "numbers" not in row}
+    assert len(grown) == 5
+    assert all(row["min_s"] > 0 for row in rows)
+    assert "20 steps, val_bpb 2.2000" in capsys.readouterr().out
+    assert picture.read_bytes()[1:4] == b"PNG"
+
+
+@pytest.mark.slow
+def test_runs_of_growing_clocks_are_whole_runs():
+    (row,) = scaling.Runs((30,), 1, scaling.SMALL).run(Setting("small", seeds=(7,)))
+    assert row["numbers"]["steps"] > 10
+    assert row["numbers"]["seconds"] < 30
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -49,6 +77,12 @@ def test_each_runs_small_and_writes_json(name, tmp_path, capsys):
         (["codec", "device=tpu"], "cpu or cuda"),
         (["codec", "sise=small"], "Did you mean 'size'?"),
         (["codec", "artifact=/nowhere"], "cannot be read"),
+        (["codec", "seeds=1,2"], "seeds=: is an option of the benchmark scaling alone"),
+        (["codec", "picture=a.png"], "picture=: is an option of the benchmark scaling alone"),
+        (["scaling", "seeds=1,1"], "must be different numbers"),
+        (["scaling", "seeds=one"], "must be different numbers"),
+        (["scaling", "picture=a.pdf"], "end in .png"),
+        (["scaling", "picture=/no/such/folder/a.png"], "of a folder that is there"),
         pytest.param(
             ["gpu"],
             "needs a CUDA device; nothing was measured",

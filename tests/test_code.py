@@ -105,6 +105,7 @@ def test_unknown_entry_is_a_mistake(toy):
         build(toy, {}, entry="toy.nowhere:main")
 
 
+@pytest.mark.slow
 def test_every_seed_and_number_of_ranks_ships_the_same_script(monkeypatch):
     monkeypatch.setattr(code.build, "__kwdefaults__", TO_NEED | {"package": PACKAGE, "cache": None})
     same = [
@@ -342,6 +343,7 @@ def test_what_is_named_here_is_there():
         assert re.search(rf"^(class|def) {name}\b", text, re.MULTILINE), dotted
 
 
+@pytest.mark.slow
 def test_only_the_decoders_of_the_recipes_codec_stay():
     zstd = {"_target_": "pgolf.codec.Zstd", "level": 3}
     rows = {"_target_": "pgolf.codec.RangeRows", "small": {"_target_": "pgolf.codec.Brotli"}}

@@ -97,6 +97,7 @@ def test_the_graphs_of_every_system_are_whole_few_and_built_beforehand(graphs, s
     assert graphs.frame_count == training + judging
 
 
+@pytest.mark.slow
 def test_documents_their_number_and_their_cuts_are_few_graphs(graphs):
     """Cuts of 32, 64 and 128 at 0, .1 and .7 of the clock, recurrence from .35 on: four graphs, whatever the documents."""
     here = recipe(*TINY, "limits.train_steps=10", *DOCUMENTS)

@@ -18,7 +18,7 @@ from pgolf.schedule import Progress
 from tests.test_data_loaders import windows_over
 from tests.test_model import PLAIN, lively, spec, tokens
 
-LOADER = PackedDocuments(cuts=(1024, 2048, 3072), until=(0.1, 0.7), rewarm_steps=32, row_sequences=1)
+LOADER = PackedDocuments(cuts=(1024, 2048, 3072), until=(0.1, 0.7), rewarm_steps=32, row_sequences=1, shuffled=False)
 
 
 def test_learning_rates_rise_again_after_each_change_of_the_cut():
@@ -54,12 +54,32 @@ def test_rows_are_the_text_again_and_again(made):
     assert rows.epoch == taken // total
 
 
+@settings(deadline=None, max_examples=100)
+@given(made=texts(), together=st.integers(1, 3))
+def test_shuffled_whole_rows_come_once_a_round_each_time_in_another_order(made, together):
+    windows, batch, total = made
+    loader = replace(LOADER, shuffled=True, row_sequences=together)
+    rows, length = loader.build(windows, batch * together, 5), windows.sequence_length
+    each = max(1, total // (together * length))
+    taken = np.concatenate([rows.next() for _ in range(-(-3 * each // batch))])[: 3 * each * together]
+    starts = taken.reshape(3, each, together)
+    assert np.array_equal(starts, (starts[..., :1] + np.arange(together) * length) % total)  # a row is consecutive
+    for number, found in enumerate(starts[..., 0]):
+        assert sorted(found) == sorted((number * each + np.arange(each)) * together * length % total)
+    again = loader.build(windows, batch * together, 5)
+    assert np.array_equal(again.next(), loader.build(windows, batch * together, 5).next())
+    if each > 20:
+        assert not np.array_equal(np.argsort(starts[0, :, 0]), np.argsort(starts[1, :, 0]))
+        assert not np.array_equal(taken, np.arange(len(taken)) * length % total)
+
+
 @settings(deadline=None, max_examples=40)
-@given(made=texts(), ranks=st.sampled_from([1, 2, 3]), steps=st.integers(0, 9))
-def test_state_is_exact_and_ranks_change_nothing(made, ranks, steps):
+@given(made=texts(), shuffled=st.booleans(), ranks=st.sampled_from([1, 2, 3]), steps=st.integers(0, 9))
+def test_state_is_exact_and_ranks_change_nothing(made, shuffled, ranks, steps):
     windows, each, _ = made
-    alone, second = (LOADER.build(windows, each * ranks, 0) for _ in range(2))
-    parts = [LOADER.build(windows, each * ranks, 0) for _ in range(ranks)]
+    loader = replace(LOADER, shuffled=shuffled)
+    alone, second = (loader.build(windows, each * ranks, 0) for _ in range(2))
+    parts = [loader.build(windows, each * ranks, 0) for _ in range(ranks)]
     for _ in range(steps):
         whole = alone.gather(alone.next())
         shares = [p.gather(p.next()[r * each : (r + 1) * each]) for r, p in enumerate(parts)]
@@ -148,4 +168,4 @@ def test_a_document_scores_in_a_row_as_it_does_alone():
 )
 def test_cuts_are_checked(cuts, until, key):
     with pytest.raises(ConfigError, match=f"data.loader.{key}"):
-        PackedDocuments(cuts=cuts, until=until, rewarm_steps=0, row_sequences=1)
+        PackedDocuments(cuts=cuts, until=until, rewarm_steps=0, row_sequences=1, shuffled=False)

@@ -163,6 +163,7 @@ PARTS_SMALL = (
 )
 
 
+@pytest.mark.slow
 def test_a_part_of_every_kind_works(tmp_path):
     """Their files pasted into a checkout: what is forgotten is named, their own tests pass, and one run has them all."""
     blocks = [b for b in BLOCKS if b.page == EXAMPLE and b.file]

@@ -15,6 +15,7 @@ from tests import programs
 from tests.command import TINY, environment
 
 
+@pytest.mark.slow
 def test_this_machine_is_ready_and_its_speed_is_measured():
     command = [sys.executable, "-m", "pgolf.doctor", *TINY, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)

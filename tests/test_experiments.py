@@ -352,6 +352,7 @@ def parts_of(component: object) -> list[str]:
     return [type(component).__name__, *(name for names in nested for name in names)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_any_option_can_be_scaled_down(group):
     """`scale=laptop` belongs to options, not to systems: every one of them composes and passes all checks."""
@@ -373,6 +374,7 @@ def test_without_scale_nothing_is_small():
     )
 
 
+@pytest.mark.slow
 def test_small_it_goes_through_the_command_line(tmp_path):
     run(tmp_path, *small("pr606_int5_softround"))
     kept = record(only(tmp_path, "runs/*_pr606_int5_softround"))

@@ -25,7 +25,7 @@ from pgolf.stages.train import Training, train
 from tests import programs
 from tests.bare import bare_environment, can_import
 from tests.command import TINY, environment, only, record, run
-from tests.small import CASES, IN_OTHERS, SYSTEMS, small
+from tests.small import IN_OTHERS, SYSTEMS, small
 
 NEEDED = ("torch", "numpy", "sentencepiece", "zstandard")
 ABSENT = ("pgolf", "hydra", "omegaconf", "wandb", "rich", "scipy", "huggingface_hub", "constriction", "brotli", "yaml")
@@ -110,6 +110,7 @@ def test_the_ranks_that_judged_ran_the_file_that_was_weighed(one_run):
     assert kept["code"]["sha256"] == hashlib.sha256((one_run / "train_gpt.py").read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_two_ranks_by_torchrun_are_two_ranks_of_the_package(python, tmp_path):
     folder = packaged(tmp_path, "machine.ranks=2")
     texts = texts_of(folder / "train_gpt.py")
@@ -118,7 +119,9 @@ def test_two_ranks_by_torchrun_are_two_ranks_of_the_package(python, tmp_path):
     same(folder, tmp_path / "empty" / "seed1337", done.stdout)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", ["pr606_int5_softround", *(pytest.param(s, marks=pytest.mark.slow) for s in SYSTEMS if "pr606" not in s)]
+)
 def test_every_system_is_the_same_from_its_file(name, python_and_codecs, tmp_path, monkeypatch):
     """Trained and judged by the package in this process, and by the file: equal artifacts, equal scores."""
     monkeypatch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
@@ -273,6 +276,7 @@ if sys.argv[1:2] == ["judge"] or "train_gpt.py" in sys.argv[:1]:
 """
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_in_the_file_shows_its_own_traceback_with_its_source(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(FAULT)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))

@@ -45,6 +45,7 @@ def test_in_the_interpreter_every_kernel_is_its_plain_form(tmp_path):
             assert apart < (8e-3 if bf16_gradient else 2e-5), name
 
 
+@pytest.mark.slow
 @needs_triton
 def test_compiled_for_a_hopper_nothing_spills_and_an_export_carries_the_same_kernels(tmp_path):
     here = child("compile", kernels.path(), tmp_path)
@@ -60,6 +61,7 @@ def test_compiled_for_a_hopper_nothing_spills_and_an_export_carries_the_same_ker
     assert child("compile", shipped, tmp_path) == here
 
 
+@pytest.mark.slow
 def test_an_export_with_plain_kernels_carries_none():
     (job,) = rehearse(list(TINY), sweep=False)
     inside = unpack(script(job.config).data)

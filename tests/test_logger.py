@@ -362,6 +362,7 @@ def test_tensorboard_that_is_not_installed_is_refused_with_what_to_do(monkeypatc
 # ---- the whole line
 
 
+@pytest.mark.slow
 def test_a_sweep_with_wandb_leaves_stages_an_aggregate_and_reports(tmp_path):
     done = run(
         tmp_path,

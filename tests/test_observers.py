@@ -41,6 +41,7 @@ def closed_pipe() -> int:
     return writer
 
 
+@pytest.mark.slow
 def test_with_every_observer_out_of_order_a_run_ends_as_if_all_were_well(tmp_path):
     """Standard output is full, standard error closed, the encoding narrow, the log on a full disk, the service hung."""
     folder = tmp_path / "run"
@@ -85,6 +86,7 @@ def test_a_reader_that_leaves_after_three_lines_ends_nothing(tmp_path):
     assert kept["log_sha256"]
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_stopped_stops_nothing(tmp_path):
     """As after Ctrl-S: writing to it blocks."""
     master, terminal = pty.openpty()

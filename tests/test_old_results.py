@@ -82,6 +82,7 @@ def test_an_audit_scores_an_old_run_again_and_says_that_its_code_is_another(old)
     assert overall(found) == "needs argument (code)"
 
 
+@pytest.mark.slow
 def test_an_old_artifact_is_judged_again_by_this_versions_file(old):
     """`trained=` with the words that the run was given, and the default of then: the same score, and both codes in the record."""
     words = read_run(old / "run").record["overrides"]

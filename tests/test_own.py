@@ -134,6 +134,7 @@ def test_its_file_alone_gives_the_same_score_where_none_of_the_modules_are(swept
     assert done.stdout.splitlines()[-1].startswith(f"val_bpb={kept['evaluate']['val_bpb']:.8f} ")
 
 
+@pytest.mark.slow
 def test_it_is_audited_by_the_package_once_it_is_trusted(swept, tmp_path):
     folder = str(swept / "sweep/job")
     assert "trust=true imports and runs it" in at(swept, "audit", folder, code=2)
@@ -143,6 +144,7 @@ def test_it_is_audited_by_the_package_once_it_is_trusted(swept, tmp_path):
     assert "there is no module" in at(tmp_path, "audit", folder, "trust=true", code=2)
 
 
+@pytest.mark.slow
 def test_the_export_shows_the_modules_and_is_built_again_where_they_are(swept, tmp_path):
     said = at(swept, "export", "sweep/job")
     assert "built again from this package it is the same" in said

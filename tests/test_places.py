@@ -84,6 +84,7 @@ def test_without_a_home_there_is_no_key_and_nobody_dies_of_it(homeless):
 READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
 
 
+@pytest.mark.slow
 def test_a_package_that_nobody_may_write_to_runs_without_assertions(tmp_path):
     """Mounted read-only, and by `python -O`: the same run."""
     site = installed(tmp_path / "site")

@@ -218,6 +218,7 @@ def test_bad_input_is_refused_before_anything_starts(words, said):
         checked("experiment=pr1855_record", "scale=laptop", *words)
 
 
+@pytest.mark.slow
 def test_other_bad_input_is_refused_too():
     with pytest.raises(ConfigError, match=r"data\.sidecar=None: must be the name of the files"):
         checked("experiment=pr1855_record", "machine=auto", "data.sidecar=null")

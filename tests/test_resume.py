@@ -95,6 +95,7 @@ def test_it_goes_on_to_the_bit(whole, copy):
     assert done.stdout.splitlines()[-1].startswith("val_bpb=")
 
 
+@pytest.mark.slow
 def test_it_goes_on_within_rounding_on_more_ranks(whole, copy):
     run(copy.parent, f"resume={copy}", "machine.ranks=2")
     there, here = record(whole), record(copy)
@@ -123,6 +124,7 @@ def test_other_words_are_refused(copy, words, said):
     assert (copy / "record.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_offered_and_one_may_resume_at_a_time(copy, whole):
     last, before = checkpoints(copy)
     damaged = next(last.glob("*.distcp"))

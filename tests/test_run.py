@@ -162,6 +162,7 @@ def test_a_failed_seed_is_named_and_not_averaged(tmp_path):
     assert len(list((tmp_path / "sweep").glob("*_seed*/record.json"))) == 2, "the second seed was still tried"
 
 
+@pytest.mark.slow
 def test_interrupting_a_sweep_stops_it_and_the_record_says_so(tmp_path):
     words = ("-m", "seed=1,2", "hydra.sweep.dir=sweep", *TINY)
     sweep = start(tmp_path, *words)
@@ -208,6 +209,7 @@ def test_a_killed_rank_ends_the_run_and_the_record_says_so(tmp_path):
     assert not [p for p in ranks if parent_of(p) == server]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_parent_that_is_killed_while_its_ranks_judge_leaves_nothing(tmp_path):
     """kill -9: the ranks that run train_gpt.py, the process that was to draw and the one that ranks are forked from all end."""
@@ -237,6 +239,7 @@ ShuffledWindows.build = build
 """
 
 
+@pytest.mark.slow
 def test_the_traceback_of_the_rank_that_failed_is_all_that_is_said(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(FAULTY)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -249,6 +252,7 @@ def test_the_traceback_of_the_rank_that_failed_is_all_that_is_said(tmp_path, mon
     assert "step 1 " not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_wheel_runs_from_another_directory(tmp_path):
     root = Path(__file__).resolve().parent.parent
     build = [

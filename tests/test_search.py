@@ -150,7 +150,7 @@ def test_as_many_trials_as_asked_for_come_to_an_end_of_their_own(tmp_path, monke
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_trial_ends_with_its_search(tmp_path, number):
     pytest.importorskip("optuna", reason="the extra `search` is not installed")
     words = ["trials=1", "optim.matrix.lr=interval(0.01,0.05)", "limits.train_steps=100000", "ttt=none", *TINY]

@@ -65,6 +65,7 @@ def test_the_same_words_start_nothing_that_is_complete(copy):
     assert publish(copy)["arms"][0]["submission"]["written"]
 
 
+@pytest.mark.slow
 def test_seeds_that_come_later_join_their_arm_and_say_so_everywhere(copy, tmp_path):
     cache = tmp_path / "elsewhere"
     cache.symlink_to(environment()["PGOLF_CACHE"])
@@ -151,8 +152,7 @@ def test_a_dead_job_runs_again_and_what_it_left_is_kept(copy, where):
     "number",
     [
         signal.SIGKILL,
-        signal.SIGTERM,
-        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGHUP, signal.SIGUSR1)),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)),
     ],
 )
 def test_a_sweep_that_was_stopped_goes_on_with_the_same_words(tmp_path, number):
@@ -179,6 +179,7 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_same_words(tmp_path, number):
     assert arm["submission"]["written"]
 
 
+@pytest.mark.slow
 def test_no_more_jobs_start_once_so_many_have_failed(tmp_path):
     words = ("-m", "seed=1,2,3", "hydra.sweep.dir=sweep", "limits.artifact_bytes=1000", "stop_after=1", *STEPS)
     failed = run(tmp_path, *words, code=1)

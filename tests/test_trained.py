@@ -35,6 +35,7 @@ def test_the_same_words_give_the_same_number_though_the_evaluation_was_killed(tm
     assert [r["part"] for r in after["receipts"]] == [r["part"] for r in before["receipts"]]
 
 
+@pytest.mark.slow
 def test_a_sweep_judges_one_artifact_in_several_ways_and_submits_none(tmp_path, source):
     other = tmp_path / "earlier" / "another"
     shutil.copytree(source, other)

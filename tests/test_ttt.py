@@ -177,6 +177,7 @@ def test_a_temperature_that_is_clamped_away_is_dead():
     assert (receipt.value, receipt.alive) == (0.0, False)
 
 
+@pytest.mark.slow
 def test_a_byte_weight_does_not_depend_on_the_micro_batch():
     """The mean is that of the step's whole batch, so neither micro-batches nor ranks can change it."""
     (whole, _, _), (parts, _, _) = (run(sgd(micro_sequences=m, byte_weighted=True), IDS[:1300]) for m in (32, 1))

@@ -162,6 +162,7 @@ def one_document_at_a_time(world):
     return scored(TEXT, lora(documents=1), world)[0].val_loss
 
 
+@pytest.mark.slow
 def test_a_rank_may_be_left_without_a_document():
     for loss in run_ranks(one_document_at_a_time, 2):
         assert loss == pytest.approx(one_document_at_a_time(ALONE), abs=1e-5)

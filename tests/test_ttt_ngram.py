@@ -161,7 +161,7 @@ def alone():
     return both(ALONE)
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_have_equal_tables_and_scores(alone, size):
     ranks = run_ranks(both, size)
     for kind, whole in enumerate(alone):

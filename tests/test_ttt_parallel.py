@@ -83,7 +83,7 @@ def before(ttt: ParallelLora, target: int) -> np.ndarray:
     raise AssertionError("no chunk holds the target")
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_changed_token_changes_nothing_before_it_in_order_of_scoring(alone, size):
     """Earlier chunks and other slots of the same chunk are equal to the bit, on any number of ranks; and ranks change little."""
     ranks = [alone] if size == 1 else run_ranks(everything, size)

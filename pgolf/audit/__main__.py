@@ -18,7 +18,7 @@ from pgolf.audit.finding import Finding, overall
 from pgolf.config.command import Result, StatusLines, command
 from pgolf.errors import UserError
 from pgolf.files.names import ARTIFACT, RECORD
-from pgolf.machine import spin_briefly
+from pgolf.machine import tune_runtime
 
 SWITCHES = {f"{name}={str(on).lower()}": (name, on) for name in ("full", "trust") for on in (True, False)}
 PLACES = ("data.cache", "data.folder")
@@ -79,7 +79,7 @@ def audit(path: Path, places: dict[str, str], quiet: bool, full: bool = False, t
         from pgolf.audit.folder import audit_folder
 
         return audit_folder(path)
-    spin_briefly()  # before torch is there
+    tune_runtime()  # before torch is there
     from pgolf.audit.loaded import Places
     from pgolf.audit.run import audit_run
     from pgolf.audit.show import open_console

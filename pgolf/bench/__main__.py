@@ -1,6 +1,6 @@
-"""`python -m pgolf.bench NAME [size=small|medium|full] [repeats=5] [device=cuda] [artifact=FILE] [json=FILE]`: run one
-benchmark; without a NAME, list them. `gpu` is all that a CUDA device is wanted for, at size=full. Figures are of this machine at
-this moment: compare ratios."""
+"""`python -m pgolf.bench NAME [size=small|medium|full] [repeats=5] [device=cuda] [artifact=FILE] [seeds=1337,42] [json=FILE]
+[picture=FILE.png]`: run one benchmark; without a NAME, list them. `gpu` is all that a CUDA device is wanted for, at size=full;
+`seeds` and `picture` are of `scaling`. Figures are of this machine at this moment: compare ratios."""
 
 import os
 import platform
@@ -14,10 +14,11 @@ from typing import Any
 
 from pgolf.config.command import CommandError, Result, StatusLines, command
 from pgolf.errors import UserError, nearest
-from pgolf.machine import spin_briefly
+from pgolf.machine import tune_runtime
 
 HELPERS = ("__main__", "contest")
-OPTIONS = ("size", "repeats", "device", "artifact", "json")
+OPTIONS = ("size", "repeats", "device", "artifact", "seeds", "json", "picture")
+ONLY = {"seeds": "scaling", "picture": "scaling"}  # options of one benchmark
 
 
 def names() -> list[str]:
@@ -34,7 +35,7 @@ def main(args: Sequence[str], say: StatusLines) -> Result:
         width = max(map(len, about))
         text = "\n".join(f"{name:<{width}}  {line}" for name, line in about.items())
         return Result("pgolf.bench.list/1", {"benchmarks": about}, text, file=kept(options))
-    spin_briefly()
+    tune_runtime()
     from pgolf.bench.contest import DisagreementError
 
     try:
@@ -66,6 +67,9 @@ def parse(args: Sequence[str]) -> tuple[str | None, dict[str, str]]:
     for name in chosen:
         if name not in names():
             raise UserError(f"{name}: no such benchmark.{nearest(name, names())} There are: {', '.join(names())}")
+    for key in options.keys() & ONLY.keys():
+        if chosen != [ONLY[key]]:
+            raise UserError(f"{key}=: is an option of the benchmark {ONLY[key]} alone")
     return (chosen[0] if chosen else None), options
 
 
@@ -76,6 +80,10 @@ def run(name: str, options: dict[str, str]) -> dict[str, Any]:
     for contest in import_module(f"pgolf.bench.{name}").contests(setting):
         rows += contest.run(setting)
     about = {"bench": name, "size": setting.size, "repeats": setting.repeats, "machine": machine(setting.device)}
+    if "picture" in options:
+        from pgolf.bench.scaling import draw
+
+        draw(rows, Path(options["picture"]))
     return about | {"rows": rows}
 
 
@@ -90,7 +98,13 @@ def setting_of(options: dict[str, str]) -> Any:
         raise UserError(f"repeats={repeats}: must be a number, at least 5")
     if device not in ("cpu", "cuda"):
         raise UserError(f"device={device}: must be cpu or cuda")
-    return Setting(size, int(repeats), device, options.get("artifact"))
+    seeds = options.get("seeds", "1337").split(",")
+    if not all(seed.isdecimal() for seed in seeds) or len({*seeds}) < len(seeds):
+        raise UserError(f"seeds={options['seeds']}: must be different numbers, as 1337,42,7")
+    picture = Path(options.get("picture", "a.png"))
+    if picture.suffix != ".png" or not picture.absolute().parent.is_dir():
+        raise UserError(f"picture={picture}: must be a file of a folder that is there, and end in .png")
+    return Setting(size, int(repeats), device, options.get("artifact"), tuple(map(int, seeds)))
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -20,12 +20,14 @@ class DisagreementError(UserError):
 
 @dataclass(frozen=True)
 class Setting:
-    """`size` is small (about a second), medium (a laptop's) or full (a record's); `artifact` a file of a real model."""
+    """`size` is small (about a second), medium (a laptop's) or full (a record's); `artifact` a file of a real model;
+    `seeds` those of whole runs."""
 
     size: str = "medium"
     repeats: int = 5
     device: str = "cpu"
     artifact: str | None = None
+    seeds: tuple[int, ...] = (1337,)
 
     def pick(self, small: Any, medium: Any, full: Any) -> Any:
         """One of three, by size."""

@@ -93,8 +93,9 @@ class CoprimeShards(Loader):
 
 @dataclass(frozen=True, kw_only=True)
 class PackedDocuments(Loader):
-    """Documents end to end, front to back, in rows of `row_sequences` sequences; attention stays inside a document and a row,
-    and positions run on through a micro-batch.
+    """Documents end to end, in rows of `row_sequences` sequences; attention stays inside a document and a row, and positions run
+    on through a micro-batch. Rows are met front to back or, `shuffled`, in a permutation drawn anew for every epoch: a step of
+    few tokens would read one document, and the next step the rest of it.
 
     A document is cut into pieces of at most `cuts[i]` tokens until the fraction `until[i]` of the clock is used up, the last of
     `cuts` to the end. After each change the learning rates rise again, over `rewarm_steps` steps (0: they do not fall).
@@ -104,6 +105,7 @@ class PackedDocuments(Loader):
     until: tuple[float, ...]
     rewarm_steps: int = added(0)
     row_sequences: int = added(1)
+    shuffled: bool = added(False)
 
     def __post_init__(self) -> None:
         need(len(self.cuts) > 0 and min(self.cuts) >= 1, "data.loader.cuts", list(self.cuts), "lengths of at least 1")
@@ -114,8 +116,10 @@ class PackedDocuments(Loader):
         need(self.rewarm_steps >= 0, "data.loader.rewarm_steps", self.rewarm_steps, "at least 0 (32 are usual)")
 
     def build(self, windows: "Windows", batch_sequences: int, seed: int) -> "PackedRows":
-        from pgolf.data.packed import PackedRows
+        from pgolf.data.packed import PackedRows, ShuffledRows
 
+        if self.shuffled:
+            return ShuffledRows(windows, batch_sequences, self.row_sequences, seed)
         return PackedRows(windows, batch_sequences)
 
     def micro_batch(

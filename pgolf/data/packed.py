@@ -17,8 +17,8 @@ ENTRIES = 64  # boundaries are padded to a multiple of so many, so that few shap
 
 
 class PackedRows:
-    """Endless global batches of rows, in the order of the text. A row is named by where it starts in the ring of the N usable
-    tokens: row k at k·T mod N."""
+    """Endless global batches of sequences, in the order of the text. A sequence is named by where it starts in the ring of the N
+    usable tokens: sequence k at k·T mod N."""
 
     def __init__(self, windows: Windows, batch_sequences: int):
         self.windows, self.batch_sequences = windows, batch_sequences
@@ -35,10 +35,14 @@ class PackedRows:
         return self.batch * self.batch_sequences * self.windows.sequence_length // self._ring
 
     def next(self) -> np.ndarray:
-        """Where the rows of the next global batch start, (B,) int64."""
-        rows = self.batch * self.batch_sequences + np.arange(self.batch_sequences)
+        """Where the sequences of the next global batch start, (B,) int64."""
+        sequences = self.batch * self.batch_sequences + np.arange(self.batch_sequences)
         self.batch += 1
-        return rows * self.windows.sequence_length % self._ring
+        return self.numbers(sequences) * self.windows.sequence_length % self._ring
+
+    def numbers(self, sequences: np.ndarray) -> np.ndarray:
+        """The numbers k of the sequences that are met as the n-th ones, (B,) int64: n itself."""
+        return sequences
 
     def gather(self, positions: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The rows at `positions` (n,), as (n, T+1) uint16: T inputs and the token after them."""
@@ -65,6 +69,27 @@ class PackedRows:
     def load_state_dict(self, state: dict) -> None:
         """Continue from a `state_dict`."""
         self.batch = state["batch"]
+
+
+class ShuffledRows(PackedRows):
+    """The same with whole rows, of `row_sequences` sequences each, in a permutation that is drawn anew every ⌊N / row⌋ rows."""
+
+    def __init__(self, windows: Windows, batch_sequences: int, row_sequences: int, seed: int):
+        super().__init__(windows, batch_sequences)
+        self.row_sequences, self.seed = row_sequences, seed
+        self.rows = max(1, self._ring // (row_sequences * windows.sequence_length))
+        self.drawn: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # the last permutation, and of which round
+
+    def numbers(self, sequences: np.ndarray) -> np.ndarray:
+        rows, inside = np.divmod(sequences, self.row_sequences)
+        rounds, turns = np.divmod(rows, self.rows)
+        placed = np.array([self._permutation(r)[t] for r, t in zip(rounds.tolist(), turns.tolist(), strict=True)])
+        return (rounds * self.rows + placed) * self.row_sequences + inside
+
+    def _permutation(self, number: int) -> np.ndarray:
+        if self.drawn[0] != number:
+            self.drawn = number, np.random.default_rng([self.seed, number]).permutation(self.rows)
+        return self.drawn[1]
 
 
 class Rewarm:

@@ -21,10 +21,16 @@ class Device(Enum):
     CUDA = "cuda"
 
 
-def spin_briefly() -> None:
-    """For this process, if torch is not imported yet, and those it starts: threads that spin long while they wait make a
-    step five times as long once anything else runs on the same cores."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+# Read when a library is loaded: threads that spin long while they wait make a step five times as long once anything else runs on
+# the same cores, and tensors whose memory goes back to the system and is asked for again cost it a seventh in page faults.
+RUNTIME = {"GOMP_SPINCOUNT": "3000", "MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+
+
+def tune_runtime() -> None:
+    """Set what the environment leaves open of OpenMP, for this process if torch is not imported yet and those it starts, and of
+    the C library's memory, for those it starts."""
+    for name, value in RUNTIME.items():
+        os.environ.setdefault(name, value)
 
 
 def gpus_present() -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pgolf.errors import UserError
-from pgolf.machine import spin_briefly
+from pgolf.machine import tune_runtime
 from pgolf.machine.outlet import outlet
 from pgolf.machine.signals import deaf
 from pgolf.machine.sockets import FOLDER
@@ -30,7 +30,7 @@ def start_importing() -> None:
     """Start that process, if it is not there yet. It ends with this one, does not hold its standard output, since whoever
     reads that waits for its end, and leaves signals, which may reach the whole group, to it. UserError where its socket has no
     place."""
-    spin_briefly()
+    tune_runtime()
     multiprocessing.set_forkserver_preload(PRELOADED)
     try:
         folder = _folder()
