@@ -47,7 +47,7 @@ def test_counts_add_up_over_calls_and_other_files_are_refused(tmp_path, capsys):
         counts = Counts(want.counts)
         counts.hit(Hit("run", "train", "KILL", -9, 1.0), 5)
         counts.life("run")
-    counts.fault("run", 7, "something is left")
+    counts.fault("run", 7, "something is left", "")
     kept = json.loads(want.counts.read_text())
     assert (kept["hits"], kept["lives"], counts.here) == ({"run train KILL": 2}, {"run": 2}, 1)
     assert "again: python -m tests.chaos kills=1 subjects=run seed=7" in capsys.readouterr().out

@@ -214,11 +214,16 @@ def _rank_main(
     _leave_stopping_to(parent)
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     die_with(os.getppid())
-    with joined(machine) as world, errors_recorded():
-        events = Events(folder if world.main else None)
-        result = stage(world, *args, events)
-        if world.main:
-            leave_result(folder, result, events)
+    try:
+        with errors_recorded(), joined(machine) as world, errors_recorded():
+            events = Events(folder if world.main else None)
+            result = stage(world, *args, events)
+            if world.main:
+                leave_result(folder, result, events)
+    except (
+        Exception
+    ):  # is in torch's error file by now; of one that is raised torch leaves another file behind for good
+        sys.exit(1)
 
 
 def _leave_stopping_to(parent: int) -> None:

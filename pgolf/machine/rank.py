@@ -51,12 +51,16 @@ def joined(machine: Machine) -> Iterator[World]:
 def errors_recorded() -> Iterator[None]:
     """An exception is in torch's error file before this rank leaves the group, for the others then fail too, of its leaving.
 
-    A UserError of any kind becomes a plain one, the word that the parent looks for.
+    A UserError of any kind becomes a plain one, the word that the parent looks for; so does a file that cannot be used.
     """
     try:
         yield
     except Exception as wrong:
-        plain = UserError(str(wrong)) if isinstance(wrong, UserError) else wrong
+        plain = wrong
+        if isinstance(wrong, UserError):
+            plain = UserError(str(wrong))
+        elif isinstance(wrong, OSError) and wrong.filename:
+            plain = UserError(f"{wrong.filename}: {wrong.strerror}")
         file = os.environ.get("TORCHELASTIC_ERROR_FILE")
         if file and not os.path.exists(file):
             get_error_handler().record_exception(plain)

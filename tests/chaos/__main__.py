@@ -89,9 +89,9 @@ class Counts:
         """Count a life that came to a good end."""
         self._add("lives", name)
 
-    def fault(self, name: str, seed: int, what: str) -> None:
+    def fault(self, name: str, seed: int, what: str, said: str) -> None:
         """Keep a fault, and print it with the words that repeat it."""
-        self.kept["faults"].append({"subject": name, "seed": seed, "what": what})
+        self.kept["faults"].append({"subject": name, "seed": seed, "what": what, "said": said})
         write_json(self.path, self.kept)
         print(
             f"FAULT  {name}: {what}\n       again: python -m tests.chaos kills=1 subjects={name} seed={seed}",
@@ -114,7 +114,7 @@ def hit_all(want: Asked, place: Path, mounts: bool) -> int:
             counts.life(name)
         except FaultError as wrong:
             faults += 1
-            counts.fault(name, seed, str(wrong))
+            counts.fault(name, seed, str(wrong), wrong.said)
             if name not in wholes:
                 raise UserError("without a life that nobody disturbs there is nothing to hold others against") from None
         seed += 1

@@ -25,7 +25,11 @@ MOST_HITS = 4  # in one life
 
 
 class FaultError(Exception):
-    """Something was lost, left, or said with a stack."""
+    """Something was lost, left, or said with a stack. `said`: what the command said of errors."""
+
+    def __init__(self, what: str, said: str = ""):
+        super().__init__(what)
+        self.said = said
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ class Life:
         if "Traceback (most recent call last)" in said:
             found.append(f"a stack on stderr: {said.splitlines()[-1]}")
         if found:
-            raise FaultError("; ".join(found))
+            raise FaultError("; ".join(found), said)
 
     def _compare(self, world: Path) -> None:
         if written := half(world):
