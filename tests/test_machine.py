@@ -244,7 +244,7 @@ def test_a_mistake_of_any_kind_is_recorded_by_one_word(tmp_path, monkeypatch):
     assert json.loads(file.read_text())["message"]["message"] == "UserError: a.b=3: must be 4"
     file.unlink()
     with pytest.raises(UserError), errors_recorded(), errors_recorded():
-        open("/nowhere/at/all")
+        Path("/nowhere/at/all").read_bytes()
     assert json.loads(file.read_text())["message"]["message"] == "UserError: /nowhere/at/all: No such file or directory"
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE")
     with pytest.raises(ZeroDivisionError), errors_recorded():

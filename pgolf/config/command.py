@@ -55,8 +55,10 @@ class StatusLines:
     def __call__(self, text: str) -> None:
         if not self.quiet:
             stream = standard_output()
-            stream.write(f"{text}\n")
-            stream.flush()
+            if isinstance(stream, Outlet):
+                stream.show(f"{text}\n")
+            else:
+                print(text, file=stream, flush=True)
 
 
 class CommandError(Exception):

@@ -12,6 +12,7 @@ from functools import cache
 from typing import TextIO
 
 PENDING = 1 << 20  # characters that wait to be shown; what comes after them is dropped
+SHOW_SECONDS = 0.5  # that one line is waited for
 DRAIN_SECONDS = 5.0  # that the end of a program waits for what is not yet shown
 
 
@@ -58,12 +59,22 @@ class Outlet:
 
     def drain(self, seconds: float = DRAIN_SECONDS) -> str | None:
         """Wait for what is not yet shown, at most so long. Returns the fault, if there is one."""
-        end = time.monotonic() + seconds
-        while self._pending and self.fault is None and time.monotonic() < end:
-            time.sleep(0.005)
+        self._wait(seconds)
         if self._pending and self.fault is None:
             self.fault = f"took nothing for {seconds:g} s at the end"
         return self.fault
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while self._pending and self.fault is None and time.monotonic() < end:
+            time.sleep(0.005)
+
+    def show(self, text: str) -> None:
+        """Write, and wait a moment for it, so that what others write to the same place comes after; not while a reader sleeps."""
+        behind = self._pending > 0
+        self.write(text)
+        if not behind:
+            self._wait(SHOW_SECONDS)
 
     def _work(self) -> None:
         while True:
