@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
 NAME = "pgolf"
-OURS = {"entity": "", "project": "pgolf"}
+OURS = {"entity": ("WANDB_ENTITY", ""), "project": ("WANDB_PROJECT", "pgolf")}  # variable, and what holds without it
 STEPS, SECONDS = ("step", "steps"), ("seconds", "seconds on the stage's clock")
 
 
@@ -82,15 +83,17 @@ def workspace(entity: str, project: str) -> "Workspace":
 
 
 def settings(args: Sequence[str]) -> dict[str, str]:
-    """entity and project from `key=value` arguments. Raises UserError."""
-    ours = dict(OURS)
+    """entity and project from `key=value` arguments, or from W&B's own variables. Raises UserError."""
+    ours = {key: os.environ.get(variable) or usual for key, (variable, usual) in OURS.items()}
     for word in args:
         key, _, value = word.partition("=")
         if key not in OURS or not value:
             raise UserError(f"{word!r}: must be entity=NAME, project=NAME, or the one word spec")
         ours[key] = value
     if not ours["entity"]:
-        raise UserError("entity=NAME is missing: the user or team on W&B that the dashboard is for")
+        raise UserError(
+            "entity=NAME is missing, and so is WANDB_ENTITY: the user or team on W&B that the dashboard is for"
+        )
     return ours
 
 

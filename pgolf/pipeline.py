@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pgolf.config.disk import written
 from pgolf.config.plan import start_lines
 from pgolf.errors import RankError, UserError
 from pgolf.export.code import Script, script, weigh
@@ -16,6 +17,7 @@ from pgolf.files.checkpoints import require_start
 from pgolf.files.names import ARTIFACT, CODE, CONFIG
 from pgolf.machine.launch import launch, launch_program
 from pgolf.machine.lock import in_turn
+from pgolf.machine.needs import require_disk, require_seen
 from pgolf.machine.signals import StoppedError, one_desk
 from pgolf.results.arguments import whole_verdict
 from pgolf.results.attempts import Before
@@ -39,10 +41,13 @@ def run(job: "Job", folder: Path, console: Console, go_on: Before | None = None)
     """Train, seal, judge and record one job in `folder`, which this process owns. Returns val_bpb.
 
     `go_on` is an earlier attempt there, whose artifact or checkpoint is taken up. Raises UserError for a person's mistake and for
-    files that cannot be written, RankError for a rank that died, StoppedError if this process was told to stop.
+    files that cannot be written, RefusedError for what this machine lacks, RankError for a
+    rank that died, StoppedError if this process was told to stop.
     """
     recipe, stage = job.recipe, go_on and go_on.stage
-    recipe.machine.require_devices()
+    require_seen(recipe.machine)
+    if stage != "evaluate":
+        require_disk(folder, written(job))
     with console.live():
         corpus = prepared(job, console)
         code = exported(job, corpus, console)

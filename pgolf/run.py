@@ -32,6 +32,7 @@ from pgolf.config.resume import resume_words, resumed
 from pgolf.config.words import short_words
 from pgolf.errors import RankError, RefusedError, UserError
 from pgolf.machine.family import end_with, end_with_parent
+from pgolf.machine.needs import require
 from pgolf.machine.outlet import outlet, say
 from pgolf.machine.server import start_importing
 from pgolf.machine.signals import StoppedError, one_desk
@@ -224,9 +225,9 @@ def _elsewhere(overrides: list[str]) -> bool:
 
 
 def _require(recipes: list["Recipe"]) -> None:
-    """GPUs and text that are asked for are here and suit."""
+    """GPUs, compilers and text that are asked for are here and suit."""
     for machine in dict.fromkeys(recipe.machine for recipe in recipes):
-        machine.require_devices()
+        require(machine)
     corpora = {data: data.require() for data in dict.fromkeys(recipe.data for recipe in recipes)}
     for recipe in recipes:
         if corpus := corpora[recipe.data]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 
 from pgolf.data import InOrder, Manifest, PublishedText
@@ -69,6 +70,33 @@ def edit(path: Path, at: int, data: bytes) -> None:
     content = bytearray(path.read_bytes())
     content[at : at + len(data)] = data
     path.write_bytes(content)
+
+
+def test_shards_of_a_tokenizer_that_loses_text_are_refused_before_anything_is_trained(tmp_path):
+    """Without byte pieces, what it does not know becomes its unknown piece, which no bytes can be counted for."""
+    text, folder = tmp_path / "text.txt", tmp_path / "shards"
+    text.write_text(TEXT)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text),
+        model_prefix=str(tmp_path / "lossy"),
+        vocab_size=400,
+        model_type="bpe",
+        byte_fallback=False,
+        user_defined_symbols=["▁"],
+        minloglevel=2,
+    )
+    lossy = tmp_path / "lossy.model"
+    data = published(folder, lossy.read_bytes(), vocab_size=400)
+    sp = sentencepiece.SentencePieceProcessor(model_file=str(lossy))
+    ids = np.array(sp.encode(TEXT[:4000], add_bos=True) * 3, np.uint16)
+    for path in folder.glob("*.bin"):
+        path.write_bytes(shard_bytes(ids))
+    with pytest.raises(UserError) as shared:  # the text itself is known to it, and so are both splits to each other
+        data.prepare(quiet)
+    assert "data.most_shared" in str(shared.value)
+    (folder / "fineweb_val_000000.bin").write_bytes(shard_bytes(np.array(sp.encode("def ⅷ", add_bos=True), np.uint16)))
+    with pytest.raises(UserError, match="An unknown or unused piece stands for text that is lost"):
+        data.prepare(quiet)
 
 
 def test_shard_round_trip(tmp_path):

@@ -19,7 +19,7 @@ from pgolf.errors import ConfigError
 from pgolf.files.events import EVENTS as EVENTS_FILE
 from pgolf.files.events import Events
 from pgolf.files.receipts import Receipt
-from pgolf.logger import NoLogger, TensorBoard, Wandb, WandbAndTensorBoard
+from pgolf.logger import OURS, NoLogger, TensorBoard, Wandb, WandbAndTensorBoard
 from pgolf.logger.keys import AGGREGATE, AXES, EVENTS, SUMMARY, TABLES, axis, history
 from pgolf.logger.mirror import Target, follow
 from pgolf.submission import publish
@@ -293,6 +293,37 @@ def test_settings_are_checked():
         Wandb(project="p", entity=None, mode="on", patience_seconds=1.0)
     with pytest.raises(ConfigError, match=r"logger\.patience_seconds"):
         Wandb(project="p", entity=None, mode="offline", patience_seconds=0.0)
+
+
+@pytest.mark.parametrize(("word", "part"), [("logger=wandb", ""), ("logger=both", "wandb")])
+def test_variables_of_the_client_are_values_that_a_word_overrides(word, part, monkeypatch):
+    for name, value in (("WANDB_PROJECT", "mine"), ("WANDB_ENTITY", "me"), ("WANDB_MODE", "disabled")):
+        monkeypatch.setenv(name, value)
+
+    def spec(*words: str) -> Wandb:
+        logger = rehearse([word, *words], sweep=False)[0].recipe.logger
+        return logger.wandb if part else logger
+
+    assert (spec().project, spec().entity, spec().mode, spec().on) == ("mine", "me", "disabled", False)
+    key = f"logger.{part}.project".replace("..", ".")
+    assert spec(f"{key}=other").project == "other"
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    with pytest.raises(ConfigError, match=r"logger\.mode='dryrun': must be offline, online or disabled, .*WANDB_MODE"):
+        spec()
+    for name in ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_MODE"):
+        monkeypatch.delenv(name)
+    assert (spec().project, spec().entity, spec().mode) == ("pgolf", None, "offline")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_variables_that_say_what_pgolf_says_are_refused_aloud(name, monkeypatch):
+    monkeypatch.setenv(name, "fixed")
+    with pytest.raises(ConfigError, match=rf"logger='wandb': cannot do as {name}=fixed says: .*unset {name}"):
+        rehearse(["logger=wandb"], sweep=False)
+    rehearse(["logger=wandb", "logger.mode=disabled"], sweep=False)
+    rehearse(["logger=tensorboard"], sweep=False)
+    monkeypatch.setenv(name, "")
+    rehearse(["logger=wandb"], sweep=False)
 
 
 @pytest.mark.parametrize("word", ["logger=wandb", "logger=both"])

@@ -3,7 +3,6 @@
 Only the artifact, the config and the validation text are used; nothing that training left, and none of its processes."""
 
 import math
-import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +23,7 @@ from pgolf.export.code import script
 from pgolf.files import lookup
 from pgolf.files.names import ARTIFACT
 from pgolf.machine import Device, Machine
+from pgolf.machine.hardware import cores
 from pgolf.machine.world import World
 from pgolf.results.runfolder import Run
 from pgolf.show.console import Console
@@ -60,8 +60,7 @@ def audit_run(
 
 def threads(machine: Machine) -> int:
     """As many as the run had, as far as this machine has them."""
-    cores = len(os.sched_getaffinity(0))
-    return min(machine.threads or cores, cores)
+    return min(machine.threads or cores(), cores())
 
 
 def recorded(loaded: LoadedRun, proven: int) -> list[Finding]:

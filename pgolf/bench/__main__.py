@@ -15,6 +15,7 @@ from typing import Any
 from pgolf.config.command import CommandError, Result, StatusLines, command
 from pgolf.errors import UserError, nearest
 from pgolf.machine import tune_runtime
+from pgolf.machine.hardware import cores
 
 HELPERS = ("__main__", "contest")
 OPTIONS = ("size", "repeats", "device", "artifact", "seeds", "json", "picture")
@@ -117,7 +118,7 @@ def machine(device: str) -> dict[str, Any]:
         **({"cuda": torch.version.cuda, "driver": driver(), "date": time.strftime("%Y-%m-%d")} if on_gpu else {}),
         "device": where,
         "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),
         "torch": torch.__version__,

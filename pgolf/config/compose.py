@@ -31,6 +31,7 @@ from pgolf.config.schema import TARGET, build, resolved
 from pgolf.config.words import check_sweeps, parsed
 from pgolf.data.words import check_words
 from pgolf.errors import ConfigError, UserError, nearest
+from pgolf.machine.hardware import cores, gpus_present
 
 if TYPE_CHECKING:
     from pgolf.config.source import SourceRun
@@ -122,6 +123,7 @@ def job(cfg: DictConfig, overrides: list[str], choices: Mapping[str, str | None]
     _check_settings(config)
     modules = own.sha256s({key: value for key, value in config.items() if key not in ("seed", "logger")})
     parts = {group: build(config.get(group), base, group) for group, base in groups.items()}
+    parts["machine"] = parts["machine"].settled(cores(), gpus_present())
     found = Job(tuple(overrides), config, Recipe(**parts), modules, tuple(chosen_files(choices)))
     if found.source:
         found.source.require(config, found.recipe.ttt.legal)

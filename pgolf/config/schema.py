@@ -10,6 +10,7 @@ import traceback
 from abc import ABC
 from dataclasses import fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
+from enum import Enum
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -158,13 +159,22 @@ def _schema_type(hint: Any) -> Any:
 
 def _converted(cls: type, plain: dict, key: str) -> dict:
     schema = OmegaConf.create(node_class(cls))
+    hints = get_type_hints(cls)
     for name, value in plain.items():
         try:
-            schema[name] = value
+            schema[name] = _member(hints[name], value, f"{key}.{name}")
         except OmegaConfBaseException as wrong:
             raise ConfigError(f"{key}.{name}", value, str(wrong).splitlines()[0]) from None
         _check_strict(schema[name], value, f"{key}.{name}")
     return {name: _plain(schema[name]) for name in plain}
+
+
+def _member(hint: Any, value: Any, key: str) -> Any:
+    """A value, which must be the name of a member where it is to be of an enumeration. Raises ConfigError."""
+    if isinstance(hint, type) and issubclass(hint, Enum) and value not in (names := hint.__members__):
+        near = nearest(str(value).upper(), [name.upper() for name in names])
+        raise ConfigError(key, value, f"must be one of {', '.join(m.name for m in hint)}.{near}")
+    return value
 
 
 def _check_strict(converted: Any, value: Any, key: str) -> None:

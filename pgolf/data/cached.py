@@ -4,7 +4,6 @@ that decides its bytes. One whose files are not what its manifest says is built 
 
 import hashlib
 import json
-import os
 import shutil
 import time
 import uuid
@@ -63,8 +62,3 @@ def _remove_stale(cache: Path) -> None:
         with suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(left, ignore_errors=True)
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

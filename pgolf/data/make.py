@@ -19,7 +19,6 @@ from typing import Any
 
 from pgolf.data.assemble import Plan
 from pgolf.data.build import build
-from pgolf.data.cached import cores
 from pgolf.data.encode import BYTE_RULES, TRANSFORMS
 from pgolf.data.manifest import MANIFEST, Manifest
 from pgolf.data.sources import Files, Reading, checked_apart, found
@@ -28,6 +27,7 @@ from pgolf.data.tokenizer import SPLIT_AT_WORDS, pieces
 from pgolf.data.words import elements, unescaped
 from pgolf.errors import ConfigError, UserError, nearest
 from pgolf.files.home import expanded
+from pgolf.machine.hardware import cores
 
 CHALLENGE_DOCS = 50_000
 DEFAULTS = {

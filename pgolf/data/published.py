@@ -5,7 +5,6 @@ and modification time, and are looked for again when those change. Evaluation ha
 """
 
 import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from pgolf.data.overlap import shared_documents
 from pgolf.data.shards import checked_count, max_token, open_shard, sha256_of
 from pgolf.data.tokenizer import check_tokenizer
 from pgolf.errors import ConfigError, UserError
+from pgolf.machine.hardware import cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +116,7 @@ def _remembered(data: "PublishedText") -> Manifest | None:
 
 def _inspected(paths: dict[Path, str], known: dict[str, Shard], show: Show) -> dict[str, Shard]:
     files: dict[str, Shard] = {}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cores())) as pool:
         checks = {path.name: pool.submit(_inspect, path, split, known.get(path.name)) for path, split in paths.items()}
         for i, (name, check) in enumerate(checks.items()):
             files[name] = check.result()

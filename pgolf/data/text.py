@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pgolf.data.assemble import Plan
 from pgolf.data.base import Show
-from pgolf.data.cached import cores, kept, place
+from pgolf.data.cached import kept, place
 from pgolf.data.shards import sha256_of
 from pgolf.data.sources import Files, Reading, checked_apart, found, kind_of
 from pgolf.data.words import unescaped
@@ -15,6 +15,7 @@ from pgolf.errors import ConfigError, UserError
 from pgolf.files import read_json, write_json
 from pgolf.files.home import expanded
 from pgolf.files.leftovers import clear
+from pgolf.machine.hardware import cores
 
 if TYPE_CHECKING:
     from pgolf.data import TextFiles

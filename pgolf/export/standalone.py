@@ -27,6 +27,7 @@ from pgolf.files.frozen import thaw
 from pgolf.files.names import ARTIFACT, LOG
 from pgolf.logger import NoLogger
 from pgolf.machine import Device, Machine
+from pgolf.machine.hardware import affinity
 from pgolf.machine.kernels import Kernels
 from pgolf.machine.rank import die_with, errors_recorded, joined, leave_result
 from pgolf.machine.world import World
@@ -110,7 +111,8 @@ def recipe_of(frozen: dict, settings: Mapping[str, str]) -> Recipe:
     machine = Machine(
         ranks=ranks, device=devices[device], threads=number(settings, "THREADS", None), kernels=kernels, **given
     )
-    machine.require_devices()
+    machine = machine.settled(affinity(), gpus := torch.cuda.device_count())
+    machine.require_gpus(gpus)
     groups = get_type_hints(Recipe)
     parts = {group: thaw(part, groups[group]) for group, part in frozen.items()}
     recipe = Recipe(**parts, machine=machine, seed=Seed(value=seed, model=seed, loader=seed), logger=NoLogger())

@@ -4,6 +4,7 @@ Ranks append lines to events.jsonl, whatever the logger. Services are fed from t
 (`mirror.py`), so that none of them can fail, hang or slow a run; the parent starts and ends it.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 MODES = ("offline", "online", "disabled")  # of W&B
+# What its client would read from the environment, and what says the same for pgolf.
+OURS = {
+    **dict.fromkeys(("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_NAME"), "each stage of each seed is a W&B run of its own"),
+    **dict.fromkeys(("WANDB_RUN_GROUP", "WANDB_JOB_TYPE"), "a run's group is its arm, its type the stage"),
+    **dict.fromkeys(("WANDB_DIR", "WANDB_RUN_DIR"), "what the client keeps lies in the run's folder"),
+    "WANDB_SWEEP_ID": "a sweep is -m, and python -m pgolf.search chooses words",
+    "WANDB_DISABLED": "WANDB_MODE=disabled or logger.mode=disabled says it",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +85,9 @@ class Mirrored(Logger, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Wandb(Mirrored):
-    """Weights & Biases: `mode` is offline (kept under the run's folder, for `wandb sync`), online (needs a key) or disabled."""
+    """Weights & Biases: `mode` is offline (kept under the run's folder, for `wandb sync`), online (needs a key) or disabled.
+
+    The variables of its client that say what pgolf itself says (`OURS`) are refused; the others it reads as ever."""
 
     project: str
     entity: str | None
@@ -87,7 +98,12 @@ class Wandb(Mirrored):
         return self.mode != "disabled"
 
     def check(self) -> None:
-        need(self.mode in MODES, "logger.mode", self.mode, "offline, online or disabled")
+        need(self.mode in MODES, "logger.mode", self.mode, "offline, online or disabled, by a word or by WANDB_MODE")
+        for name, why in OURS.items():
+            if self.on and os.environ.get(name):
+                raise ConfigError(
+                    "logger", "wandb", f"cannot do as {name}={os.environ[name]} says: {why}; unset {name}"
+                )
 
     def aggregate(self, sweep: Path, say: Say) -> None:
         with self.mirrored(sweep, say):

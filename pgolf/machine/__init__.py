@@ -4,9 +4,8 @@ The result does not depend on any of it: the global batch belongs to `data`, and
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
 
 from pgolf.errors import ConfigError, need
 from pgolf.files.frozen import TARGET, added
@@ -14,11 +13,11 @@ from pgolf.machine.kernels import Kernels
 
 
 class Device(Enum):
-    """What the ranks compute on; AUTO takes GPUs when there are any."""
+    """What the ranks compute on; AUTO takes GPUs when there are any. Small letters do as well."""
 
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
+    AUTO = auto = "auto"
+    CPU = cpu = "cpu"
+    CUDA = cuda = "cuda"
 
 
 # Read when a library is loaded: threads that spin long while they wait make a step five times as long once anything else runs on
@@ -33,18 +32,11 @@ def tune_runtime() -> None:
         os.environ.setdefault(name, value)
 
 
-def gpus_present() -> int:
-    """GPUs that this process may use, counted without touching CUDA (the parent of the ranks must not)."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([v for v in visible.split(",") if v.strip() and v.strip() != "-1"])
-    return len([p for p in Path("/dev").glob("nvidia*") if p.name[6:].isdigit()])
-
-
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """`ranks` processes (null: one per GPU, else 1) of `threads` CPU threads each (null: the cores, shared out).
 
+    What runs is `settled`: every null of these, and AUTO, answered by what the machine has.
     `micro_batch_tokens` is the most one rank takes through the model at once (null: its whole share of the batch);
     `compile` hands the model to torch.compile; `kernels` says which parts of it are fused.
     """
@@ -62,28 +54,30 @@ class Machine:
         micro = self.micro_batch_tokens
         need(micro is None or micro >= 1, "machine.micro_batch_tokens", micro, "at least 1, or null")
 
-    def require_devices(self) -> None:
-        """Refuse to start here what a plan may be made for anywhere: ranks on GPUs that this machine does not have."""
-        present = gpus_present()
-        if self.device is Device.CUDA and self.world_size > present:
-            allowed = (
-                f"needs a GPU for every rank, and this machine has {present}; scale=laptop runs any system without"
-            )
+    def settled(self, cores: int, gpus: int) -> "Machine":
+        """The same on a machine of so many cores and GPUs: what is left open (null, AUTO) is answered, for all stages."""
+        on_gpu = self.device is Device.CUDA or (self.device is Device.AUTO and gpus >= max(1, self.ranks or 1))
+        ranks = self.ranks or (max(1, gpus) if on_gpu else 1)
+        threads = self.threads or max(1, cores // ranks)
+        return replace(self, ranks=ranks, device=Device.CUDA if on_gpu else Device.CPU, threads=threads)
+
+    def require_gpus(self, gpus: int, besides: str = "") -> None:
+        """Refuse to start here what a plan may be made for anywhere: ranks on more than `gpus` GPUs."""
+        if self.on_gpu and self.world_size > gpus:
+            allowed = f"needs a GPU for every rank, and this machine has {gpus}{besides}"
             raise ConfigError("machine.ranks", self.world_size, allowed)
 
     @property
     def on_gpu(self) -> bool:
         """Whether ranks compute on GPUs."""
-        return self.device is Device.CUDA or (self.device is Device.AUTO and gpus_present() >= max(1, self.ranks or 1))
+        return self.device is Device.CUDA
 
     @property
     def world_size(self) -> int:
         """The number of ranks that will be started."""
-        if self.ranks is not None:
-            return self.ranks
-        return max(1, gpus_present()) if self.device is not Device.CPU else 1
+        return self.ranks
 
     @property
     def threads_per_rank(self) -> int:
         """CPU threads of each rank."""
-        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.world_size)
+        return self.threads

@@ -1,6 +1,5 @@
 """record.json: one per run; logs, tables, README and submission are generated from it."""
 
-import os
 import platform
 import re
 import sys
@@ -17,6 +16,7 @@ from pgolf.config.identity import IDENTITY
 from pgolf.errors import UserError
 from pgolf.files import write_json
 from pgolf.files.names import RECORD
+from pgolf.machine.hardware import cores
 from pgolf.machine.liveness import Process, beating
 from pgolf.machine.programs import gpu_names, printed_by
 from pgolf.stages.views import closing_lines, code_line, opening_lines
@@ -181,7 +181,7 @@ def environment() -> dict:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "gpus": list(gpu_names()),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "commit": (printed_by("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD") or [None])[0],
