@@ -79,6 +79,8 @@ class Outlet:
     def _work(self) -> None:
         while True:
             text = self._waiting.get()
+            if self.fault is not None:  # given up: what others write from now on stays whole
+                return
             data = text.encode(self.encoding, "replace")
             try:
                 while data:
