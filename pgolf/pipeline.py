@@ -1,14 +1,13 @@
 """The order of everything: one run, from a checked job to a complete record."""
 
-import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from pgolf.config.disk import written
+from pgolf.config.gpu_faults import gpu_fault
 from pgolf.config.plan import start_lines
 from pgolf.errors import RankError, UserError
 from pgolf.export.code import Script, script, weigh
@@ -18,6 +17,7 @@ from pgolf.files.names import ARTIFACT, CODE, CONFIG
 from pgolf.machine.launch import launch, launch_program
 from pgolf.machine.lock import in_turn
 from pgolf.machine.needs import require_disk, require_seen
+from pgolf.machine.nodes import Nodes, gathered
 from pgolf.machine.signals import StoppedError, one_desk
 from pgolf.results.arguments import whole_verdict
 from pgolf.results.attempts import Before
@@ -32,9 +32,6 @@ from pgolf.stages.views import card, final_line
 if TYPE_CHECKING:
     from pgolf.config.compose import Job
     from pgolf.data import Corpus
-    from pgolf.recipe import Recipe
-
-OUT_OF_MEMORY = "OutOfMemoryError"  # how torch calls it
 
 
 def run(job: "Job", folder: Path, console: Console, go_on: Before | None = None) -> float:
@@ -48,7 +45,7 @@ def run(job: "Job", folder: Path, console: Console, go_on: Before | None = None)
     require_seen(recipe.machine)
     if stage != "evaluate":
         require_disk(folder, written(job))
-    with console.live():
+    with console.live(), gathered(recipe.machine, job.config_sha256) as nodes:
         corpus = prepared(job, console)
         code = exported(job, corpus, console)
         earlier, start = continued(go_on, job, code.section(), corpus) if go_on else (None, None)
@@ -66,10 +63,10 @@ def run(job: "Job", folder: Path, console: Console, go_on: Before | None = None)
             argument=late(folder, job),
         ) as record:
             if stage != "evaluate":
-                record.update(**trained(job, corpus, record, folder, console, start))
+                record.update(**trained(job, corpus, record, nodes, console, start))
             require_room(record)
             record.observers.prepare_report()
-            judged = evaluated(job, corpus, record, folder, console)
+            judged = evaluated(job, corpus, record, nodes, console)
             record.update(evaluate=judged, receipts=record["receipts"] + judged.pop("receipts"))
             record.update(reference=corpus.validation.reference(), verdict=whole_verdict(record.fields))
     console.card(f"{job.config['name']}, seed {recipe.seed.value}", [*card(record.fields), ("files", str(folder))])
@@ -130,11 +127,11 @@ def continued(go_on: Before, job: "Job", code: dict[str, Any], corpus: "Corpus")
 
 
 def trained(
-    job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console, start: Path | None
+    job: "Job", corpus: "Corpus", record: Record, nodes: Nodes, console: Console, start: Path | None
 ) -> dict[str, Any]:
-    """The record's account of training, and the artifact in `folder`: by the ranks, from the checkpoint `start` if there is one,
+    """The record's account of training, and the artifact beside it: by the ranks, from the checkpoint `start` if there is one,
     or from the run to be judged again."""
-    recipe, source = job.recipe, job.source
+    recipe, source, folder = job.recipe, job.source, record.path.parent
     if source:
         return source.copied_fields(folder, corpus.manifest.text_sha256(), recipe.ttt.legal)
     console.progress("start", 0.0, f"{recipe.machine.world_size} rank(s) to train")
@@ -142,9 +139,9 @@ def trained(
     finetuning = recipe.ttt.finetuning(corpus.validation)  # None, or for study: validation text on the training side
     training = Training(recipe, corpus.training, finetuning, record["code"]["bytes"], folder)
     try:
-        ended = launch(train_on, training, keeping, machine=recipe.machine, folder=folder)
+        ended = launch(train_on, training, keeping, machine=recipe.machine, folder=folder, nodes=nodes)
     except RankError as died:
-        raise out_of_memory(recipe) if OUT_OF_MEMORY in str(died) else died from died.__cause__
+        raise gpu_fault(recipe, str(died), "train") or died from died.__cause__
     record.note(ended["fault"])
     if stopped := ended["result"].get("stopped"):
         record.update(stopped=stopped)
@@ -153,20 +150,9 @@ def trained(
     return ended["result"]
 
 
-def out_of_memory(recipe: "Recipe") -> UserError:
-    """What a rank that ran out of GPU memory means to a person, with the micro-batch that would fit."""
-    from pgolf.config.memory import memory_text
-
-    return UserError(
-        f"a GPU ran out of memory with machine.micro_batch_tokens={recipe.micro_batch_tokens}. By its shapes it holds:"
-        f" {memory_text(recipe)}."
-        " If that fits, another process holds memory of the GPU (nvidia-smi shows it), or halve machine.micro_batch_tokens."
-    )
-
-
-def evaluated(job: "Job", corpus: "Corpus", record: Record, folder: Path, console: Console) -> dict[str, Any]:
+def evaluated(job: "Job", corpus: "Corpus", record: Record, nodes: Nodes, console: Console) -> dict[str, Any]:
     """The record's account of evaluation: by ranks that run the file that was weighed, and nothing else of pgolf."""
-    machine, text = job.recipe.machine, corpus.validation
+    machine, text, folder = job.recipe.machine, corpus.validation, record.path.parent
     console.progress("start", 0.0, f"{machine.world_size} rank(s) to judge, by {CODE}")
     if weigh((folder / CODE).read_bytes()) != record["code"]:
         raise UserError(f"{folder / CODE}: was changed after it was weighed; nothing is judged by it")
@@ -180,10 +166,12 @@ def evaluated(job: "Job", corpus: "Corpus", record: Record, folder: Path, consol
         "DEVICE": machine.device.value,
         "THREADS": machine.threads_per_rank,
         "FOLDER": folder,
-        "PARENT": os.getpid(),
     }
     args = [f"{name}={value}" for name, value in settings.items()]
-    ended = launch_program([sys.executable, str(folder / CODE), "judge", *args], machine, folder)
+    try:
+        ended = launch_program([str(folder / CODE), "judge", *args], machine, folder, nodes)
+    except RankError as died:
+        raise gpu_fault(job.recipe, str(died), "evaluate") or died from died.__cause__
     record.note(ended["fault"])
     return ended["result"]
 

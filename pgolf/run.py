@@ -161,6 +161,10 @@ def main() -> None:
         if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
             sweep = args.multirun or "hydra.mode=MULTIRUN" in args.overrides
             rehearsed = rehearse(args.overrides, sweep, args.config_name or "config", args.config_dir)
+            if any(one.recipe.machine.nodes > 1 for one in rehearsed) and sweep:
+                raise UserError(
+                    "machine.nodes: several nodes make one run; the jobs of a sweep take one node each (hydra/launcher=...)"
+                )
             CHECKED.update((one.arm_sha256, one.config_sha256) for one in rehearsed)
             for one in {one.arm_sha256: one for one in rehearsed if not one.source}.values():
                 _check_model(one)
@@ -172,6 +176,8 @@ def main() -> None:
             if not _elsewhere(args.overrides):
                 _require([one.recipe for one in rehearsed])
                 start_importing()
+            if rehearsed[0].recipe.machine.node_rank:
+                return _follow(rehearsed[0])
         with one_desk():
             task()
     except UserError as wrong:
@@ -193,6 +199,8 @@ def _resume(named: str, words: list[str], sweep: bool) -> None:
             "resume= goes on with one run; a sweep is taken up by the words that it was given, with its folder"
         )
     found = resumed(named, words)
+    if found.job.recipe.machine.node_rank:
+        return _follow(found.job)
     folder = found.folder
     start_importing()
     with one_desk(), owned(folder):
@@ -202,6 +210,17 @@ def _resume(named: str, words: list[str], sweep: bool) -> None:
             raise UserError(f"resume={named}: this run {what}; there is nothing to go on with")
         with _ended_in_words(folder, RunMode.RUN):
             _run(found.job, folder, replace(left, chosen=found.checkpoint))
+
+
+def _follow(one: Job) -> None:
+    """Take part in the run of node 0, which has the folder, the record and the screen."""
+    from pgolf.machine.launch import follow_node_0
+
+    with one_desk():
+        try:
+            follow_node_0(one.recipe.machine, one.config_sha256)
+        except (RefusedError, RankError) as wrong:
+            _stop(f"pgolf: {wrong}", RunMode.RUN)
 
 
 def _check_model(one: "Job") -> None:

@@ -45,9 +45,10 @@ def start(folder: Path, *words: str) -> subprocess.Popen:
     )
 
 
-def run(folder: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess:
-    """Run to the end and check the exit code."""
-    done = subprocess.run(command(*words), cwd=folder, capture_output=True, text=True, env=environment(), timeout=1200)
+def run(folder: Path, *words: str, code: int = 0, **variables: str) -> subprocess.CompletedProcess:
+    """Run to the end, with these variables besides, and check the exit code."""
+    env = environment() | variables
+    done = subprocess.run(command(*words), cwd=folder, capture_output=True, text=True, env=env, timeout=1200)
     assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 

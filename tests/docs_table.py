@@ -43,15 +43,15 @@ class Undrawn:
         return ""
 
 
-def alone(stage: Callable, *given, machine, folder: Path) -> dict:
+def alone(stage: Callable, *given, machine, folder: Path, nodes) -> dict:
     """The stage in this process."""
     events = Events(folder)
     return {"result": stage(World.alone(), *given, events), "fault": events.fault}
 
 
-def judged(job, corpus, record, folder: Path, console) -> dict:
+def judged(job, corpus, record, nodes, console) -> dict:
     """The evaluation by this package instead of the file that it exported."""
-    sealed, code = record["artifact"]["sha256"], record["code"]["sha256"]
+    folder, sealed, code = record.path.parent, record["artifact"]["sha256"], record["code"]["sha256"]
     return judge(
         World.alone(),
         Evaluation(job.recipe, folder / "artifact.pgolf", sealed, corpus.validation, code),
@@ -256,6 +256,7 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
     "pip install -e '.[test]'": (installs, NETWORK),
     "pip install -e '.[search]'": (installs, NETWORK),
     "pip install -e '.[slurm]'": (installs, NETWORK),
+    "pip install -e '.[ray]'": (installs, NETWORK),
     "python -m pytest -n 2": (nothing, "this is it"),
     "python -m pytest -q tests/test_ttt_bias.py": (nothing, COPY),
     "python -m pgolf.run": (shared, "with a tiny model and two steps"),
@@ -291,7 +292,13 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
         GPUS,
     ),
     "python -m pgolf.run -m hydra/launcher=slurm8 hydra.launcher.partition=h100 seed=three"
-    " experiment=pr606_int5_softround": (composed, "needs Slurm; test_launchers.py runs submitit's local executor"),
+    " experiment=pr606_int5_softround hydra.sweep.dir=sweeps/int5": (composed, "needs Slurm; tests/engines runs one"),
+    "python -m pgolf.run -m hydra/launcher=ray8 hydra.launcher.ray.init.address=auto seed=three"
+    " experiment=pr606_int5_softround hydra.sweep.dir=sweeps/ray": (nothing, "needs Ray; tests/engines runs one"),
+    "python -m pgolf.run machine.nodes=2 machine.node_rank=0 machine.rendezvous=localhost:29500 machine.ranks=1"
+    " machine.device=CPU": (composed, RUN_IN + "test_nodes.py"),
+    "python -m pgolf.run machine.nodes=2 machine.node_rank=1 machine.rendezvous=localhost:29500 machine.ranks=1"
+    " machine.device=CPU": (composed, RUN_IN + "test_nodes.py"),
     "python -m tests.option_table": (nothing, COPY),
     "python -m pytest -q tests/test_parts.py": (nothing, COPY),
     f"python -m pgolf.run {ALL_PARTS}": (nothing, COPY),
@@ -352,6 +359,7 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
     ),
     "python -m pgolf.bench NAME": (named, RUN_IN + "test_bench.py"),
     "python -m pgolf.bench gpu json=gpu.json": (named, "needs a GPU"),
+    "python -m pgolf.bench gpu device=cpu size=small": (named, RUN_IN + "test_bench.py"),
     "python -m pgolf.doctor": (composed, RUN_IN + "test_doctor.py"),
     "python -m pgolf.doctor experiment=pr606_int5_softround": (
         composed,

@@ -10,6 +10,8 @@ from pgolf.machine import Device, Machine
 from pgolf.machine.kernels import PlainKernels
 from pgolf.machine.rank import joined
 
+ONE_NODE = {"nodes": 1, "node_rank": 0, "rendezvous": None, "rendezvous_seconds": 60.0}  # of a Machine
+
 
 def free_port() -> int:
     with socket.socket() as s:
@@ -21,7 +23,13 @@ def _main(rank: int, fn: Callable, size: int, port: int, queue, args: tuple) -> 
     where = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=size)
     os.environ.update({name: str(value) for name, value in where.items()})
     machine = Machine(
-        ranks=size, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False, kernels=PlainKernels()
+        ranks=size,
+        device=Device.CPU,
+        threads=1,
+        micro_batch_tokens=None,
+        compile=False,
+        kernels=PlainKernels(),
+        **ONE_NODE,
     )
     with joined(machine) as world:
         queue.put((rank, fn(world, *args)))

@@ -3,14 +3,16 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
-from pgolf.bench import scaling
+from pgolf.bench import gpu, scaling
 from pgolf.bench.__main__ import main, names
-from pgolf.bench.contest import Contest, DisagreementError, Setting
+from pgolf.bench.contest import Contest, DisagreementError, Part, Setting
 from tests import programs
+from tests.command import environment
 
 torch.set_num_threads(1)
 QUICK = ("codec", "gptq", "loader", "muon", "step")
@@ -77,6 +79,8 @@ def test_runs_of_growing_clocks_are_whole_runs():
         (["codec", "device=tpu"], "cpu or cuda"),
         (["codec", "sise=small"], "Did you mean 'size'?"),
         (["codec", "artifact=/nowhere"], "cannot be read"),
+        (["gpu", "device=cpu", "size=small", "only=stop"], "begins no part's name: correctness; loss"),
+        (["gpu", "device=cpu", "size=full"], "on a CPU this benchmark is rehearsed, with size=small"),
         (["codec", "seeds=1,2"], "seeds=: is an option of the benchmark scaling alone"),
         (["codec", "picture=a.png"], "picture=: is an option of the benchmark scaling alone"),
         (["scaling", "seeds=1,1"], "must be different numbers"),
@@ -131,6 +135,61 @@ def test_one_object_is_printed_and_kept(capsys, monkeypatch, tmp_path):
     assert {*programs.said(capsys.readouterr().out, "pgolf.bench.list", 0)["benchmarks"]} == {*names()}
     assert main(["codek", "--json"]) == 2
     assert "Did you mean 'codec'?" in programs.refused(capsys.readouterr().out, 2)
+
+
+@pytest.mark.slow
+def test_what_a_gpu_is_wanted_for_is_rehearsed_on_a_cpu(tmp_path, monkeypatch, capsys):
+    """Every part, with the code that a GPU runs, but for the compiler's back end and the kernels."""
+    monkeypatch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
+    path = tmp_path / "gpu.json"
+    code = main(["gpu", "device=cpu", "size=small", f"json={path}"])
+    kept = json.loads(path.read_text())
+    assert (code, kept["missed"]) == (0, {})
+    contests = {row["contest"] for row in kept["rows"]}
+    assert len(contests) >= 17
+    for word in (
+        "tests that need a GPU",
+        "pr1855, loops on",
+        "score-first chunk",
+        "with adapters",
+        "end of training",
+        "one rank",
+    ):
+        assert any(word in contest for contest in contests), word
+
+
+def test_the_parts_of_the_rehearsal_that_are_quick():
+    """Loss, heads, collectives: the others are walked through by the slow test."""
+    made = {part.name: part for part in gpu.contests(Setting("small", 5, "cpu"))}
+    assert {"correctness", "step of pr1855", "documents with adapters", "sealing", "score-first chunk"} < made.keys()
+    for name in ("loss", "heads", "collectives"):
+        assert made[name].run(Setting("small", 5, "cpu")), made[name].missed
+        assert made[name].missed == {}
+
+
+def test_a_part_that_fails_or_is_late_is_told_and_the_others_are_kept(capsys, monkeypatch, tmp_path):
+    def failing():
+        raise DisagreementError("1 is not 2")
+
+    def late():
+        with gpu.alarm(0.05):
+            yield Contest("waits", {"one": lambda: time.sleep(30)}, lambda made: "")
+
+    good = Contest("a", {"one": lambda: 1}, lambda made: "equal")
+    parts = [Part("wrong", failing), Part("good", lambda: [good]), Part("late", late)]
+    monkeypatch.setattr("pgolf.bench.gptq.contests", lambda setting: iter(parts))
+    path = tmp_path / "figures.json"
+    assert main(["gptq", f"json={path}"]) == 1
+    kept = json.loads(path.read_text())
+    assert [row["contest"] for row in kept["rows"]] == ["a"]
+    assert kept["missed"]["wrong"] == "DisagreementError: 1 is not 2"
+    assert kept["missed"]["late"].startswith("OutOfTimeError")
+    assert "MISSED wrong: DisagreementError: 1 is not 2" in capsys.readouterr().out
+
+
+def test_no_part_begins_once_the_time_is_over():
+    with pytest.raises(gpu.OutOfTimeError), gpu.alarm(0.0):
+        pytest.fail("begun")
 
 
 def test_ways_take_turns():

@@ -19,8 +19,11 @@ from pgolf.machine.kernels import PlainKernels
 from pgolf.machine.world import World
 from tests import programs
 from tests.command import TINY, environment
+from tests.ranks import ONE_NODE
 
-CPU = Machine(ranks=2, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False, kernels=PlainKernels())
+CPU = Machine(
+    ranks=2, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False, kernels=PlainKernels(), **ONE_NODE
+)
 GPU = replace(CPU, device=Device.CUDA)
 COMPILED = replace(CPU, compile=True)
 

@@ -294,7 +294,7 @@ def test_a_rank_that_dies_in_the_file_shows_its_own_traceback_with_its_source(tm
 CHANGED = """
 import pgolf.pipeline as pipeline
 ask = pipeline.launch_program
-def launch_program(command, machine, folder):
+def launch_program(command, machine, folder, nodes):
     with open(folder / "train_gpt.py", "ab") as file:
         file.write(b"# and more")
     return ask(command, machine, folder)

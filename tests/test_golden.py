@@ -32,6 +32,16 @@ def test_golden(path: Path, part: Part):
     part.check(Golden(path))
 
 
+MODELS = [
+    path for path in FILES if any(part.check in (models.check_model, models.check_record) for part in parts_of(path))
+]
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in MODELS])
+def test_a_model_in_bf16_is_near(path: Path):
+    models.check_bf16(Golden(path), "cpu")
+
+
 def test_every_file_is_recognised():
     assert FILES, f"{FOLDER} holds no .npz and no .json file"
     assert not [path.name for path in FILES if not parts_of(path)]

@@ -9,13 +9,17 @@ from pgolf.config.compose import rehearse
 from pgolf.machine.kernels import FusedKernels, loaded
 from pgolf.machine.world import World
 from pgolf.model.fused import attend_varlen
+from pgolf.model.layers import gated_heads, normed_heads, rotary_tables
 from pgolf.model.loss import plain_nll
 from pgolf.model.pieces import Pieces, attend_masked
 from pgolf.schedule import END, START
 from pgolf.stages.train import Trainer, stages
 from tests.command import TINY, environment, record, run
+from tests.goldens import Golden
+from tests.goldens.models import check_bf16
 from tests.ranks import free_port
 from tests.test_compiled import DOCUMENTS
+from tests.test_golden import MODELS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 ON_GPU = (*TINY, "limits.train_steps=20", "machine.device=CUDA", "machine.ranks=1")
@@ -54,6 +58,11 @@ def test_a_large_model_agrees_with_the_cpu():
         spec.build(0, torch.device(d)).nll(ids[:, :-1].to(d), ids[:, 1:].to(d)).mean().item() for d in ("cpu", "cuda")
     ]
     assert nats[1] == pytest.approx(nats[0], rel=5e-3)
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_a_golden_model_in_bf16_is_near(path):
+    check_bf16(Golden(path), "cuda")
 
 
 def generator() -> torch.Generator:
@@ -104,6 +113,22 @@ def test_leaky_relu_squared_is_its_plain_form_to_the_bit():
     assert torch.equal(*(torch.autograd.grad(y, x, grad)[0] for y in (ours, plain)))
 
 
+def test_kernels_of_heads_are_their_plain_forms():
+    x = torch.randn(2, 333, 8, 64, generator=generator(), device="cuda").bfloat16().requires_grad_()
+    v = torch.randn(2, 333, 4, 64, generator=generator(), device="cuda").bfloat16().requires_grad_()
+    gate = torch.rand(2, 333, 8, generator=generator(), device="cuda").bfloat16().requires_grad_()
+    gain = torch.full((8,), 1.5, device="cuda", requires_grad=True)
+    rotary, here = rotary_tables(333, 16, 1e4, x.device), loaded(None)
+    for plain, ours, inputs in (
+        (normed_heads(x, rotary, gain), here.normed_heads(x, *rotary, gain), (x, gain)),
+        (gated_heads(x, v, gate), here.exclusive_heads(x, v, gate), (x, v, gate)),
+    ):
+        torch.testing.assert_close(ours, plain, atol=2e-2, rtol=2e-2)
+        grads = zip(*(torch.autograd.grad(y.float().square().sum(), inputs) for y in (ours, plain)), strict=True)
+        for mine, theirs in grads:
+            assert (mine - theirs).float().norm() < 2e-2 * theirs.float().norm()
+
+
 def test_attention_over_variable_lengths_is_the_masked_reference():
     shape = (2, 256, 8, 64)
     q, k, v = (torch.randn(shape, generator=generator(), device="cuda").bfloat16() for _ in range(3))
@@ -121,7 +146,7 @@ def test_a_model_with_fused_kernels_has_the_plain_ones_loss_and_gradients(monkey
     spec = option("model/pr1852", vocab_size=8192)
     plain, fused = (spec.build(0, torch.device("cuda")) for _ in range(2))
     (receipt,) = FusedKernels(source=None).install(fused)
-    assert receipt.what.startswith("fused: softcap + cross entropy, leaky_relu²")
+    assert receipt.what.startswith("fused: softcap + cross entropy, leaky_relu², norm + RoPE + gain, exclusive")
     ids = torch.randint(8192, (2, 1025), generator=generator(), device="cuda")
     agreement({"plain": accumulated(plain, plain.nll, [ids]), "fused": accumulated(fused, fused.nll, [ids])}, 0.02)
 

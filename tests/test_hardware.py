@@ -12,9 +12,16 @@ from pgolf.config.compose import rehearse
 from pgolf.errors import ConfigError, RefusedError
 from pgolf.machine import Device, Machine, hardware, needs
 from pgolf.machine.kernels import PlainKernels
+from tests.ranks import ONE_NODE
 
 OPEN = Machine(
-    ranks=None, device=Device.AUTO, threads=None, micro_batch_tokens=None, compile=False, kernels=PlainKernels()
+    ranks=None,
+    device=Device.AUTO,
+    threads=None,
+    micro_batch_tokens=None,
+    compile=False,
+    kernels=PlainKernels(),
+    **ONE_NODE,
 )
 
 

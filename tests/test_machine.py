@@ -21,7 +21,7 @@ from pgolf.machine.kernels import PlainKernels
 from pgolf.machine.launch import RankError, launch, launch_program
 from pgolf.machine.rank import LOGS, errors_recorded, joined, leave_result, result_path
 from pgolf.machine.world import World
-from tests.ranks import free_port
+from tests.ranks import ONE_NODE, free_port
 
 
 def machine(ranks: int | None = 1, **changed) -> Machine:
@@ -31,6 +31,7 @@ def machine(ranks: int | None = 1, **changed) -> Machine:
         "micro_batch_tokens": None,
         "compile": False,
         "kernels": PlainKernels(),
+        **ONE_NODE,
     }
     return Machine(ranks=ranks, **fields | changed)
 
@@ -183,9 +184,11 @@ PROGRAM = """
     from pgolf.machine import Device, Machine
     from pgolf.machine.kernels import PlainKernels
     from pgolf.machine.rank import errors_recorded, joined, leave_result
+    from tests.ranks import ONE_NODE
     import torch
 
-    machine = Machine(ranks=2, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False, kernels=PlainKernels())
+    few = dict(threads=1, micro_batch_tokens=None, compile=False, **ONE_NODE)
+    machine = Machine(ranks=2, device=Device.CPU, kernels=PlainKernels(), **few)
     with errors_recorded(), joined(machine) as world:
         number = torch.tensor(world.rank + 1)
         world.sum_(number)
@@ -206,7 +209,7 @@ def program(tmp_path):
     script, folder = tmp_path / "program.py", tmp_path / "run"
     script.write_text(textwrap.dedent(PROGRAM))
     folder.mkdir()
-    return lambda word: launch_program([sys.executable, str(script), str(folder), word], machine(2), folder)
+    return lambda word: launch_program([str(script), str(folder), word], machine(2), folder)
 
 
 @unclosed
@@ -263,6 +266,7 @@ SLEEPER = """
     from pgolf.machine import Device, Machine
     from pgolf.machine.kernels import PlainKernels
     from pgolf.machine.launch import launch
+    from tests.ranks import ONE_NODE
 
     def sleep(world, folder, events):
         Path(folder, str(os.getpid())).touch()
@@ -270,7 +274,8 @@ SLEEPER = """
 
     if __name__ == "__main__":
         from sleeper import sleep
-        machine = Machine(ranks=2, device=Device.CPU, threads=1, micro_batch_tokens=None, compile=False, kernels=PlainKernels())
+        few = dict(threads=1, micro_batch_tokens=None, compile=False, **ONE_NODE)
+    machine = Machine(ranks=2, device=Device.CPU, kernels=PlainKernels(), **few)
         try:
             launch(sleep, sys.argv[1], machine=machine, folder=Path(sys.argv[2]))
         except KeyboardInterrupt as stop:

@@ -7,9 +7,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from pgolf.config.compose import rehearse
 from pgolf.config.memory import GPU_BYTES, KEPT_FREE, memory, memory_text, traffic_text
-from pgolf.machine.launch import _hung
 from pgolf.model.transformer import Transformer
-from pgolf.pipeline import out_of_memory
 from tests.command import TINY, run
 
 WORDS = (*TINY, "machine=gpu8", "machine.threads=1", "data.batch_tokens=65536", "data.sequence_length=512")
@@ -60,24 +58,6 @@ def test_what_does_not_fit_says_what_would():
     assert "33,554,432 tokens do NOT fit" in text
     assert held.peak(would // 512) <= GPU_BYTES - KEPT_FREE < held.peak(2 * would // 512)
     assert "tokens fit" in memory_text(recipe(f"data.batch_tokens={8 * would}", f"machine.micro_batch_tokens={would}"))
-
-
-def test_a_rank_out_of_memory_is_one_message_with_a_micro_batch():
-    told = str(out_of_memory(recipe()))
-    assert "machine.micro_batch_tokens=2048" in told
-    assert "2,048 tokens fit; the largest that would" in told
-    assert "\n" not in told
-
-
-def test_a_collective_that_a_rank_never_came_to_is_named(tmp_path):
-    log = tmp_path / "stderr.log"
-    log.write_text(
-        "[rank1]: Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE, NumelIn=4, NumelOut=4,"
-        " Timeout(ms)=600000) ran for 600029 milliseconds before timing out.\n"
-    )
-    assert _hung([log]) == ", because a rank did not come to allreduce within 600 s: another one hangs"
-    log.write_text("nothing of the kind")
-    assert _hung([log]) == ""
 
 
 def test_one_rank_sends_nothing():

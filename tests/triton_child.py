@@ -47,14 +47,69 @@ def interpret(kernels) -> dict[str, float]:
             (g,), (h,) = (torch.autograd.grad(y, x, grad) for y in (ours, plain))
             found[f"leaky {word} {slope}"] = ((ours - plain).abs() / (plain.abs() + 1e-3)).max().item()
             found[f"leaky gradient {word} {slope}"] = ((g - h).abs() / (h.abs() + 1e-3)).max().item()
+        found |= {f"heads {name}": apart for name, apart in of_heads(kernels, dtype).items()}
     return found
 
 
+def of_heads(kernels, dtype) -> dict[str, float]:
+    """How far the kernels of heads are from the plain form in float64: values and gradients in units of the distance that the
+    plain form in `dtype` has from it, and the largest relative to the size of what is compared."""
+    import torch
+    import torch.nn.functional as F
+
+    def turned(x, cos, sin, gain):
+        cos, sin, (n, D) = cos.to(x.dtype), sin.to(x.dtype), (cos.shape[-1], x.shape[-1])
+        wide = x if x.dtype == torch.float64 else x.float()
+        eps = torch.finfo(torch.float32).eps
+        a, b, rest = (
+            (wide * (wide.square().mean(-1, keepdim=True) + eps).rsqrt()).to(x.dtype).split([n, n, D - 2 * n], -1)
+        )
+        return torch.cat([a * cos + b * sin, b * cos - a * sin, rest], -1) * gain[:, None].to(x.dtype)
+
+    def exclusive(y, v, gate=None):
+        (B, T, K, D), u = v.shape, F.normalize(v, dim=-1).unsqueeze(3)
+        y = y.view(B, T, K, -1, D)
+        z = (y - (y * u).sum(-1, keepdim=True) * u).flatten(2, 3)
+        return z if gate is None else z * gate[..., None]
+
+    found = {}
+    for B, T, H, K, D, n in ((2, 21, 4, 2, 64, 8), (1, 5, 3, 1, 24, 4), (3, 16, 2, 2, 16, 8)):
+        angle = torch.rand(T, 1, n) * 6
+        x, v = torch.randn(B, T, H, D), torch.randn(B, T, K, D)
+        gate, gain = torch.rand(B, T, H), torch.rand(H) + 1
+        for name, ours, plain, inputs, fixed in (
+            ("turned", kernels.normed_heads, turned, (x.to(dtype), gain), (angle.cos(), angle.sin())),
+            ("exclusive", kernels.exclusive_heads, exclusive, (x.to(dtype), v.to(dtype)), (None,)),
+            ("gated", kernels.exclusive_heads, exclusive, (x.to(dtype), v.to(dtype), gate.to(dtype)), ()),
+        ):
+            grad, made = torch.randn(B, T, H, D).to(dtype), []
+            for call, kind in ((ours, None), (ours, None), (plain, None), (plain, torch.float64)):
+                given = [t.detach().to(kind or t.dtype).requires_grad_() for t in inputs]
+                y = call(given[0], *fixed, *given[1:]) if name == "turned" else call(*given, *fixed)
+                made.append([y.detach(), *torch.autograd.grad(y, given, grad.to(y.dtype))])
+            word = f"{name} {str(dtype).removeprefix('torch.')} {D}"
+            kernel, again, near, exact = ([t.double() for t in each] for each in made)
+            far = [
+                [((a - b).norm() / b.norm()).item() for a, b in zip(each, exact, strict=True)]
+                for each in (kernel, near)
+            ]
+            found[f"{word} value"] = far[0][0] / (far[1][0] + 1e-9)
+            found[f"{word} gradients"] = max(a / (b + 1e-9) for a, b in zip(far[0][1:], far[1][1:], strict=True))
+            found[f"{word} from exact"] = max(far[0])
+            found[f"{word} again"] = max((a - b).abs().max().item() for a, b in zip(kernel, again, strict=True))
+    return found
+
+
+# Kinds of the arguments of each kernel, then the values of those that are constants: heads of 64, 8 over 4, 16 dimensions turned.
 SIGNATURES = {
-    "capped_nll_forward": ("*bf16", "*i64", "*fp32", "*fp32", "i32", "i32", "fp32", 2048),
-    "capped_nll_backward": ("*bf16", "*i64", "*fp32", "*fp32", "*bf16", "i32", "i32", "fp32", 2048),
-    "leaky_relu_squared_forward": ("*bf16", "*bf16", "i32", "fp32", 1024),
-    "leaky_relu_squared_backward": ("*bf16", "*bf16", "*bf16", "i32", "fp32", 1024),
+    "capped_nll_forward": ("*bf16 *i64 *fp32 *fp32 i32 i32 fp32", (2048,)),
+    "capped_nll_backward": ("*bf16 *i64 *fp32 *fp32 *bf16 i32 i32 fp32", (2048,)),
+    "leaky_relu_squared_forward": ("*bf16 *bf16 i32 fp32", (1024,)),
+    "leaky_relu_squared_backward": ("*bf16 *bf16 *bf16 i32 fp32", (1024,)),
+    "heads_forward": ("*bf16 *fp32 *fp32 *fp32 *bf16 i32 i32", (8, 64, 8, 8, 64)),
+    "heads_backward": ("*bf16 *fp32 *fp32 *fp32 *bf16 *bf16 *fp32 i32 i32", (8, 64, 8, 8, 64)),
+    "exclusive_forward": ("*bf16 *bf16 *bf16 *bf16 i32", (4, 2, 64, True, 8, 64)),
+    "exclusive_backward": ("*bf16 *bf16 *bf16 *bf16 *bf16 *bf16 *bf16 i32", (4, 2, 64, True, 8, 64)),
 }
 
 
@@ -67,11 +122,10 @@ def compiled(kernels) -> dict[str, dict]:
     from triton.compiler import ASTSource
 
     found = {}
-    for name, kinds in SIGNATURES.items():
-        kernel = getattr(kernels, name)
-        names = kernel.arg_names
-        signature = dict(zip(names, [*kinds[:-1], "constexpr"], strict=True))
-        source = ASTSource(kernel, signature, {(len(names) - 1,): kinds[-1]})
+    for name, (kinds, values) in SIGNATURES.items():
+        kernel, first = getattr(kernels, name), len(kinds.split())
+        signature = dict(zip(kernel.arg_names, [*kinds.split(), *["constexpr"] * len(values)], strict=True))
+        source = ASTSource(kernel, signature, {(first + i,): value for i, value in enumerate(values)})
         made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
         ptx = made.asm["ptx"]
         body = re.sub(r"(?m)^\s*(\.loc|\.file|//).*$|//.*$", "", ptx.partition(".section")[0])

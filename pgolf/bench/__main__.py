@@ -1,6 +1,7 @@
 """`python -m pgolf.bench NAME [size=small|medium|full] [repeats=5] [device=cuda] [artifact=FILE] [seeds=1337,42] [json=FILE]
-[picture=FILE.png]`: run one benchmark; without a NAME, list them. `gpu` is all that a CUDA device is wanted for, at size=full;
-`seeds` and `picture` are of `scaling`. Figures are of this machine at this moment: compare ratios."""
+[picture=FILE.png] [only=PART]`: run one benchmark; without a NAME, list them. `gpu` is all that a CUDA device is wanted for, at
+size=full, and is rehearsed with device=cpu size=small; `only` is of it, `seeds` and `picture` are of `scaling`. Figures are of
+this machine at this moment: compare ratios."""
 
 import os
 import platform
@@ -17,9 +18,9 @@ from pgolf.errors import UserError, nearest
 from pgolf.machine import tune_runtime
 from pgolf.machine.hardware import cores
 
-HELPERS = ("__main__", "contest")
-OPTIONS = ("size", "repeats", "device", "artifact", "seeds", "json", "picture")
-ONLY = {"seeds": "scaling", "picture": "scaling"}  # options of one benchmark
+HELPERS = ("__main__", "contest", "parts")
+OPTIONS = ("size", "repeats", "device", "artifact", "seeds", "json", "picture", "only")
+ONLY = {"seeds": "scaling", "picture": "scaling", "only": "gpu"}  # options of one benchmark
 
 
 def names() -> list[str]:
@@ -29,7 +30,7 @@ def names() -> list[str]:
 
 @command(__doc__)
 def main(args: Sequence[str], say: StatusLines) -> Result:
-    """0 done, 1 the ways disagree, 2 misuse with one message."""
+    """0 done, 1 the ways disagree or a part was missed, 2 misuse with one message."""
     chosen, options = parse(args)
     if chosen is None:
         about = listed()
@@ -43,7 +44,7 @@ def main(args: Sequence[str], say: StatusLines) -> Result:
         result = run(chosen, options)
     except DisagreementError as wrong:
         raise CommandError(str(wrong), 1) from None
-    return Result("pgolf.bench/1", result, "\n".join(table(result)), file=kept(options))
+    return Result("pgolf.bench/1", result, "\n".join(table(result)), int(bool(result["missed"])), kept(options))
 
 
 def kept(options: dict[str, str]) -> Path | None:
@@ -76,16 +77,19 @@ def parse(args: Sequence[str]) -> tuple[str | None, dict[str, str]]:
 
 def run(name: str, options: dict[str, str]) -> dict[str, Any]:
     """Time it: what was measured, on what, and a row for each way."""
+    from pgolf.bench.contest import Part
+
     defaults = {"device": "cuda", "size": "full"} if name == "gpu" else {}
-    setting, rows = setting_of(defaults | options), []
+    setting, rows, missed = setting_of(defaults | options), [], {}
     for contest in import_module(f"pgolf.bench.{name}").contests(setting):
         rows += contest.run(setting)
+        missed |= contest.missed if isinstance(contest, Part) else {}
     about = {"bench": name, "size": setting.size, "repeats": setting.repeats, "machine": machine(setting.device)}
     if "picture" in options:
         from pgolf.bench.scaling import draw
 
         draw(rows, Path(options["picture"]))
-    return about | {"rows": rows}
+    return about | {"rows": rows, "missed": missed}
 
 
 def setting_of(options: dict[str, str]) -> Any:
@@ -105,7 +109,7 @@ def setting_of(options: dict[str, str]) -> Any:
     picture = Path(options.get("picture", "a.png"))
     if picture.suffix != ".png" or not picture.absolute().parent.is_dir():
         raise UserError(f"picture={picture}: must be a file of a folder that is there, and end in .png")
-    return Setting(size, int(repeats), device, options.get("artifact"), tuple(map(int, seeds)))
+    return Setting(size, int(repeats), device, options.get("artifact"), tuple(map(int, seeds)), options.get("only", ""))
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -138,7 +142,7 @@ def table(result: dict[str, Any]) -> list[str]:
         f"{result['bench']}  size={result['size']}  {result['repeats']} turns  {about['device']}, {about['threads']} thread(s)"
         f" of {about['cores']} cores, load {about['load']:.1f}"
     ]
-    width = max(len(row["way"]) for row in rows)
+    width = max((len(row["way"]) for row in rows), default=0)
     for i, row in enumerate(rows):
         if i == 0 or rows[i - 1]["contest"] != row["contest"]:
             floor = "" if row["floor_s"] is None else f"   floor {_ms(row['floor_s'])}"
@@ -146,7 +150,7 @@ def table(result: dict[str, Any]) -> list[str]:
             lines.append(f"  {'':<{width}} {'min':>12} {'median':>12} {'times faster':>13}")
         times = f"{_ms(row['min_s']):>12} {_ms(row['median_s']):>12} {row['times_faster']:>12.2f}x"
         lines.append(f"  {row['way']:<{width}} {times}  {row['figures']}".rstrip())
-    return lines
+    return lines + [f"\nMISSED {name}: {why}" for name, why in result["missed"].items()]
 
 
 def _ms(seconds: float) -> str:

@@ -3,7 +3,7 @@ what they make, in the same run, before any figure is believed."""
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +21,14 @@ class DisagreementError(UserError):
 @dataclass(frozen=True)
 class Setting:
     """`size` is small (about a second), medium (a laptop's) or full (a record's); `artifact` a file of a real model;
-    `seeds` those of whole runs."""
+    `seeds` those of whole runs; `only` how the names of the parts begin that `gpu` is to run."""
 
     size: str = "medium"
     repeats: int = 5
     device: str = "cpu"
     artifact: str | None = None
     seeds: tuple[int, ...] = (1337,)
+    only: str = ""
 
     def pick(self, small: Any, medium: Any, full: Any) -> Any:
         """One of three, by size."""
@@ -71,6 +72,25 @@ class Contest:
             }
             for way, times in spent.items()
         ]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Contests of which one that fails stops neither the rest nor the report: `missed` then says why, by the part's name."""
+
+    name: str
+    make: Callable[[], Iterable[Contest]]
+    missed: dict[str, str] = field(default_factory=dict)
+
+    def run(self, setting: Setting) -> list[dict[str, Any]]:
+        """The rows of those that ended."""
+        rows: list[dict[str, Any]] = []
+        try:
+            for contest in self.make():
+                rows += contest.run(setting)
+        except Exception as wrong:
+            self.missed[self.name] = f"{type(wrong).__name__}: {' '.join(str(wrong).split())}"[:300]
+        return rows
 
 
 def seconds(work: Callable[[], Any], device: str) -> float:

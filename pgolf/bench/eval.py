@@ -19,7 +19,7 @@ from pgolf.eval.windows import SlidingPlan
 from pgolf.model import GPT, Model
 
 ARCHITECTURES = {"pr606": (32,), "pr1129": (32, 64), "pr1852": (64,)}
-VOCABULARY = {"pr606": 1024, "pr1129": 1024, "pr1852": 8192}
+VOCABULARY = {"pr606": 1024, "pr1129": 1024, "pr1852": 8192, "pr1855": 8192}
 
 
 def contests(setting: Setting) -> Iterator[Contest]:

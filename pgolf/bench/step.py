@@ -39,14 +39,18 @@ def one_step(setting: Setting, name: str, looping: bool) -> Contest:
         compiled = torch.compile(model.nll, dynamic=False)
         ways["one micro-batch, compiled"] = lambda: accumulated(model, compiled, [ids])
     flops = model.spec.flops_per_token(T, looping) * B * T
-    dtype = torch.bfloat16 if on_gpu else torch.float32
     return Contest(
         f"{name}{', loops on' if looping else ''}: {B} sequences of {T}, width {model.spec.width}",
         ways,
         lambda made: agreement(made, 0.05 if on_gpu else 1e-3),
-        matmul_floor(flops, dtype, setting.device),
+        matmul_floor(flops, floor_dtype(setting), setting.device),
         figures=lambda way, made: f"loss {made[0].item():.4f}",
     )
+
+
+def floor_dtype(setting: Setting) -> torch.dtype:
+    """The dtype of products: that of a GPU run, or what a CPU is fast in."""
+    return torch.bfloat16 if setting.device == "cuda" else torch.float32
 
 
 def model_and_batch(setting: Setting, name: str, looping: bool) -> tuple["Transformer", Tensor]:

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pgolf.config import own
 from pgolf.config.folders import Own, chosen_files, files_named, look_in, refusal, require_no_clash
 from pgolf.config.identity import arm_sha256, config_sha256
-from pgolf.config.launchers import require_launcher
+from pgolf.config.launchers import require_job_time, require_launcher
 from pgolf.config.overlays import OptionsOnThePath, Overlays
 from pgolf.config.places import PACKAGE, beside_or_inside
 from pgolf.config.schema import TARGET, build, resolved
@@ -188,16 +188,19 @@ def searched(overrides: list[str]) -> list[str]:
 def jobs(overrides: list[str], sweep: bool, config_name: str = "config") -> list[Job]:
     """The jobs of these words, built with the Hydra that is initialised."""
     arms = _expanded(overrides, config_name) if sweep else [overrides]
-    return distinct([composed(config_name, arm) for arm in arms])
+    return distinct([composed(config_name, arm, sweep) for arm in arms])
 
 
-def composed(config_name: str, overrides: list[str]) -> Job:
-    """One job, with the Hydra that is initialised."""
+def composed(config_name: str, overrides: list[str], sweep: bool = False) -> Job:
+    """One job, with the Hydra that is initialised; of a `sweep` its launcher must give it the time."""
     cfg = compose(config_name, overrides=overrides, return_hydra_config=True)
-    choices = dict(cfg.hydra.runtime.choices)
+    choices, launcher = dict(cfg.hydra.runtime.choices), cfg.hydra.launcher
     with open_dict(cfg):
         del cfg.hydra
-    return job(cfg, overrides, choices)
+    found = job(cfg, overrides, choices)
+    if sweep:
+        require_job_time(launcher, found.recipe.limits)
+    return found
 
 
 def _expanded(overrides: list[str], config_name: str) -> list[list[str]]:

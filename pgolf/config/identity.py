@@ -16,7 +16,15 @@ PLACES = (  # of `data`: where files are found, which says nothing of what is in
     *("repository", "root", "dataset", "remote_tokenizer"),
 )
 OF_ONE_RUN = ("seed", "logger", "dry", "quiet", "name", "author", "trained", "stop_after", "resume", "checkpoint")
-OF_A_MACHINE = ("ranks", "device", "threads")  # of one place only
+OF_A_MACHINE = (
+    "ranks",
+    "device",
+    "threads",
+    "nodes",
+    "node_rank",
+    "rendezvous",
+    "rendezvous_seconds",
+)  # of one place only
 OF_THE_SPEED = ("micro_batch_tokens", "compile")  # of a machine: they round differently and compute the same
 
 

@@ -99,7 +99,8 @@ def _machine(recipe: Recipe) -> str:
 
 def _where(recipe: Recipe) -> str:
     where = "GPU" if recipe.machine.on_gpu else f"CPU, {recipe.machine.threads_per_rank} thread(s) each"
-    return f"{recipe.machine.world_size} rank(s) on {where}"
+    nodes = f" of {recipe.machine.nodes} nodes" if recipe.machine.nodes > 1 else ""
+    return f"{recipe.machine.world_size} rank(s) on {where}{nodes}"
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,18 @@ def warm_up(learner: Learner, plan: Plan, world: World, batch_windows: int) -> N
 
 
 def kinds(shapes: Iterable[Shape], one_shape: bool) -> list[Shape]:
-    """The shapes that are graphs of their own: all, or, where a graph is for any shape, one of each kind, the largest.
+    """The shapes that are graphs of their own: all, or, where a graph is for any shape, one of each kind, the largest. How many
+    positions count is a number in the graph, so each is a kind.
 
-    >>> kinds([(1, 96, 48), (3, 96, 48), (4, 144, 48), (4, 48, 48)], one_shape=False)
-    [(1, 96, 48), (4, 144, 48), (4, 48, 48)]
+    >>> kinds([(1, 96, 48), (3, 96, 48), (4, 144, 48), (4, 48, 48), (4, 96, 8)], one_shape=False)
+    [(1, 96, 48), (4, 144, 48), (4, 48, 48), (4, 96, 8)]
     """
     ordered = sorted(set(shapes))
     if one_shape:
         return ordered
-    return list({(rows == 1, length < last + 16): (rows, length, last) for rows, length, last in ordered}.values())
+    return list(
+        {(rows == 1, last, length < last + 16): (rows, length, last) for rows, length, last in ordered}.values()
+    )
 
 
 def _zeros(rows: int, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -102,14 +102,23 @@ def number(settings: Mapping[str, str], name: str, otherwise: int | None) -> int
 
 def recipe_of(frozen: dict, settings: Mapping[str, str]) -> Recipe:
     """The frozen groups, with what the settings say."""
-    seed, ranks = number(settings, "SEED", 1337), int(os.environ.get("WORLD_SIZE", 1))
+    seed, size = number(settings, "SEED", 1337), int(os.environ.get("WORLD_SIZE", 1))
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     devices = {device.value: device for device in Device}
     if (device := settings.get("DEVICE", "auto")) not in devices:
         raise UserError(f"DEVICE={device!r}: must be one of {', '.join(devices)}")
     given = frozen.pop("machine")
     kernels = thaw(given.pop("kernels"), Kernels)
     machine = Machine(
-        ranks=ranks, device=devices[device], threads=number(settings, "THREADS", None), kernels=kernels, **given
+        ranks=ranks,
+        nodes=size // ranks,
+        node_rank=0,
+        rendezvous=None,
+        rendezvous_seconds=0,
+        device=devices[device],
+        threads=number(settings, "THREADS", None),
+        kernels=kernels,
+        **given,
     )
     machine = machine.settled(affinity(), gpus := torch.cuda.device_count())
     machine.require_gpus(gpus)

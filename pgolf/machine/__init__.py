@@ -34,9 +34,10 @@ def tune_runtime() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """`ranks` processes (null: one per GPU, else 1) of `threads` CPU threads each (null: the cores, shared out).
+    """`ranks` processes on each node (null: one per GPU, else 1) of `threads` CPU threads each (null: the cores, shared out).
 
-    What runs is `settled`: every null of these, and AUTO, answered by what the machine has.
+    Of several `nodes` this is number `node_rank`; they meet at `rendezvous`, HOST:PORT of node 0, within `rendezvous_seconds`.
+    What runs is `settled`: every null of ranks and threads, and AUTO, answered by what the machine has.
     `micro_batch_tokens` is the most one rank takes through the model at once (null: its whole share of the batch);
     `compile` hands the model to torch.compile; `kernels` says which parts of it are fused.
     """
@@ -47,12 +48,23 @@ class Machine:
     micro_batch_tokens: int | None
     compile: bool
     kernels: Kernels = added({TARGET: "pgolf.machine.kernels.PlainKernels"})
+    nodes: int = added(1)
+    node_rank: int = added(0)
+    rendezvous: str | None = added(None)
+    rendezvous_seconds: float = added(600.0)
 
     def __post_init__(self) -> None:
         need(self.ranks is None or 1 <= self.ranks <= 1024, "machine.ranks", self.ranks, "1 to 1024, or null")
         need(self.threads is None or self.threads >= 1, "machine.threads", self.threads, "at least 1, or null")
         micro = self.micro_batch_tokens
         need(micro is None or micro >= 1, "machine.micro_batch_tokens", micro, "at least 1, or null")
+        need(1 <= self.nodes <= 1024, "machine.nodes", self.nodes, "1 to 1024")
+        allowed = f"0 to {self.nodes - 1}, one of machine.nodes={self.nodes}"
+        need(0 <= self.node_rank < self.nodes, "machine.node_rank", self.node_rank, allowed)
+        allowed = f"HOST:PORT of node 0, where machine.nodes={self.nodes} meet"
+        need(self.nodes == 1 or _is_address(self.rendezvous), "machine.rendezvous", self.rendezvous, allowed)
+        seconds = self.rendezvous_seconds
+        need(seconds > 0, "machine.rendezvous_seconds", seconds, "more than 0")
 
     def settled(self, cores: int, gpus: int) -> "Machine":
         """The same on a machine of so many cores and GPUs: what is left open (null, AUTO) is answered, for all stages."""
@@ -63,9 +75,9 @@ class Machine:
 
     def require_gpus(self, gpus: int, besides: str = "") -> None:
         """Refuse to start here what a plan may be made for anywhere: ranks on more than `gpus` GPUs."""
-        if self.on_gpu and self.world_size > gpus:
+        if self.on_gpu and self.ranks_here > gpus:
             allowed = f"needs a GPU for every rank, and this machine has {gpus}{besides}"
-            raise ConfigError("machine.ranks", self.world_size, allowed)
+            raise ConfigError("machine.ranks", self.ranks_here, allowed)
 
     @property
     def on_gpu(self) -> bool:
@@ -74,10 +86,20 @@ class Machine:
 
     @property
     def world_size(self) -> int:
-        """The number of ranks that will be started."""
+        """The number of ranks that will be started, on all nodes."""
+        return self.nodes * self.ranks_here
+
+    @property
+    def ranks_here(self) -> int:
+        """The number of ranks that will be started on this node."""
         return self.ranks
 
     @property
     def threads_per_rank(self) -> int:
         """CPU threads of each rank."""
         return self.threads
+
+
+def _is_address(text: str | None) -> bool:
+    host, _, port = (text or "").rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 65536

@@ -29,6 +29,7 @@ from pgolf.files import read_json
 from pgolf.files.events import Events
 from pgolf.files.names import LOGS
 from pgolf.machine import Machine
+from pgolf.machine.nodes import Meeting, Nodes, OneNode, Order, follow
 from pgolf.machine.rank import (
     die_with,
     errors_recorded,
@@ -43,6 +44,7 @@ from pgolf.machine.signals import STOPPING, StoppedError, one_desk
 
 STOP_SECONDS = 600.0  # that ranks have for a step and a checkpoint, once they are asked to stop
 POLL_SECONDS = 0.1
+NODE = "node"  # and its number: the folder, in that of LOGS, of the ranks of another node than 0
 # What runs a command that leaves stopping to its parent: signals may reach every process of a group or a Slurm step.
 DEAF = (
     "import os, signal, sys; [signal.signal(int(s), signal.SIG_IGN) for s in sys.argv[1].split(',')];"
@@ -57,39 +59,79 @@ _LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|NCCL.*remote 
 _HUNG = re.compile(r"collective operation timeout: WorkNCCL\([^)]*OpType=(\w+)[^)]*Timeout\(ms\)=(\d+)")
 
 
-def launch(stage: Callable[..., dict], *args: Any, machine: Machine, folder: Path) -> dict[str, Any]:
+def launch(
+    stage: Callable[..., dict], *args: Any, machine: Machine, folder: Path, nodes: Nodes | None = None
+) -> dict[str, Any]:
     """Run `stage(world, *args, events)` on every rank; its value on rank 0, plain and JSON-able, is the value here.
 
-    `stage` is an importable function, `args` are picklable; the events go to `folder`. Raises UserError if a rank met a
-    user's mistake, RankError if one died, KeyboardInterrupt if this process was told to stop; no rank is left running.
+    `stage` is an importable function, `args` are picklable; the events go to `folder`. `nodes` are those that take part, or
+    None for this one alone. Raises UserError if a rank met a user's mistake, RankError if one died, KeyboardInterrupt if this
+    process was told to stop; no rank is left running.
     """
+    return _launched((stage, args), machine, folder, nodes or OneNode())
+
+
+def launch_program(command: list[str], machine: Machine, folder: Path, nodes: Nodes | None = None) -> dict[str, Any]:
+    """Run a Python program on every rank, with a word PARENT=<process> more, and return what rank 0 left with `leave_result`
+    in `folder`/ranks. Raises as `launch`."""
+    return _launched(command, machine, folder, nodes or OneNode())
+
+
+def follow_node_0(machine: Machine, config_sha256: str) -> None:
+    """Be a node of another's run: start ranks whenever node 0 does, until it has ended. Raises as `nodes.follow`."""
+
+    def obey(order: Order, meeting: Meeting) -> None:
+        _started(order.work, machine, order.folder, meeting, OneNode())
+
     start_importing()
-    reader, writer = multiprocessing.Pipe(duplex=False)
-    with reader, writer:
-        return _launched(_rank_main, (reader, os.getpid(), machine, folder, stage, args), machine, folder)
+    follow(machine, config_sha256, obey)
 
 
-def launch_program(command: list[str], machine: Machine, folder: Path) -> dict[str, Any]:
-    """Run a command on every rank and return what rank 0 left with `leave_result` in `folder`/ranks. Raises as `launch`."""
-    numbers = ",".join(str(int(s)) for s in STOPPING if s != signal.SIGTERM)  # by which the agent ends it
-    return _launched(sys.executable, ("-c", DEAF, numbers, *command), machine, folder)
-
-
-def _launched(entry: Callable[..., Any] | str, args: tuple, machine: Machine, folder: Path) -> dict[str, Any]:
-    for noisy in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    logs, result = folder / LOGS, result_path(folder)
+def _launched(work: tuple | list[str], machine: Machine, folder: Path, nodes: Nodes) -> dict[str, Any]:
+    """Start `work` here, which is node 0, and on the other nodes; the result is what rank 0 left."""
+    result = result_path(folder)
     result.parent.mkdir(exist_ok=True)
     for left in (result, steps_path(folder), request_path(folder)):  # by a run that was killed
         left.unlink(missing_ok=True)
+    try:
+        _started(work, machine, folder, nodes.meet(uuid.uuid4().hex, folder, work), nodes)
+        if not result.exists():
+            raise RankError(f"the ranks ended without a result; their output is under {folder / LOGS}")
+        return read_json(result)
+    finally:
+        for left in (result, steps_path(folder), request_path(folder)):
+            left.unlink(missing_ok=True)
+        with suppress(OSError):
+            (folder / LOGS).rmdir()
+
+
+def _started(work: tuple | list[str], machine: Machine, folder: Path, meeting: Meeting, nodes: Nodes) -> None:
+    """Start a stage with its arguments, or a program by its words, on the ranks of this node, and wait for them."""
+    if isinstance(work, list):
+        numbers = ",".join(str(int(s)) for s in STOPPING if s != signal.SIGTERM)  # by which the agent ends it
+        words = ("-c", DEAF, numbers, sys.executable, *work, f"PARENT={os.getpid()}")
+        return _together(sys.executable, words, machine, folder, meeting, nodes)
+    start_importing()
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    with reader, writer:
+        _together(_rank_main, (reader, os.getpid(), machine, folder, *work), machine, folder, meeting, nodes)
+
+
+def _together(
+    entry: Callable[..., Any] | str, args: tuple, machine: Machine, folder: Path, meeting: Meeting, nodes: Nodes
+) -> None:
+    for noisy in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    logs = folder / LOGS / (f"{NODE}{machine.node_rank}" if machine.node_rank else "")
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=machine.world_size,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
+        min_nodes=machine.nodes,
+        max_nodes=machine.nodes,
+        nproc_per_node=machine.ranks_here,
+        run_id=meeting.run_id,
+        rdzv_backend=meeting.backend,
+        rdzv_endpoint=meeting.endpoint,
+        rdzv_configs=meeting.configs,
+        local_addr="localhost" if machine.nodes == 1 else None,
         max_restarts=0,
         start_method=METHOD,
         shutdown_timeout=5,
@@ -99,19 +141,13 @@ def _launched(entry: Callable[..., Any] | str, args: tuple, machine: Machine, fo
     with _requests(folder), _start_method(), _without_empty(logs):
         try:
             elastic_launch(config, entry)(*args)
-            if not result.exists():
-                raise RankError(f"the ranks ended without a result; their output is under {logs}")
-            return read_json(result)
         except ChildFailedError as failed:
             with one_desk() as desk:
                 if desk.number is not None:  # it was told to stop, and so was what failed
                     raise StoppedError(desk.number) from None
-            raise _explained(failed, logs) from None
+            raise _explained(failed, logs, nodes) from None
         except SignalException as stop:
             raise KeyboardInterrupt(f"stopped by {stop.sigval.name}") from None
-        finally:
-            for left in (result, steps_path(folder), request_path(folder)):
-                left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -166,25 +202,27 @@ def _without_empty(logs: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        for path in sorted(logs.rglob("*"), reverse=True):
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
-            elif path.is_file() and not path.stat().st_size:
-                path.unlink()
-        if logs.is_dir() and not any(logs.iterdir()):
-            logs.rmdir()
+        own = (path for path in logs.rglob("*") if not path.relative_to(logs).parts[0].startswith(NODE))
+        for path in [*sorted(own, reverse=True), logs, logs.parent]:
+            with suppress(OSError):
+                if path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
+                elif path.is_file() and not path.stat().st_size:
+                    path.unlink()
 
 
-def _explained(failed: ChildFailedError, logs: Path) -> Exception:
+def _explained(failed: ChildFailedError, logs: Path, nodes: Nodes) -> Exception:
     """The first failure that is not of another rank's leaving: a UserError, or a RankError with its traceback."""
     rank, failure = failed.get_first_failure()
     died, words, stack = f"rank {rank} (process {failure.pid}) died with exit code {failure.exitcode}", "", ""
     files = sorted(logs.rglob("error.json"), key=lambda file: file.stat().st_mtime_ns)
-    for message in filter(None, map(_message, files)):
+    for message in filter(None, (_message(file, logs) for file in files)):
         if not _LOST.search(message["extraInfo"]["py_callstack"]):
             rank, words, stack = message["rank"], message["message"], message["extraInfo"]["py_callstack"]
             died = f"rank {rank} failed"
             break
+    if failure.exitcode > 0 and not stack and (elsewhere := nodes.fault()):
+        return RankError(elsewhere)
     kind, _, said = words.partition(": ")
     if kind in FAULTS:
         return FAULTS[kind](said.strip())
@@ -201,10 +239,12 @@ def _hung(output: list[Path]) -> str:
     return ""
 
 
-def _message(error_file: Path) -> dict[str, Any] | None:
-    """What a rank wrote down before it failed, and which rank; None where it was ended while writing."""
+def _message(error_file: Path, logs: Path) -> dict[str, Any] | None:
+    """What a rank wrote down before it failed, and which rank of its node; None where it was ended while writing."""
+    first = error_file.relative_to(logs).parts[0]
+    where = f" of node {first.removeprefix(NODE)}" if first.startswith(NODE) else ""
     with suppress(ValueError, LookupError, TypeError):
-        return json.loads(error_file.read_text())["message"] | {"rank": int(error_file.parent.name)}
+        return json.loads(error_file.read_text())["message"] | {"rank": f"{int(error_file.parent.name)}{where}"}
     return None
 
 

@@ -34,7 +34,7 @@ def start_importing() -> None:
     multiprocessing.set_forkserver_preload(PRELOADED)
     try:
         folder = _folder()
-        with _told(FOLDER, folder):
+        with _told(FOLDER, folder), _method_left():
             _start()
     except OSError as wrong:
         raise UserError(
@@ -57,6 +57,16 @@ def _start() -> None:
     multiprocessing.resource_tracker.ensure_running()  # which unblocks signals when it has been started
     with deaf(), _silent():
         multiprocessing.forkserver.ensure_running()
+
+
+@contextmanager
+def _method_left() -> Iterator[None]:
+    """Starting the process settles how this one starts others, which is not ours to choose."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 
 # torch 2.13 renamed these two and deprecated the old names.
-_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class World:
         if self.size == 1:
             return lambda: whole
         share = whole.new_empty(whole.size(0) // self.size, *whole.shape[1:])
-        return _waiting(_reduce_scatter(share, whole.contiguous(), async_op=True), share)
+        return _waiting(reduce_scatter_single(share, whole.contiguous(), async_op=True), share)
 
     def all_gather(self, share: torch.Tensor) -> Callable[[], torch.Tensor]:
         """Begin to join every rank's `share` along the first dimension; the call returned waits for the whole."""
         if self.size == 1:
             return lambda: share
         whole = share.new_empty(share.size(0) * self.size, *share.shape[1:])
-        return _waiting(_all_gather(whole, share.contiguous(), async_op=True), whole)
+        return _waiting(all_gather_single(whole, share.contiguous(), async_op=True), whole)
 
     def agree(self, value: float) -> float:
         """Rank 0's `value`, on every rank. Host side only, so the accelerator is not made to wait."""

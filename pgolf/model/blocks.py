@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pgolf.model.layers import Linear, exclusive_self_attention, rms_norm, rotate
+from pgolf.model.layers import Linear, gated_heads, normed_heads, rms_norm
 from pgolf.model.pieces import Pieces
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Attention(nn.Module):
     def __init__(self, spec: "GPT", index: int):
         super().__init__()
         self.heads, self.kv_heads, self.attend = spec.heads, spec.kv_heads, spec.attention.build()
+        self.normed, self.gated = normed_heads, gated_heads
         self.q = Linear(spec.width, spec.width)
         self.k = Linear(spec.width, spec.kv_width)
         self.v = Linear(spec.width, spec.kv_width)
@@ -51,24 +52,13 @@ class Attention(nn.Module):
     def forward(self, n_BTC: Tensor, shared: Shared, last: int | None) -> Tensor:
         """Attention outputs at the `last` positions (None: all)."""
         n_BSC = n_BTC if last is None else n_BTC[:, -last:]
-        q_BSHD = self.apply_rope(self.q(n_BSC).unflatten(-1, (self.heads, -1)), shared)
-        q_BSHD = q_BSHD * self.q_gain[:, None].to(q_BSHD.dtype)
-        k_BTKD = self.apply_rope(self.k(n_BTC).unflatten(-1, (self.kv_heads, -1)), shared)
+        q_BSHD = self.normed(self.q(n_BSC).unflatten(-1, (self.heads, -1)), shared.rotary, self.q_gain)
+        k_BTKD = self.normed(self.k(n_BTC).unflatten(-1, (self.kv_heads, -1)), shared.rotary, None)
         v_BTKD = self._values(n_BTC, shared)
         y_BSHD = self.attend(q_BSHD, k_BTKD, v_BTKD, shared.pieces)
-        if self.xsa:
-            y_BSHD = exclusive_self_attention(y_BSHD, v_BTKD[:, -y_BSHD.shape[1] :])
-        if self.head_gate:
-            y_BSHD = self.head_gate(y_BSHD, n_BSC)
+        v_BSKD = v_BTKD[:, -y_BSHD.shape[1] :] if self.xsa else None
+        y_BSHD = self.gated(y_BSHD, v_BSKD, self.head_gate and self.head_gate(n_BSC))
         return self.out(y_BSHD.flatten(2))
-
-    def apply_rope(self, x_BTHD: Tensor, shared: Shared) -> Tensor:
-        """RMS norm per head, then RoPE where the model has it."""
-        normed = rms_norm(x_BTHD)
-        if shared.rotary is None:
-            return normed
-        cos, sin = (table[-x_BTHD.shape[1] :] for table in shared.rotary)
-        return rotate(normed, cos, sin)
 
     def _values(self, n_BTC: Tensor, shared: Shared) -> Tensor:
         """The layer's values, plus the shared embedding, blended with those of block 0 before any blending."""

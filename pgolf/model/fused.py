@@ -26,11 +26,27 @@ def replace_parts(model: "Transformer", kernels: ModuleType) -> list[str]:
         for block in model.blocks:
             block.mlp.activation = activation
         found.append("leaky_relu²")
+    if spec.rope_dims:
+        for block in model.blocks:
+            block.attn.normed = partial(normed_by, kernels.normed_heads)  # no module: models are copied
+        found.append("norm + RoPE + gain")
+    if spec.xsa_layers:
+        for block in model.blocks[-spec.xsa_layers :]:
+            block.attn.gated = kernels.exclusive_heads
+        found.append("exclusive self-attention + gate")
     if isinstance(spec.attention, Causal):
         for block in model.blocks:
             block.attn.attend = attend_varlen
         found.append("attention inside documents")
     return found
+
+
+def normed_by(
+    kernel: Callable[..., Tensor], x_BTHD: Tensor, rotary: tuple[Tensor, Tensor], gain_H: Tensor | None
+) -> Tensor:
+    """`normed_heads`, with a kernel that takes tables of x's own length."""
+    cos, sin = (table[-x_BTHD.shape[1] :] for table in rotary)
+    return kernel(x_BTHD, cos, sin, gain_H)
 
 
 def attend_varlen(q_BSHD: Tensor, k_BTKD: Tensor, v_BTKD: Tensor, pieces: Pieces | None = None) -> Tensor:

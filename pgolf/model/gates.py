@@ -6,16 +6,16 @@ from torch import Tensor, nn
 
 
 class SparseGate(nn.Module):
-    """y_{t,h} ← σ(scale · G_h · n_t[0:dims]) · y_{t,h}: a half everywhere at first."""
+    """σ(scale · G_h · n_t[0:dims]) for each head (B, S, H), by which its output is multiplied: a half everywhere at first."""
 
     def __init__(self, heads: int, dims: int, scale: float):
         super().__init__()
         self.dims, self.scale = dims, scale
         self.weight = nn.Parameter(torch.zeros(heads, dims))
 
-    def forward(self, y_BSHD: Tensor, n_BSC: Tensor) -> Tensor:
+    def forward(self, n_BSC: Tensor) -> Tensor:
         g_BSH = F.linear(n_BSC[..., : self.dims], self.weight.to(n_BSC.dtype))
-        return y_BSHD * (self.scale * g_BSH).sigmoid()[..., None]
+        return (self.scale * g_BSH).sigmoid()
 
 
 class SmearGate(nn.Module):

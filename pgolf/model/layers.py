@@ -71,6 +71,15 @@ def rotate(x_BTHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos + b * sin, b * cos - a * sin, rest], dim=-1)
 
 
+def normed_heads(x_BTHD: Tensor, rotary: tuple[Tensor, Tensor] | None, gain_H: Tensor | None) -> Tensor:
+    """RMS norm of each head, RoPE by the last T rows of the tables, times the head's gain; None: without. x = [3, 4] and a gain
+    of 2 give [6, 8] / √12.5 = [1.697, 2.263]."""
+    x_BTHD = rms_norm(x_BTHD)
+    if rotary is not None:
+        x_BTHD = rotate(x_BTHD, *(table[-x_BTHD.shape[1] :] for table in rotary))
+    return x_BTHD if gain_H is None else x_BTHD * gain_H[:, None].to(x_BTHD.dtype)
+
+
 def exclusive_self_attention(y_BTHD: Tensor, v_BTKD: Tensor) -> Tensor:
     """Exclusive self-attention: take from each head's output its component along the position's own value.
 
@@ -80,6 +89,13 @@ def exclusive_self_attention(y_BTHD: Tensor, v_BTKD: Tensor) -> Tensor:
     y_BTKGD, v_BTK1D = y_BTHD.view(B, T, K, -1, D), F.normalize(v_BTKD, dim=-1).unsqueeze(3)
     along = (y_BTKGD * v_BTK1D).sum(-1, keepdim=True)
     return (y_BTKGD - along * v_BTK1D).flatten(2, 3)
+
+
+def gated_heads(y_BTHD: Tensor, v_BTKD: Tensor | None, gate_BTH: Tensor | None) -> Tensor:
+    """Exclusive self-attention by the values, then each head's output times its gate; None: without."""
+    if v_BTKD is not None:
+        y_BTHD = exclusive_self_attention(y_BTHD, v_BTKD)
+    return y_BTHD if gate_BTH is None else y_BTHD * gate_BTH[..., None]
 
 
 class Smear(nn.Module):

@@ -15,6 +15,7 @@ from pgolf.model.kinds import Skips
 from pgolf.model.layers import rotary_base, rotary_tables
 from pgolf.model.loss import fused_nll, plain_nll
 from pgolf.model.pieces import Pieces
+from pgolf.model.transformer import Transformer
 from tests.goldens import Golden, Part, has
 
 COMMON = dict(
@@ -202,6 +203,25 @@ def agree_twice(model, golden: Golden, rows: Golden, prefix: str) -> None:
         model.zero_grad()
         ids, targets = (torch.from_numpy(rows[f"{part}{name}"]) for name in ("ids", "targets"))
         agree(model, golden, ids, targets, prefix + part, 1e-5, inside)
+
+
+# In bf16, relative to float32: logits (their distance's norm), and the loss. A gain of 5.25 enlarges what rounding does.
+BF16_LOGITS, BF16_LOGITS_PR1852, BF16_LOSS = 0.03, 0.1, 3e-3
+
+
+def check_bf16(golden: Golden, device: str) -> None:
+    """A published model in the dtype of a GPU run, within the stated tolerances of its float32 logits and loss."""
+    with_pieces = "packed/logits" in golden
+    spec = by_config(golden.config, True, PlainLoss()) if with_pieces else by_name(golden)
+    model = Transformer(spec, torch.bfloat16)
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in ours(spec, golden.under("w/")).items()})
+    model.to(device).set_looping("encoder_indices" in golden and "loop_on" in golden.path.stem)
+    ids, targets, expected = (torch.from_numpy(golden[name]).to(device) for name in ("ids", "targets", "logits"))
+    with torch.no_grad():
+        apart = ((model(ids) - expected).norm() / expected.norm()).item()
+        loss = model.nll(ids, targets).mean().item()
+    assert apart < (BF16_LOGITS_PR1852 if "pr1852" in golden.path.stem else BF16_LOGITS)
+    assert loss == pytest.approx(golden["loss"].item(), rel=BF16_LOSS)
 
 
 def check_loss(golden: Golden) -> None:

@@ -1,8 +1,9 @@
 """The sweeper of pgolf, where alone Hydra looks for plugins. It scans this file whenever it starts: nothing is imported early."""
 
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -41,7 +42,11 @@ class PgolfSweeper(BasicSweeper):
         ]
         returned = []
         for batch in self.split_overrides_to_chunks(words, self.max_batch_size) if words else ():
-            returned += self.launcher.launch(batch, initial_job_idx=len(returned))
+            try:
+                returned += self.launcher.launch(batch, initial_job_idx=len(returned))
+            except Exception as wrong:  # a launcher's own: jobs return what ended them
+                gather(folder, jobs[0].recipe.logger)
+                _stop_for(wrong, folder)
         if not words:
             gather(folder, jobs[0].recipe.logger)
         _raise_the_last([one for one in returned if one.status == JobStatus.FAILED])
@@ -64,6 +69,18 @@ class PgolfSweeper(BasicSweeper):
                 del config["hydra"]
             jobs.append(job(config, overrides, choices))
         return distinct(jobs)
+
+
+def _stop_for(wrong: Exception, folder: Path) -> NoReturn:
+    """End for what a launcher raised, as submitit does for a job that was cancelled; jobs elsewhere may go on."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise wrong
+    said = (str(wrong).strip() or type(wrong).__name__).splitlines()[0]
+    say(
+        f"pgolf: the launcher gave up: {said}\n"
+        f"Jobs that it has started may still be at work. The same words with hydra.sweep.dir={folder} start what is left"
+    )
+    sys.exit(1)
 
 
 def _raise_the_last(failed: list[JobReturn]) -> None:
