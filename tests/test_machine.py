@@ -245,10 +245,14 @@ def test_a_mistake_of_any_kind_is_recorded_by_one_word(tmp_path, monkeypatch):
     with pytest.raises(UserError), errors_recorded(), errors_recorded():
         raise ConfigError("a.b", 3, "must be 4")
     assert json.loads(file.read_text())["message"]["message"] == "UserError: a.b=3: must be 4"
-    file.unlink()
-    with pytest.raises(UserError), errors_recorded(), errors_recorded():
-        Path("/nowhere/at/all").read_bytes()
-    assert json.loads(file.read_text())["message"]["message"] == "UserError: /nowhere/at/all: No such file or directory"
+    for wrong, told in (
+        (FileNotFoundError(2, "No such file or directory", "/nowhere"), "/nowhere: No such file or directory"),
+        (OSError(28, "No space left on device"), "a file: No space left on device"),
+    ):
+        file.unlink()
+        with pytest.raises(UserError), errors_recorded(), errors_recorded():
+            raise wrong
+        assert json.loads(file.read_text())["message"]["message"] == f"UserError: {told}"
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE")
     with pytest.raises(ZeroDivisionError), errors_recorded():
         _ = 1 / 0

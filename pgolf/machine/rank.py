@@ -59,8 +59,8 @@ def errors_recorded() -> Iterator[None]:
         plain = wrong
         if isinstance(wrong, UserError):
             plain = UserError(str(wrong))
-        elif isinstance(wrong, OSError) and wrong.filename:
-            plain = UserError(f"{wrong.filename}: {wrong.strerror}")
+        elif isinstance(wrong, OSError) and wrong.errno:
+            plain = UserError(f"{wrong.filename or 'a file'}: {wrong.strerror}")  # none is named where a disk is full
         file = os.environ.get("TORCHELASTIC_ERROR_FILE")
         if file and not os.path.exists(file):
             get_error_handler().record_exception(plain)
