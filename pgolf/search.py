@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 OBJECTIVE = "train.dev_bpb.quantized"
 POLL_SECONDS = 0.5
+WHY = "why"  # a trial's attribute: why it failed
 LOCK, TRIAL_LOCK = ".lock", ".trial.lock"
 STARTUP_TRIALS = 4  # before anything is compared with a median
 OURS = {"trials": "20", "study": "search"}
@@ -156,7 +157,7 @@ def tried(trial: "Trial", run: Running) -> float:
 
 
 def opened(folder: Path, overrides: list[str]) -> "Study":
-    """The study of this folder, begun or resumed; trials that a dead search left running are failures."""
+    """The study of this folder, begun or resumed; trials that a dead search left running are stopped ones."""
     try:
         import optuna
     except ImportError:
@@ -175,15 +176,32 @@ def opened(folder: Path, overrides: list[str]) -> "Study":
         raise UserError(f"{folder} is the search of other words: {shlex.join(before)}. Name this one with study=...")
     study.set_user_attr("words", overrides)
     for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        stopped(study, trial)
     return study
+
+
+def stopped(study: "Study", trial: "Trial | FrozenTrial") -> None:
+    """A trial that its search did not see the end of: it is none of those asked for, and its words are tried again."""
+    from optuna.trial import TrialState
+
+    study.enqueue_trial(trial.params)
+    study.tell(trial.number, state=TrialState.FAIL)
+
+
+def ended(study: "Study") -> int:
+    """How many trials came to an end of their own: complete, behind the others, or with a reason why they failed."""
+    from optuna.trial import TrialState
+
+    return sum(
+        trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or WHY in trial.user_attrs for trial in study.trials
+    )
 
 
 def search(
     study: "Study", space: list[Dimension], fixed: list[str], folder: Path, trials: int, say: StatusLines
 ) -> None:
-    """Trials until there are `trials`, those of earlier calls included."""
-    while len(study.trials) < trials:
+    """Trials until there are `trials`, those of earlier calls included, and those that were stopped left out."""
+    while ended(study) < trials:
         trial = study.ask()
         overrides = [dimension.chosen(trial) for dimension in space]
         trial.set_user_attr("words", overrides)
@@ -209,10 +227,11 @@ def _outcome(study: "Study", trial: "Trial", run: Running) -> str:
         study.tell(trial, state=TrialState.PRUNED)
         return f"stopped early: {behind}"
     except RunError as wrong:
+        trial.set_user_attr(WHY, str(wrong))
         study.tell(trial, state=TrialState.FAIL)
         return f"failed: {wrong}"
     except BaseException:
-        study.tell(trial, state=TrialState.FAIL)
+        stopped(study, trial)
         raise
     finally:
         run.stop()

@@ -405,6 +405,10 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
         torchrun,
         GPUS + "; the test of the export runs such a file",
     ),
+    "SEED=1337 DATA_PATH=/data/pgolf/fineweb_sp1024 torchrun --standalone --nproc_per_node=8 train_gpt.py judge"
+    " ARTIFACT=artifact.pgolf": (torchrun, GPUS + "; test_container.py runs such a line"),
+    "python -m tests.chaos kills=200": (nothing, RUN_IN + "test_chaos.py, with fewer"),
+    "python -m tests.chaos kills=40 subjects=run,sweep seed=7 counts=chaos.json": (nothing, RUN_IN + "test_chaos.py"),
     "python train_gpt.py": (exported, RUN_IN + "test_export.py"),
     "python train_gpt.py judge …": (exported, RUN_IN + "test_export.py"),
     "python train_gpt.py judge ARTIFACT=artifact.pgolf": (exported, RUN_IN + "test_export.py"),

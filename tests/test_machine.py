@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -166,6 +167,16 @@ def test_a_bug_shows_its_traceback(tmp_path):
         launch(crash, machine=machine(1), folder=tmp_path)
 
 
+def test_ranks_that_failed_leave_no_file_of_torchs(tmp_path, monkeypatch):
+    """It writes one for every exception, and removes none."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    for stage in (crash, fail_on_one):
+        with pytest.raises((RankError, UserError)):
+            launch(stage, machine=machine(2), folder=tmp_path)
+    assert not [*(tmp_path / "tmp").glob("pytorch-*")]
+
+
 PROGRAM = """
     import sys
     from pathlib import Path
@@ -234,6 +245,14 @@ def test_a_mistake_of_any_kind_is_recorded_by_one_word(tmp_path, monkeypatch):
     with pytest.raises(UserError), errors_recorded(), errors_recorded():
         raise ConfigError("a.b", 3, "must be 4")
     assert json.loads(file.read_text())["message"]["message"] == "UserError: a.b=3: must be 4"
+    for wrong, told in (
+        (FileNotFoundError(2, "No such file or directory", "/nowhere"), "/nowhere: No such file or directory"),
+        (OSError(28, "No space left on device"), "a file: No space left on device"),
+    ):
+        file.unlink()
+        with pytest.raises(UserError), errors_recorded(), errors_recorded():
+            raise wrong
+        assert json.loads(file.read_text())["message"]["message"] == f"UserError: {told}"
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE")
     with pytest.raises(ZeroDivisionError), errors_recorded():
         _ = 1 / 0

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from pgolf.errors import UserError
-from pgolf.search import Dimension, divided, main, settings
+from pgolf.machine.signals import StoppedError
+from pgolf.search import Dimension, RunError, divided, ended, main, opened, search, settings
 from tests import programs
 from tests.command import TINY, environment, record
 from tests.processes import command_of, descendants, until_gone, until_line
@@ -99,6 +100,53 @@ def test_two_trials_are_run_judged_by_dev_bpb_and_taken_up_again(tmp_path):
     assert len(again) == 2
     assert "is the search of other words" in searched(tmp_path, "trials=2", *words, "seed=9", code=2)
     assert os.listdir(tmp_path) == ["searches"]
+
+
+class Stub:
+    """A trial's run without a process: what it comes to, or what ends it."""
+
+    def __init__(self, folder, overrides, lock):
+        self.folder = folder
+
+    def over(self) -> bool:
+        return True
+
+    def dev_bpb(self) -> list[float]:
+        return []
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+    def objective(self) -> float:
+        end = ENDS.pop(0)
+        if isinstance(end, BaseException):
+            raise end
+        return end
+
+
+ENDS: list = []
+
+
+def test_as_many_trials_as_asked_for_come_to_an_end_of_their_own(tmp_path, monkeypatch):
+    """A trial whose search was stopped or killed is tried again with its words; one that failed has had its turn."""
+    optuna = pytest.importorskip("optuna", reason="the extra `search` is not installed")
+    monkeypatch.setattr("pgolf.search.Running", Stub)
+    space = [Dimension("a", None, 0.0, 1.0)]
+    ENDS[:] = [1.0, StoppedError(signal.SIGTERM), RunError("out of memory"), 2.0]
+    study = opened(tmp_path, ["a=interval(0,1)"])
+    with pytest.raises(StoppedError):
+        search(study, space, [], tmp_path, 4, print)
+    killed = study.ask()
+    word = space[0].chosen(killed)
+    study = opened(tmp_path, ["a=interval(0,1)"])
+    assert (len(study.trials), ended(study)) == (4, 1), "one complete, one stopped, then killed, and it waits again"
+    ENDS.append(3.0)
+    search(study, space, [], tmp_path, 4, print)
+    trials = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    assert [trial.value for trial in trials] == [1.0, 2.0, 3.0]
+    words = [trial.user_attrs.get("words") for trial in study.trials]
+    assert words[1] == words[3] == [word], "those of the trial that was stopped"
+    assert ended(study) == 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

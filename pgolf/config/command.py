@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from pgolf.errors import UserError
 from pgolf.files import finite, write_bytes
-from pgolf.machine.outlet import outlet
+from pgolf.machine.outlet import Outlet, outlet, standard_output
 from pgolf.machine.signals import StoppedError, one_desk
 
 ERROR = "pgolf.error/1"
@@ -46,13 +46,19 @@ class Result:
 
 @dataclass(frozen=True)
 class StatusLines:
-    """What a command says while it works: lines on stdout (with --json on stderr), or, with --quiet, none."""
+    """What a command says while it works: lines on stdout (with --json on stderr), or, with --quiet, none.
+
+    A reader that is gone or does not read neither ends nor holds up the work."""
 
     quiet: bool
 
     def __call__(self, text: str) -> None:
         if not self.quiet:
-            print(text, flush=True)
+            stream = standard_output()
+            if isinstance(stream, Outlet):
+                stream.show(f"{text}\n")
+            else:
+                print(text, file=stream, flush=True)
 
 
 class CommandError(Exception):
@@ -96,6 +102,8 @@ def command(help: str | None = None) -> Callable[[Main], Callable[[Sequence[str]
             as_json = JSON in args and not {*HELP} & {*words}
             with _for_a_program() if as_json else nullcontext():
                 result = _ended(lambda: _kept(main(words, StatusLines(quiet))), as_json)
+                if isinstance(stream := standard_output(), Outlet):
+                    stream.drain()
             said = _ended(lambda: _said(result, as_json), as_json)
             if said is not result:
                 _refuse(said)

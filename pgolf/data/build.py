@@ -26,6 +26,7 @@ from pgolf.data.split import below_fraction, training_texts
 from pgolf.data.workers import mapped
 from pgolf.errors import UserError
 from pgolf.files import read_json, write_bytes, write_json
+from pgolf.files.leftovers import clear
 
 SCAN, PLAN = "scan", "plan.json"
 LEARNED_BYTES = 100_000_000  # of training text that a tokenizer is learned from, at most
@@ -44,6 +45,7 @@ def build(goal: Path, plan: Plan, inputs: str, source: Callable[[], Source], sho
                 (goal / "lock").unlink()  # and not before: who finds none in `work` would begin there
             else:
                 shutil.rmtree(work)
+                (goal / "lock").unlink(missing_ok=True)  # of a build that was killed between the two lines above
     except OSError as error:
         raise UserError(
             f"{goal} cannot be built: {error.strerror or error}. Make room or name another folder (data.cache=..., out=... or"
@@ -75,6 +77,7 @@ def locked(work: Path, show: Show) -> Iterator[None]:
 
 def _continue(work: Path, facts: dict) -> None:
     """Note what is built, or refuse a folder in which something else was begun."""
+    clear(work)
     note, facts = work / PLAN, json.loads(json.dumps(facts))
     if note.exists() and read_json(note) != facts:
         raise UserError(

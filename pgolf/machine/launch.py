@@ -27,10 +27,10 @@ from torch.distributed.launcher import LaunchConfig, elastic_launch
 from pgolf.errors import RankError, RefusedError, UserError
 from pgolf.files import read_json
 from pgolf.files.events import Events
+from pgolf.files.names import LOGS
 from pgolf.machine import Machine
 from pgolf.machine.nodes import Meeting, Nodes, OneNode, Order, follow
 from pgolf.machine.rank import (
-    LOGS,
     die_with,
     errors_recorded,
     joined,
@@ -276,11 +276,16 @@ def _rank_main(
     _leave_stopping_to(parent)
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     die_with(os.getppid())
-    with joined(machine) as world, errors_recorded():
-        events = Events(folder if world.main else None)
-        result = stage(world, *args, events)
-        if world.main:
-            leave_result(folder, result, events)
+    try:
+        with errors_recorded(), joined(machine) as world, errors_recorded():
+            events = Events(folder if world.main else None)
+            result = stage(world, *args, events)
+            if world.main:
+                leave_result(folder, result, events)
+    except (
+        Exception
+    ):  # is in torch's error file by now; of one that is raised torch leaves another file behind for good
+        sys.exit(1)
 
 
 def _leave_stopping_to(parent: int) -> None:

@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import TextIO
 
 PENDING = 1 << 20  # characters that wait to be shown; what comes after them is dropped
+SHOW_SECONDS = 0.5  # that one line is waited for
 DRAIN_SECONDS = 5.0  # that the end of a program waits for what is not yet shown
 
 
@@ -57,16 +59,28 @@ class Outlet:
 
     def drain(self, seconds: float = DRAIN_SECONDS) -> str | None:
         """Wait for what is not yet shown, at most so long. Returns the fault, if there is one."""
-        end = time.monotonic() + seconds
-        while self._pending and self.fault is None and time.monotonic() < end:
-            time.sleep(0.005)
+        self._wait(seconds)
         if self._pending and self.fault is None:
             self.fault = f"took nothing for {seconds:g} s at the end"
         return self.fault
 
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while self._pending and self.fault is None and time.monotonic() < end:
+            time.sleep(0.005)
+
+    def show(self, text: str) -> None:
+        """Write, and wait a moment for it, so that what others write to the same place comes after; not while a reader sleeps."""
+        behind = self._pending > 0
+        self.write(text)
+        if not behind:
+            self._wait(SHOW_SECONDS)
+
     def _work(self) -> None:
         while True:
             text = self._waiting.get()
+            if self.fault is not None:  # given up: what others write from now on stays whole
+                return
             data = text.encode(self.encoding, "replace")
             try:
                 while data:
@@ -85,6 +99,15 @@ def outlet(descriptor: int = 1) -> Outlet:
     if stream is None:  # closed before the program began: the descriptor may be anybody's by now
         return Outlet(descriptor, "utf-8", "is closed")
     return Outlet(descriptor, getattr(stream, "encoding", None) or "utf-8")
+
+
+def standard_output() -> Outlet | TextIO:
+    """Where `print` writes now: the outlet of its descriptor, or what this process has put in the place of its output."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (AttributeError, OSError):  # closed before the program began, or no file
+        return sys.stdout or outlet()
+    return outlet(descriptor) if descriptor in (1, 2) else sys.stdout
 
 
 def say(text: str, descriptor: int = 2) -> None:

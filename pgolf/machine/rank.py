@@ -17,10 +17,9 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from pgolf.errors import UserError
 from pgolf.files import write_json
 from pgolf.files.events import Events
+from pgolf.files.names import LOGS
 from pgolf.machine import Machine
 from pgolf.machine.world import World
-
-LOGS = "ranks"  # in a run's folder: what ranks print, and what rank 0 leaves for the parent
 
 
 @contextmanager
@@ -52,12 +51,16 @@ def joined(machine: Machine) -> Iterator[World]:
 def errors_recorded() -> Iterator[None]:
     """An exception is in torch's error file before this rank leaves the group, for the others then fail too, of its leaving.
 
-    A UserError of any kind becomes a plain one, the word that the parent looks for.
+    A UserError of any kind becomes a plain one, the word that the parent looks for; so does a file that cannot be used.
     """
     try:
         yield
     except Exception as wrong:
-        plain = UserError(str(wrong)) if isinstance(wrong, UserError) else wrong
+        plain = wrong
+        if isinstance(wrong, UserError):
+            plain = UserError(str(wrong))
+        elif isinstance(wrong, OSError) and wrong.errno:
+            plain = UserError(f"{wrong.filename or 'a file'}: {wrong.strerror}")  # none is named where a disk is full
         file = os.environ.get("TORCHELASTIC_ERROR_FILE")
         if file and not os.path.exists(file):
             get_error_handler().record_exception(plain)

@@ -4,30 +4,59 @@ import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pgolf.errors import UserError
 from pgolf.machine import tune_runtime
 from pgolf.machine.outlet import outlet
 from pgolf.machine.signals import deaf
+from pgolf.machine.sockets import FOLDER
 
 METHOD = "forkserver"
 # The training stage, and what it or torch would import late: optimizers load the compiler's front end, two seconds of it.
-PRELOADED = ["pgolf.stages.checkpoint", "pgolf.model.initial", "pgolf.optim.optimizer", "torch._dynamo"]
+PRELOADED = [
+    "pgolf.machine.sockets",
+    "pgolf.stages.checkpoint",
+    "pgolf.model.initial",
+    "pgolf.optim.optimizer",
+    "torch._dynamo",
+]
 
 
 def start_importing() -> None:
     """Start that process, if it is not there yet. It ends with this one, does not hold its standard output, since whoever
-    reads that waits for its end, and leaves signals, which may reach the whole group, to it."""
+    reads that waits for its end, and leaves signals, which may reach the whole group, to it. UserError where its socket has no
+    place."""
     tune_runtime()
     multiprocessing.set_forkserver_preload(PRELOADED)
-    with _method_left():
-        if threading.current_thread() is not threading.main_thread():
-            return multiprocessing.forkserver.ensure_running()
-        multiprocessing.resource_tracker.ensure_running()  # which unblocks signals when it has been started
-        with deaf(), _silent():
-            multiprocessing.forkserver.ensure_running()
+    try:
+        folder = _folder()
+        with _told(FOLDER, folder), _method_left():
+            _start()
+    except OSError as wrong:
+        raise UserError(
+            f"{tempfile.gettempdir()}: has no place for the sockets of ranks: {wrong.strerror}; TMPDIR=... names another folder"
+        ) from None
+
+
+def _folder() -> str:
+    """Where multiprocessing puts its sockets. Made here and removed by the server: Python's own way leaves it behind where this
+    process is killed, and ends with a stack where it cannot be removed."""
+    config = multiprocessing.current_process()._config
+    if not os.path.isdir(config.get("tempdir") or ""):
+        config["tempdir"] = tempfile.mkdtemp(prefix="pymp-")
+    return config["tempdir"]
+
+
+def _start() -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return multiprocessing.forkserver.ensure_running()
+    multiprocessing.resource_tracker.ensure_running()  # which unblocks signals when it has been started
+    with deaf(), _silent():
+        multiprocessing.forkserver.ensure_running()
 
 
 @contextmanager
@@ -38,6 +67,16 @@ def _method_left() -> Iterator[None]:
         yield
     finally:
         multiprocessing.set_start_method(before, force=True)
+
+
+@contextmanager
+def _told(name: str, value: str) -> Iterator[None]:
+    """Processes that are started inside have it in their environment."""
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
 
 
 @contextmanager

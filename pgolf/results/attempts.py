@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pgolf.errors import UserError
 from pgolf.files import lookup, read_json
 from pgolf.files.checkpoints import checkpoints
-from pgolf.files.names import ARTIFACT, RECORD
+from pgolf.files.leftovers import clear, remove
+from pgolf.files.names import ARTIFACT, CHECKPOINTS, LOGS, RECORD
 from pgolf.machine.liveness import state, still
 from pgolf.machine.lock import HeldError, locked
 from pgolf.results.runfolder import Run, checked_record
@@ -66,8 +67,13 @@ class Before:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """The run in `folder` is this process's. HeldError if another has it."""
+    """The run in `folder` is this process's, without what an owner that was killed left half-written. HeldError if another
+    has it."""
     with locked(folder / LOCK, f"the run in {folder}"):
+        for place in (folder, folder / LOGS):
+            clear(place)
+        for left in (folder / CHECKPOINTS).glob(".step*"):
+            remove(left)
         yield
 
 

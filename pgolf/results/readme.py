@@ -192,12 +192,16 @@ def _reproduce(arm: dict, runs: Sequence[Run]) -> str:
     commands = [shlex.join(["python", "-m", "pgolf.run", *map(str, r.record["overrides"])]) for r in runs]
     ranks = runs[0].record.get("ranks") or 1
     alone = [f"SEED={r.seed} torchrun --standalone --nproc_per_node={ranks} train_gpt.py" for r in runs]
+    sealed = [r.record["artifact"]["sha256"] for r in runs]
+    judged = [f"{a} judge ARTIFACT=artifact.pgolf ARTIFACT_SHA256={s}" for a, s in zip(alone, sealed, strict=True)]
     return "\n".join(
         (
             f"## How to reproduce\n\nWith pgolf {runs[0].record['pgolf']}:\n\n```",
             *commands,
             "```\n\nWithout it, from this folder, after `pip install -r requirements.txt`:\n\n```",
             *alone,
+            "```\n\nAn artifact alone is judged again, to the same val_bpb, by:\n\n```",
+            *judged,
             "```\n\n`DATA_PATH` names the folder of the shards, and `TOKENIZER_PATH` the tokenizer, where they have moved.",
             f"\nCode sha256 `{runs[0].code_sha256}`; arm sha256 `{arm['arm_sha256']}`.",
         )

@@ -8,11 +8,12 @@ from pgolf.config.compose import Job
 from pgolf.config.identity import job_folder
 from pgolf.errors import UserError
 from pgolf.files import read_json, write_json
+from pgolf.files.leftovers import clear
 from pgolf.files.names import RECORD
 from pgolf.machine.lock import HeldError, locked
 from pgolf.machine.outlet import say
 from pgolf.results.attempts import before, owned, require_same
-from pgolf.results.plan import agreed
+from pgolf.results.plan import PLAN, agreed
 from pgolf.results.runfolder import Run, read_runs
 from pgolf.results.summary import job_folders
 from pgolf.stages.views import final_line
@@ -27,6 +28,8 @@ def to_run(folder: Path, jobs: list[Job], program: Callable[[Job], str]) -> list
     """
     arms = arms_of(jobs, program)
     with locked(folder / LOCK, f"the plan of {folder}", wait=True):
+        for name in (PLAN, FAILED):
+            clear(folder, name)
         done = [run for run in _runs(folder) if run.complete]
         agreed(folder, arms, len(done))
         failed = {run.folder.name: run.record["finished"] for run in _runs(folder) if run.status == "failed"}

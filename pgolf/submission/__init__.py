@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from pgolf.errors import UserError
 from pgolf.files import json_bytes, write_folder, write_json
+from pgolf.files.leftovers import clear
 from pgolf.files.names import CODE, LOG
 from pgolf.machine.lock import locked
 from pgolf.machine.outlet import say
-from pgolf.report import Drawing
+from pgolf.report import REPORT, Drawing
 from pgolf.results.jsonshape import submission_schema, violations
 from pgolf.results.readme import readme
 from pgolf.results.runfolder import Run, read_run
@@ -47,6 +48,8 @@ def publish(sweep_dir: Path, patient: bool = True) -> dict[str, Any]:
 def gather(folder: Path, logger: "Logger") -> None:
     """After a job: summary and submissions, the sweep's report, and, when all jobs have ended, its place in the logger."""
     with locked(folder / ".gather.lock", f"the summary of {folder}", wait=True):
+        for place, name in ((folder, SUMMARY), (folder, REPORT), (folder / "submission", "*")):
+            clear(place, name)
         drawing = Drawing(folder)
         try:
             publish(folder, patient=False)

@@ -1,0 +1,74 @@
+"""The process that ranks are forked from leaves nothing, however its parent goes."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.processes import descendants, until, until_gone
+
+PARENT = """
+import os, sys, time
+from pgolf.machine import server
+server.PRELOADED = ["pgolf.machine.sockets"]
+server.start_importing()
+print(os.environ.get("PGOLF_SOCKETS"), flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+NOWHERE = """
+import tempfile
+from pgolf.errors import UserError
+from pgolf.machine.server import start_importing
+tempfile.tempdir = "/nowhere"
+try:
+    start_importing()
+except UserError as wrong:
+    print(wrong)
+"""
+AGAIN = """
+import multiprocessing, os, shutil
+from pgolf.machine import server
+server.PRELOADED = ["pgolf.machine.sockets"]
+for _ in range(2):
+    server.start_importing()
+    shutil.rmtree(multiprocessing.current_process()._config["tempdir"])
+    os.kill(multiprocessing.forkserver._forkserver._forkserver_pid, 9)
+print(os.listdir(os.environ["TMPDIR"]))
+"""
+
+
+def test_no_place_for_a_socket_is_one_message():
+    done = subprocess.run([sys.executable, "-c", NOWHERE], capture_output=True, text=True)
+    told = (
+        "/nowhere: has no place for the sockets of ranks: No such file or directory; TMPDIR=... names another folder\n"
+    )
+    assert (done.stdout, done.stderr) == (told, "")
+
+
+def test_a_server_that_died_is_started_again_with_a_folder_of_its_own(tmp_path):
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", AGAIN], env=env, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, None], ids=["killed", "told", "left"])
+def test_its_socket_goes_with_it(tmp_path, number):
+    """By a signal, and by the short way out that a run takes in the end."""
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout.readline() == "None\n", "it is told, and not what this process starts later"
+    family = descendants(parent.pid)
+    assert list(tmp_path.glob("pymp-*/listener-*"))
+    if number:
+        parent.send_signal(number)
+    parent.communicate()
+    until_gone(family)
+    until(lambda: not list(tmp_path.iterdir()), "something is left")
