@@ -164,7 +164,7 @@ def evaluated(job: "Job", corpus: "Corpus", record: Record, nodes: Nodes, consol
         "TOKENIZER_PATH": text.tokenizer,
         "SEED": job.recipe.seed.value,
         "DEVICE": machine.device.value,
-        "THREADS": machine.threads_per_rank,
+        "THREADS": machine.threads,
         "FOLDER": folder,
     }
     args = [f"{name}={value}" for name, value in settings.items()]

@@ -99,16 +99,16 @@ def test_a_mac_has_cores_without_affinity_and_composes(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 10)
     monkeypatch.setattr(hardware, "quota", lambda root: math.inf)
     assert hardware.cores() == 10
-    assert rehearse([], sweep=False)[0].recipe.machine.threads_per_rank == 10
-    assert rehearse(["machine.ranks=2"], sweep=False)[0].recipe.machine.threads_per_rank == 5
+    assert rehearse([], sweep=False)[0].recipe.machine.threads == 10
+    assert rehearse(["machine.ranks=2"], sweep=False)[0].recipe.machine.threads == 5
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert hardware.cores() == 1
 
 
 def test_half_a_core_is_one_thread(monkeypatch):
     monkeypatch.setattr(hardware, "quota", lambda root: 0.5)
-    assert rehearse([], sweep=False)[0].recipe.machine.threads_per_rank == 1
-    assert rehearse(["machine.threads=3"], sweep=False)[0].recipe.machine.threads_per_rank == 3, "a person's word holds"
+    assert rehearse([], sweep=False)[0].recipe.machine.threads == 1
+    assert rehearse(["machine.threads=3"], sweep=False)[0].recipe.machine.threads == 3, "a person's word holds"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_this_torch_is_what_its_own_words_say():
 def test_what_is_open_is_answered_once_and_by_numbers():
     assert OPEN.settled(8, 0) == Machine(**vars(OPEN) | {"ranks": 1, "device": Device.CPU, "threads": 8})
     four = OPEN.settled(8, 4)
-    assert (four.world_size, four.on_gpu, four.threads_per_rank) == (4, True, 2)
+    assert (four.world_size, four.on_gpu, four.threads) == (4, True, 2)
     assert four.settled(1, 0) == four, "what is answered stays"
     many = Machine(**vars(OPEN) | {"ranks": 2}).settled(8, 1)
     assert (many.world_size, many.on_gpu) == (2, False)

@@ -203,7 +203,7 @@ def test_a_sweep_over_several_nodes_is_refused(tmp_path):
 def test_ranks_are_those_of_a_node_and_the_result_does_not_tell():
     words = ["machine.ranks=2", "machine.nodes=2", "machine.rendezvous=localhost:29500", "machine.device=CPU"]
     two, one = (rehearse(some, sweep=False)[0] for some in (words, ["machine.device=CPU"]))
-    assert (two.recipe.machine.world_size, two.recipe.machine.ranks_here) == (4, 2)
+    assert (two.recipe.machine.world_size, two.recipe.machine.ranks) == (4, 2)
     assert computed(two.config) == computed(one.config)
     assert (two.arm_sha256, two.config_sha256) == (one.arm_sha256, one.config_sha256)
 

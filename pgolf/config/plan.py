@@ -98,7 +98,7 @@ def _machine(recipe: Recipe) -> str:
 
 
 def _where(recipe: Recipe) -> str:
-    where = "GPU" if recipe.machine.on_gpu else f"CPU, {recipe.machine.threads_per_rank} thread(s) each"
+    where = "GPU" if recipe.machine.on_gpu else f"CPU, {recipe.machine.threads} thread(s) each"
     nodes = f" of {recipe.machine.nodes} nodes" if recipe.machine.nodes > 1 else ""
     return f"{recipe.machine.world_size} rank(s) on {where}{nodes}"
 
@@ -171,7 +171,7 @@ def expected_steps(recipe: Recipe) -> int:
     if recipe.limits.train_steps is not None:
         return recipe.limits.train_steps
     machine = recipe.machine
-    rate = machine.world_size * (H100_FLOPS if machine.on_gpu else machine.threads_per_rank * matmul_flops())
+    rate = machine.world_size * (H100_FLOPS if machine.on_gpu else machine.threads * matmul_flops())
     return max(1, int(recipe.limits.train_seconds * rate * UTILISATION / flops_per_step(recipe)))
 
 

@@ -33,7 +33,7 @@ START_SECONDS = 120  # of a run before its first clock and between the two: impo
 def cores(machine: Machine) -> Finding:
     """Cores by affinity and quota, what the ranks want of them, and how busy they are."""
     usable, limit, busy = usable_cores(), quota(), os.getloadavg()[0]
-    wanted = machine.ranks_here * machine.threads_per_rank
+    wanted = machine.ranks * machine.threads
     limited = f", quota {limit:g}" if math.isfinite(limit) else ""
     found = f"{usable} usable (affinity {affinity()} of {os.cpu_count()}{limited}), {wanted} asked for, load {busy:.1f}"
     if wanted > usable and not machine.on_gpu:
@@ -41,7 +41,7 @@ def cores(machine: Machine) -> Finding:
             "cores",
             found,
             True,
-            f"more threads than cores make steps slower: machine.threads={max(1, usable // machine.ranks_here)}",
+            f"more threads than cores make steps slower: machine.threads={max(1, usable // machine.ranks)}",
         )
     do = "other programs are running: clocks will be short of steps" if busy > usable / 2 else ""
     return Finding("cores", found, True, do)
@@ -51,9 +51,7 @@ def memory_needed(recipe: "Recipe") -> int:
     """Bytes of the host: a base, and on a CPU what ranks hold of weights, gradients, moments, averages and activations."""
     from pgolf.config.memory import memory as held
 
-    return MEMORY + (
-        0 if recipe.machine.on_gpu else recipe.machine.ranks_here * held(recipe).peak(recipe.micro_sequences)
-    )
+    return MEMORY + (0 if recipe.machine.on_gpu else recipe.machine.ranks * held(recipe).peak(recipe.micro_sequences))
 
 
 def memory(needed: int) -> Finding:
@@ -69,8 +67,8 @@ def memory(needed: int) -> Finding:
 def shared_memory(machine: Machine, place: Path = Path("/dev/shm")) -> Finding:
     """Where NCCL and semaphores lie. Systems without it (macOS) have them elsewhere."""
     if not place.exists():
-        return Finding("/dev/shm", f"no {place}, and none is needed", not (machine.on_gpu and machine.ranks_here > 1))
-    free, needed = free_bytes(place), NCCL_SHM if machine.on_gpu and machine.ranks_here > 1 else 1
+        return Finding("/dev/shm", f"no {place}, and none is needed", not (machine.on_gpu and machine.ranks > 1))
+    free, needed = free_bytes(place), NCCL_SHM if machine.on_gpu and machine.ranks > 1 else 1
     ok = free >= needed and os.access(place, os.W_OK)
     do = "" if ok else "docker run --shm-size=1g, or --ipc=host; a mounted one must be writable"
     return Finding("/dev/shm", f"{free / GIB:.2f} GiB free at {place}", ok, do)
@@ -118,8 +116,8 @@ def slurm(recipe: "Recipe", needed: int, environment: Mapping[str, str] = os.env
     if granted is not None and granted < needed:
         wrong.append(f"--mem={math.ceil(needed / 2**20)}M or more")
     given = environment.get("SLURM_GPUS_ON_NODE", "")
-    if machine.on_gpu and given.isdecimal() and int(given) < machine.ranks_here:
-        wrong.append(f"--gpus-per-node={machine.ranks_here}")
+    if machine.on_gpu and given.isdecimal() and int(given) < machine.ranks:
+        wrong.append(f"--gpus-per-node={machine.ranks}")
     stated = [
         f"{left:,.0f} s left" if left is not None else "no limit of time is told",
         *([f"{granted / GIB:.1f} GiB"] if granted is not None else []),

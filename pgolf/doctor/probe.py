@@ -70,7 +70,7 @@ def text(recipe: "Recipe") -> tuple["Corpus | None", Finding]:
 def speed(job: Job, corpus: "Corpus") -> list[Finding]:
     """Optimiser steps for a few seconds, and what the clock of the words would hold."""
     recipe, machine = job.recipe, job.recipe.machine
-    if machine.on_gpu and seen_by_torch() < machine.ranks_here:
+    if machine.on_gpu and seen_by_torch() < machine.ranks:
         return [Finding("speed", "not measured: GPUs that the words ask for are not here")]
     try:
         found = probed(recipe, corpus)

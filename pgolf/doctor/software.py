@@ -62,7 +62,7 @@ def gpus(machine: Machine) -> Finding:
     except UserError as wrong:
         do = f"machine.ranks={seen}" if seen else "scale=laptop with machine.device=cpu runs any system without"
         return Finding("GPUs", str(wrong), False, do)
-    on = f"; {machine.ranks_here} rank(s) on the {'GPU' if machine.on_gpu else 'CPU'}"
+    on = f"; {machine.ranks} rank(s) on the {'GPU' if machine.on_gpu else 'CPU'}"
     return Finding("GPUs", f"{seen} ({names}){on}" if seen else f"none{on}")
 
 

@@ -103,24 +103,21 @@ def number(settings: Mapping[str, str], name: str, otherwise: int | None) -> int
 def recipe_of(frozen: dict, settings: Mapping[str, str]) -> Recipe:
     """The frozen groups, with what the settings say."""
     seed, size = number(settings, "SEED", 1337), int(os.environ.get("WORLD_SIZE", 1))
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    devices = {device.value: device for device in Device}
-    if (device := settings.get("DEVICE", "auto")) not in devices:
-        raise UserError(f"DEVICE={device!r}: must be one of {', '.join(devices)}")
+    ranks, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", size)), torch.cuda.device_count()
+    if (device := settings.get("DEVICE", "auto")) not in Device.__members__:
+        raise UserError(f"DEVICE={device!r}: must be one of auto, cpu, cuda")
     given = frozen.pop("machine")
-    kernels = thaw(given.pop("kernels"), Kernels)
     machine = Machine(
         ranks=ranks,
         nodes=size // ranks,
         node_rank=0,
         rendezvous=None,
         rendezvous_seconds=0,
-        device=devices[device],
+        device=Device[device],
         threads=number(settings, "THREADS", None),
-        kernels=kernels,
+        kernels=thaw(given.pop("kernels"), Kernels),
         **given,
-    )
-    machine = machine.settled(affinity(), gpus := torch.cuda.device_count())
+    ).settled(affinity(), gpus)
     machine.require_gpus(gpus)
     groups = get_type_hints(Recipe)
     parts = {group: thaw(part, groups[group]) for group, part in frozen.items()}

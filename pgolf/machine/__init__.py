@@ -75,9 +75,9 @@ class Machine:
 
     def require_gpus(self, gpus: int, besides: str = "") -> None:
         """Refuse to start here what a plan may be made for anywhere: ranks on more than `gpus` GPUs."""
-        if self.on_gpu and self.ranks_here > gpus:
+        if self.on_gpu and self.ranks > gpus:
             allowed = f"needs a GPU for every rank, and this machine has {gpus}{besides}"
-            raise ConfigError("machine.ranks", self.ranks_here, allowed)
+            raise ConfigError("machine.ranks", self.ranks, allowed)
 
     @property
     def on_gpu(self) -> bool:
@@ -87,17 +87,7 @@ class Machine:
     @property
     def world_size(self) -> int:
         """The number of ranks that will be started, on all nodes."""
-        return self.nodes * self.ranks_here
-
-    @property
-    def ranks_here(self) -> int:
-        """The number of ranks that will be started on this node."""
-        return self.ranks
-
-    @property
-    def threads_per_rank(self) -> int:
-        """CPU threads of each rank."""
-        return self.threads
+        return self.nodes * self.ranks
 
 
 def _is_address(text: str | None) -> bool:

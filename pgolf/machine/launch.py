@@ -57,6 +57,7 @@ FAULTS = {fault.__name__: fault for fault in (UserError, RefusedError)}
 _LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|NCCL.*remote process|Timed out waiting", re.DOTALL)
 
 
+_FILE = re.compile(r"\w+: \[Errno \d+\] ([^:]+)(?:: '(.+)')?")  # what Python says of a file that cannot be used
 _HUNG = re.compile(r"collective operation timeout: WorkNCCL\([^)]*OpType=(\w+)[^)]*Timeout\(ms\)=(\d+)")
 
 
@@ -127,7 +128,7 @@ def _together(
     config = LaunchConfig(
         min_nodes=machine.nodes,
         max_nodes=machine.nodes,
-        nproc_per_node=machine.ranks_here,
+        nproc_per_node=machine.ranks,
         run_id=meeting.run_id,
         rdzv_backend=meeting.backend,
         rdzv_endpoint=meeting.endpoint,
@@ -248,6 +249,8 @@ def _explained(failed: ChildFailedError, logs: Path, nodes: Nodes) -> Exception:
     kind, _, said = words.partition(": ")
     if kind in FAULTS:
         return FAULTS[kind](said.strip())
+    if file := _FILE.fullmatch(words):
+        return UserError(f"{file[2] or 'a file'}: {file[1]}")  # none is named where a disk is full
     output = [path for path in (logs.rglob("std*.log")) if path.stat().st_size]
     where = f"\nIts output is under {logs}." if output else ""
     return RankError(f"{died}{_hung(output)}.{where}\n{stack}".rstrip())

@@ -98,7 +98,7 @@ class FirstNode(Nodes):
         host, port = self.machine.rendezvous.rpartition(":")[0], _free_port()
         self._stages.append(_listening(address(self.machine)[0], port))
         meeting = Meeting(run_id, "static", f"{host}:{port}", configs)
-        order = Order(meeting, folder.absolute(), self.machine.ranks_here, work)
+        order = Order(meeting, folder.absolute(), self.machine.ranks, work)
         self.store.set(f"order {self.orders}", pickle.dumps(order))
         for node in range(1, self.machine.nodes):
             if refusal := self._wait(f"answer {self.orders} of {node}", node):
@@ -300,6 +300,6 @@ def _obeyed(store: TCPStore, count: int, machine: Machine, obey: Callable[[Order
 def _refusal(order: Order, machine: Machine) -> str:
     if not order.folder.is_dir():
         return f"{order.folder} is not there; the folder of a run must be on a file system that all nodes share"
-    if order.ranks != machine.ranks_here:
-        return f"machine.ranks={machine.ranks_here}, and node 0 has {order.ranks}; all nodes take as many"
+    if order.ranks != machine.ranks:
+        return f"machine.ranks={machine.ranks}, and node 0 has {order.ranks}; all nodes take as many"
     return ""

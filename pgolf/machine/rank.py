@@ -28,7 +28,7 @@ def joined(machine: Machine) -> Iterator[World]:
 
     A rank that is alone opens no socket.
     """
-    torch.set_num_threads(machine.threads_per_rank)
+    torch.set_num_threads(machine.threads)
     rank, size, local = (int(os.environ.get(k, v)) for k, v in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     device = torch.device("cuda", local) if machine.on_gpu else torch.device("cpu")
     if machine.on_gpu:
@@ -51,16 +51,12 @@ def joined(machine: Machine) -> Iterator[World]:
 def errors_recorded() -> Iterator[None]:
     """An exception is in torch's error file before this rank leaves the group, for the others then fail too, of its leaving.
 
-    A UserError of any kind becomes a plain one, the word that the parent looks for; so does a file that cannot be used.
+    A UserError of any kind becomes a plain one, the word that the parent looks for.
     """
     try:
         yield
     except Exception as wrong:
-        plain = wrong
-        if isinstance(wrong, UserError):
-            plain = UserError(str(wrong))
-        elif isinstance(wrong, OSError) and wrong.errno:
-            plain = UserError(f"{wrong.filename or 'a file'}: {wrong.strerror}")  # none is named where a disk is full
+        plain = UserError(str(wrong)) if isinstance(wrong, UserError) else wrong
         file = os.environ.get("TORCHELASTIC_ERROR_FILE")
         if file and not os.path.exists(file):
             get_error_handler().record_exception(plain)

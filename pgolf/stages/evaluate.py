@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from pgolf.model.transformer import Transformer
 
 
-# Of one function; torch gives up at 8. Documents have one for each length of a chunk, times 8: one row or several, windows of the
-# chunk alone or longer ones, with and without gradients.
-MOST_GRAPHS = 64
-
-
 def evaluate(
     world: World,
     model: "Transformer",
@@ -63,6 +58,5 @@ def _learner(world: World, model: "Transformer", plan: Plan, evaluation: Eval, t
     model.set_looping(True)
     learner = ttt.build(model, world, plan)
     if compile:
-        torch._dynamo.config.recompile_limit = MOST_GRAPHS
         learner.compile(evaluation.batch_windows, plan.one_shape)
     return learner

@@ -50,6 +50,11 @@ def init_weights(rank: int, inputs: int, generator: torch.Generator) -> Tensor:
     return (torch.rand(rank, inputs, generator=generator) * 2 - 1) * inputs**-0.5
 
 
+# Of one function; torch gives up at 8. There is one for each length of a chunk, times 8: one row or several, windows of the chunk
+# alone or longer ones, with and without gradients.
+MOST_GRAPHS = 64
+
+
 class DocumentLearner(Learner, ABC):
     """Adapters for the documents of a group: row i of every batch belongs to slot i, since those of a document that goes on come
     first. The mixer's tables, where there is one, are all that documents share."""
@@ -66,6 +71,14 @@ class DocumentLearner(Learner, ABC):
             self.mixer, self.whole = spec.mixer.build(model.spec.vocab_size, plan, world.device), False
         self.chunk, self.steps, self.moved = 0, 0, 0.0
         return len(range(world.rank, plan.slots, world.size))
+
+    def compile(self, rows: int, one_shape: bool) -> None:
+        torch._dynamo.config.recompile_limit = MOST_GRAPHS
+        self.compile_network(rows, one_shape)
+
+    def compile_network(self, rows: int, one_shape: bool) -> None:
+        """What `compile` does for graphs of this learner."""
+        super().compile(rows, one_shape)
 
     def network(self, x_BT: Tensor, last: int) -> Tensor:
         """ln p of the network with its adapters, (B, last, V)."""

@@ -106,7 +106,7 @@ class ParallelLoraLearner(DocumentLearner):
             self.adapters.reset(self.spec.seed)
         self.optimizer = self.spec.optimizer.build(list(self.adapters.parameters()))
 
-    def compile(self, rows: int, one_shape: bool) -> None:
+    def compile_network(self, rows: int, one_shape: bool) -> None:
         self.network = any_shape(torch.compile(self.network, dynamic=False, fullgraph=True))
 
     def loss(self, x_BT: Tensor, y_BT: Tensor, last: int) -> Tensor:
