@@ -24,7 +24,7 @@ from tests.command import TINY
 from tests.test_data_text import documents
 
 QUICK = (*TINY, "ttt=none", "limits.train_steps=16", "checkpoint.every_seconds=0.3")
-SHOWN = ("report.html", "report.txt")  # what a busy machine may be too slow to draw
+SHOWN = ("report.html", "report.log")  # what a busy machine may be too slow to draw
 NOTHING_LEFT = ("there is nothing to go on with", "must be the folder of a run")
 
 
