@@ -14,7 +14,7 @@ from pgolf.data.words import unescaped
 from pgolf.errors import ConfigError, UserError
 from pgolf.files import read_json, write_json
 from pgolf.files.home import expanded
-from pgolf.files.leftovers import clear
+from pgolf.files.leftovers import HOUR, clear
 from pgolf.machine.hardware import cores
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def inputs_of(sides: tuple[list[Path], list[Path]], cache: Path) -> str:
     lines = [f"{side} {kind_of(path)} {_sha256(path, known)}" for side in (0, 1) for path in sides[side]]
     if known != before:
         cache.mkdir(parents=True, exist_ok=True)
-        clear(cache, MEMORY)
+        clear(cache, MEMORY, HOUR)
         write_json(memory, known)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -28,7 +28,7 @@ from pgolf.export.program import ENTRY, OLDER, PACKAGE, program, targets, users_
 from pgolf.files import read_json, write_json
 from pgolf.files.frozen import TARGET
 from pgolf.files.home import expanded
-from pgolf.files.leftovers import clear
+from pgolf.files.leftovers import HOUR, clear
 from pgolf.machine.kernels import text
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _cached(cache: Path | None, recipe: dict, entry: str, package: Path) -> str:
     made = program(recipe, entry, package).small()
     with suppress(UserError, OSError):
         cache.mkdir(parents=True, exist_ok=True)
-        clear(cache, kept.name)
+        clear(cache, kept.name, HOUR)
         write_json(kept, made)
     return made
 

@@ -2,18 +2,24 @@
 
 import re
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 
 
-def clear(folder: Path, name: str = "*") -> None:
-    """Remove what writes of `name` in `folder` that were cut short have left. Called by who owns the place, before it writes.
+HOUR = 3600.0  # no write of a file takes so long
+
+
+def clear(folder: Path, name: str = "*", age: float = 0.0) -> None:
+    """Remove what writes of `name` in `folder` that were cut short have left, if it is `age` seconds old. Called before writing
+    there: by who owns the place, or, where others write at the same time, with an age that no write of theirs reaches.
 
     What cannot be removed stays: it is only in the way of a tidy folder.
     """
     for path in folder.glob(f".{name}.*.tmp"):
-        if re.fullmatch(r"\..*\.[0-9a-f]{32}\.tmp", path.name):
-            remove(path)
+        with suppress(OSError):
+            if re.fullmatch(r"\..*\.[0-9a-f]{32}\.tmp", path.name) and time.time() - path.stat().st_mtime >= age:
+                remove(path)
 
 
 def remove(path: Path) -> None:
