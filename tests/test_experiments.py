@@ -9,7 +9,7 @@ import torch
 
 from pgolf.config.compose import beside_or_inside, register_experiments, rehearse
 from pgolf.config.plan import plan
-from pgolf.errors import ConfigError
+from pgolf.errors import ConfigError, RefusedError
 from pgolf.pipeline import run as start
 from pgolf.show.console import QuietConsole
 from tests.command import environment, only, record, run
@@ -398,6 +398,8 @@ def test_without_gpus_a_record_is_planned_but_not_started(tmp_path, monkeypatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     job = composed("experiment=pr606_int5_softround")
     assert "8 rank(s) on GPU; 786,432 tokens a step = 8 x 1 x 98,304" in plan(job, [1337], 0)
-    with pytest.raises(ConfigError, match=r"machine\.ranks=8: needs a GPU for every rank"):
+    with pytest.raises(
+        RefusedError, match=r"machine\.ranks=8: .* and this machine has 0 that torch can use; machine\.device=cpu"
+    ):
         start(job, tmp_path, QuietConsole())
     assert not list(tmp_path.iterdir())

@@ -33,8 +33,9 @@ def require_seen(machine: Machine) -> None:
     """RefusedError for ranks on GPUs that the driver shows and torch, which is imported for it, cannot use."""
     if machine.on_gpu:
         present, seen = gpus_present(), seen_by_torch()
+        fewer = f", of {present}: {why_fewer(present, seen)}" if seen < present else ""
         try:
-            machine.require_gpus(seen, f" that torch can use, of {present}: {why_fewer(present, seen)}{WITHOUT}")
+            machine.require_gpus(seen, f" that torch can use{fewer}{WITHOUT}")
         except ConfigError as wrong:
             raise RefusedError(str(wrong)) from None
 
