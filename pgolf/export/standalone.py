@@ -112,7 +112,7 @@ def recipe_of(frozen: dict, settings: Mapping[str, str]) -> Recipe:
         nodes=size // ranks,
         node_rank=0,
         rendezvous=None,
-        rendezvous_seconds=0,
+        rendezvous_seconds=1,
         device=Device[device],
         threads=number(settings, "THREADS", None),
         kernels=thaw(given.pop("kernels"), Kernels),

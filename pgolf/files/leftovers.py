@@ -6,7 +6,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-
 HOUR = 3600.0  # no write of a file takes so long
 
 
