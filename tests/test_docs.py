@@ -31,6 +31,7 @@ OTHERS = {  # words of other commands, of the worked example, and with placehold
         "trained=SWEEP",
         "stop_after=N",
         "group=option",
+        "only=step",
         "group.key=value",
         "data.folder=...",
         "ttt=bias",

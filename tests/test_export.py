@@ -437,7 +437,7 @@ def test_the_report_and_the_source(one_run, tmp_path, capsys):
     compile(source, "train_gpt.py", "exec")
     assert "\n# pgolf.export.standalone\n" in source
     assert "def recipe_of(frozen, settings):" in source
-    assert "devices = {" in source, "local names as they were written"
+    assert "groups = get_type_hints(" in source, "local names as they were written"
     assert json.loads((tmp_path / "source" / "recipe.json").read_text())["limits"]["train_steps"] == 2
 
 

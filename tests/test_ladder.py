@@ -61,7 +61,13 @@ def jobs(tmp_path_factory):
 
 
 def test_the_rungs_are_every_legal_system_at_equal_tokens(jobs):
-    assert list(jobs) == ["rungs", "plain", "shuffled", "whole", *(name for name in WITHOUT if name != "without_learning")]
+    assert list(jobs) == [
+        "rungs",
+        "plain",
+        "shuffled",
+        "whole",
+        *(name for name in WITHOUT if name != "without_learning"),
+    ]
     names = list(dict.fromkeys(job.config["name"] for job in jobs["rungs"]))
     assert names == [name for name in SYSTEMS if name != "pr1852_prequant_ttt"]
     assert len(jobs["rungs"]) == len(names)

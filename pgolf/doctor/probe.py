@@ -70,6 +70,8 @@ def text(recipe: "Recipe") -> tuple["Corpus | None", Finding]:
 def speed(job: Job, corpus: "Corpus") -> list[Finding]:
     """Optimiser steps for a few seconds, and what the clock of the words would hold."""
     recipe, machine = job.recipe, job.recipe.machine
+    if machine.nodes > 1:
+        return [Finding("speed", "not measured on several nodes; machine.nodes=1 measures this one")]
     if machine.on_gpu and seen_by_torch() < machine.ranks:
         return [Finding("speed", "not measured: GPUs that the words ask for are not here")]
     try:

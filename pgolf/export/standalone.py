@@ -111,7 +111,7 @@ def recipe_of(frozen: dict, settings: Mapping[str, str]) -> Recipe:
         ranks=ranks,
         nodes=size // ranks,
         node_rank=0,
-        rendezvous=None,
+        rendezvous="torchrun:1",  # by which they have met
         rendezvous_seconds=1,
         device=Device[device],
         threads=number(settings, "THREADS", None),
