@@ -65,7 +65,7 @@ def test_a_node_becomes_a_frozen_component():
         ({"bits": "???"}, "quant.bits='???': is missing and must be given"),
         ({"bist": 5}, "Did you mean 'bits'?"),
         ({"fast": "yes"}, "quant.fast='yes': must be true or false"),
-        ({"shape": "CUBE"}, "quant.shape='CUBE': Invalid value 'CUBE', expected one of [LINEAR, SQRT]"),
+        ({"shape": "CUBE"}, "quant.shape='CUBE': must be one of LINEAR, SQRT"),
         ({"layers": ["a"]}, "quant.layers=['a']: "),
         ({"inner": {"_target_": f"{__name__}.Inner", "rate": "x"}}, "quant.inner.rate='x': "),
         ({"inner": {"_target_": f"{__name__}.Inner", "rate": float("nan")}}, "must be a finite number"),
