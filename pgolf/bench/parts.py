@@ -75,6 +75,7 @@ def equal_scores(made: dict[str, "Score"], allowed: float) -> str:
 
 
 def nats(way: str, score: "Score") -> str:
+    """Nats per token, in words."""
     return f"{score.val_loss:.6f} nats"
 
 
