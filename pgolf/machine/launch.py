@@ -4,6 +4,7 @@ Called in the parent, which knows the configuration and never touches CUDA. Rank
 under `folder`/ranks, and what rank 0 made of the stage is a file that the parent reads.
 """
 
+import fnmatch
 import json
 import logging
 import multiprocessing
@@ -225,8 +226,10 @@ def _without_empty(logs: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        own = (path for path in logs.rglob("*") if not path.relative_to(logs).parts[0].startswith(NODE))
-        for path in [*sorted(own, reverse=True), logs, logs.parent]:
+        found = [*logs.iterdir()] if logs.is_dir() else []
+        own = [path for path in found if not path.name.startswith(NODE)]  # another node removes its own meanwhile
+        inside = [path for top in own for path in top.rglob("*")]
+        for path in [*sorted([*own, *inside], reverse=True), logs, logs.parent]:
             with suppress(OSError):
                 if path.is_dir() and not any(path.iterdir()):
                     path.rmdir()
@@ -234,11 +237,16 @@ def _without_empty(logs: Path) -> Iterator[None]:
                     path.unlink()
 
 
+def _files(logs: Path, name: str) -> list[Path]:
+    """Those below a folder of which another node may just remove a part."""
+    return [Path(place, file) for place, _, files in os.walk(logs) for file in fnmatch.filter(files, name)]
+
+
 def _explained(failed: ChildFailedError, logs: Path, nodes: Nodes) -> Exception:
     """The first failure that is not of another rank's leaving: a UserError, or a RankError with its traceback."""
     rank, failure = failed.get_first_failure()
     died, words, stack = f"rank {rank} (process {failure.pid}) died with exit code {failure.exitcode}", "", ""
-    files = sorted(logs.rglob("error.json"), key=lambda file: file.stat().st_mtime_ns)
+    files = sorted(_files(logs, "error.json"), key=lambda file: file.stat().st_mtime_ns)
     for message in filter(None, (_message(file, logs) for file in files)):
         if not _LOST.search(message["extraInfo"]["py_callstack"]):
             rank, words, stack = message["rank"], message["message"], message["extraInfo"]["py_callstack"]
@@ -251,7 +259,7 @@ def _explained(failed: ChildFailedError, logs: Path, nodes: Nodes) -> Exception:
         return FAULTS[kind](said.strip())
     if file := _FILE.fullmatch(words):
         return UserError(f"{file[2] or 'a file'}: {file[1]}")  # none is named where a disk is full
-    output = [path for path in (logs.rglob("std*.log")) if path.stat().st_size]
+    output = [path for path in _files(logs, "std*.log") if path.stat().st_size]
     where = f"\nIts output is under {logs}." if output else ""
     return RankError(f"{died}{_hung(output)}.{where}\n{stack}".rstrip())
 
