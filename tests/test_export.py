@@ -202,7 +202,7 @@ def wrong(texts: str, artifact: Path) -> dict[str, tuple[list[str], str]]:
         "no tokenizer": ([data, "TOKENIZER_PATH=nope.model"], "nope.model: is not there; TOKENIZER_PATH=..."),
         "large seed": (["SEED=99999999999", data], "SEED='99999999999': must be a whole number below"),
         "threads": (["THREADS=two", data], "THREADS='two': must be a whole number"),
-        "device": (["DEVICE=tpu", data], "DEVICE='tpu': must be one of auto, cpu, cuda"),
+        "device": (["DEVICE=tpu", data], "DEVICE='tpu': must be auto, cpu or cuda"),
         "gpu": (["DEVICE=cuda", data], "needs a GPU for every rank"),
         "word": (["--steps"], "usage: train_gpt.py"),
         "artifact": (["judge", data, "ARTIFACT=nope"], "nope: cannot be read"),

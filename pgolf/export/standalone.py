@@ -105,13 +105,13 @@ def recipe_of(frozen: dict, settings: Mapping[str, str]) -> Recipe:
     seed, size = number(settings, "SEED", 1337), int(os.environ.get("WORLD_SIZE", 1))
     ranks, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", size)), torch.cuda.device_count()
     if (device := settings.get("DEVICE", "auto")) not in Device.__members__:
-        raise UserError(f"DEVICE={device!r}: must be one of auto, cpu, cuda")
+        raise UserError(f"DEVICE={device!r}: must be auto, cpu or cuda")
     given = frozen.pop("machine")
     machine = Machine(
         ranks=ranks,
         nodes=size // ranks,
         node_rank=0,
-        rendezvous="torchrun:1",  # by which they have met
+        rendezvous="-:1",  # they have met by torchrun
         rendezvous_seconds=1,
         device=Device[device],
         threads=number(settings, "THREADS", None),
