@@ -40,7 +40,7 @@ from pgolf.machine.rank import (
     result_path,
     steps_path,
 )
-from pgolf.machine.server import METHOD, start_importing
+from pgolf.machine.server import METHOD, method_left, start_importing
 from pgolf.machine.signals import STOPPING, StoppedError, one_desk
 
 STOP_SECONDS = 600.0  # that ranks have for a step and a checkpoint, once they are asked to stop
@@ -56,8 +56,6 @@ DEAF = (
 FAULTS = {fault.__name__: fault for fault in (UserError, RefusedError)}
 # What a rank says when another has gone: never the cause.
 _LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|NCCL.*remote process|Timed out waiting", re.DOTALL)
-
-
 _FILE = re.compile(r"\w+: \[Errno \d+\] ([^:]+)(?:: '(.+)')?")  # what Python says of a file that cannot be used
 _HUNG = re.compile(r"collective operation timeout: WorkNCCL\([^)]*OpType=(\w+)[^)]*Timeout\(ms\)=(\d+)")
 
@@ -141,7 +139,9 @@ def _together(
         signals_to_handle="SIGQUIT",
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
     )
-    with _requests(folder), _start_method(), _without_empty(logs), _watching(machine, nodes):
+    with _requests(folder), method_left(), _without_empty(logs), _watching(machine, nodes):
+        # A new rank takes over the name of its parent's way to start processes, and does not know joblib's ("loky").
+        multiprocessing.set_start_method(METHOD, force=True)
         try:
             elastic_launch(config, entry)(*args)
         except ChildFailedError as failed:
@@ -207,17 +207,6 @@ def _watching(machine: Machine, nodes: Nodes) -> Iterator[None]:
         yield
     finally:
         ended.set()
-
-
-@contextmanager
-def _start_method() -> Iterator[None]:
-    """A new rank takes over the name of its parent's way to start processes, and does not know joblib's ("loky")."""
-    before = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method(METHOD, force=True)
-    try:
-        yield
-    finally:
-        multiprocessing.set_start_method(before, force=True)
 
 
 @contextmanager
@@ -293,10 +282,10 @@ def _rank_main(
             result = stage(world, *args, events)
             if world.main:
                 leave_result(folder, result, events)
-    except (
-        Exception
-    ):  # is in torch's error file by now; of one that is raised torch leaves another file behind for good
-        sys.exit(1)
+    except Exception:
+        sys.exit(
+            1
+        )  # it is in torch's error file by now; of one that is raised torch leaves another file behind for good
 
 
 def _leave_stopping_to(parent: int) -> None:

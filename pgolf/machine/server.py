@@ -34,7 +34,7 @@ def start_importing() -> None:
     multiprocessing.set_forkserver_preload(PRELOADED)
     try:
         folder = _folder()
-        with _told(FOLDER, folder), _method_left():
+        with _told(FOLDER, folder), method_left():
             _start()
     except OSError as wrong:
         raise UserError(
@@ -60,8 +60,8 @@ def _start() -> None:
 
 
 @contextmanager
-def _method_left() -> Iterator[None]:
-    """Starting the process settles how this one starts others, which is not ours to choose."""
+def method_left() -> Iterator[None]:
+    """How this process starts others is afterwards what it was before ranks or their server settled it."""
     before = multiprocessing.get_start_method(allow_none=True)
     try:
         yield
