@@ -73,8 +73,8 @@ def effects_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     shown = []
     for row in rows:
         difference, p = _test_cells(row)
-        counts = (row[key] for key in ("word", "against", "seeds", "pairs"))
-        shown.append((*counts, difference, _number(row["std"], ".4f"), p))
+        against = row["against"] or "not given"
+        shown.append((row["word"], against, row["seeds"], row["pairs"], difference, _number(row["std"], ".4f"), p))
     return f"{title}:\n\n{table(head, shown)}" if rows else f"{title}: no two arms differ in one word only"
 
 

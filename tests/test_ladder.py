@@ -64,7 +64,6 @@ def test_the_rungs_are_every_legal_system_at_equal_tokens(jobs):
     assert list(jobs) == [
         "rungs",
         "plain",
-        "shuffled",
         "whole",
         *(name for name in WITHOUT if name != "without_learning"),
     ]

@@ -17,8 +17,6 @@ judged() { sweep "$@" trained="$folder/rungs"; }
 learning=pr606_int5_softround,pr639_full_gptq,pr1129_crownq,pr1852_legal,pr1855_record,pr2014_long_context,pr2135_token_tilt,frontier
 sweep rungs experiment="baseline_sp1024,$learning"
 judged plain experiment="$learning" ttt=none
-# Those that read the text front to back, of which a small step sees a part of one document, with windows from everywhere.
-sweep shuffled experiment=baseline_sp1024,pr606_int5_softround,pr639_full_gptq data/loader=shuffled ttt=none
 judged whole experiment=frontier
 judged without_tilt experiment=frontier ttt/mixer=null
 judged without_short_chunks experiment=frontier 'ttt.short_tokens=[]' 'ttt.short_chunks=[]'

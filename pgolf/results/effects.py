@@ -145,19 +145,17 @@ def _effects(cells: Sequence[Cell], keys: Sequence[str]) -> list[dict[str, Any]]
 
 
 def _word_rows(word: str, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
-    """Each value of `word` against the first one that any arm has."""
-    having = [cell for cell in cells if word in dict(cell.words)]
-    values = list(dict.fromkeys(dict(cell.words)[word] for cell in having))
-    base = {cell.without(word): cell.bpb for cell in having if dict(cell.words)[word] == values[0]}
-    for value in values[1:]:
-        pairs = [
-            (c.seed, c.bpb - base[c.without(word)]) for c in having if _is(c, word, value) and c.without(word) in base
-        ]
-        if pairs:
-            yield {"word": f"{word}={value}", "against": values[0], **_effect(pairs)}
+    """Each value of `word` against arms that are not given it or, where all are, against the first value."""
+    values = list(dict.fromkeys(dict(cell.words).get(word) for cell in cells))
+    first = None if None in values else values[0]
+    base = {cell.without(word): cell.bpb for cell in cells if _is(cell, word, first)}
+    for value in values:
+        pairs = [(c.seed, c.bpb - base[c.without(word)]) for c in cells if _is(c, word, value) and c.without(word) in base]
+        if value != first and pairs:
+            yield {"word": f"{word}={value}", "against": first, **_effect(pairs)}
 
 
-def _is(cell: Cell, word: str, value: str) -> bool:
+def _is(cell: Cell, word: str, value: str | None) -> bool:
     return dict(cell.words).get(word) == value
 
 
