@@ -169,6 +169,27 @@ def test_a_killed_worker_is_told_and_the_build_goes_on(docs, tmp_path):
     finished(run_build(SMALL, docs, out, "vocab_size=400", "workers=1"))
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+def test_an_interrupt_is_never_a_workers_business(docs, tmp_path):
+    process, looks = run_build(SMALL, docs, tmp_path / "out", "vocab_size=400", "workers=2"), 0
+    while process.poll() is None:
+        for pid in children(process.pid):
+            looks += 1
+            assert not hears(pid, signal.SIGINT), "between its start and its first work it would end with a stack"
+    finished(process)
+    assert looks > 50
+
+
+def hears(pid: int, number: int) -> bool:
+    """Whether this signal would do something to a process that is there."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    deaf = [int(mask, 16) >> (number - 1) & 1 for mask in re.findall(r"^Sig(?:Blk|Ign):\s*(\w+)", status, re.MULTILINE)]
+    return len(deaf) == 2 and not any(deaf) and "Z (zombie)" not in status
+
+
 def test_what_is_written_after_the_last_note_is_cut_off(tmp_path):
     kind = Kind(".bin", "<u2", 1024, 10)
     whole = Stream(tmp_path, "a", kind, 0)

@@ -173,6 +173,17 @@ def test_training_a_tokenizer_is_deterministic():
     assert train([text], 400) == train([text], 400)
 
 
+@pytest.mark.parametrize("wrong", [KeyboardInterrupt(), UserError("line 7: no text"), OSError(errno.EIO, "read")])
+def test_what_the_texts_raise_is_not_laid_to_the_tokenizer(wrong):
+    def texts():
+        yield "a text " * 300
+        raise wrong
+
+    with pytest.raises(type(wrong)) as raised:
+        train(texts(), 300)
+    assert raised.value is wrong
+
+
 def test_the_whole_library(whole):
     data, corpus, shown = whole
     manifest = corpus.manifest

@@ -40,14 +40,23 @@ SPLIT_AT_WORDS = {"bpe": False, "unigram": True}
 def train(texts: Iterable[str], vocab_size: int, model_type: str = "bpe", markers: str = "") -> bytes:
     """The model file of a tokenizer learned from `texts`, in which each of `markers` is a piece of its own.
 
-    Raises ConfigError when the texts are too few for `vocab_size` pieces.
+    Raises ConfigError when the texts are too few for `vocab_size` pieces, and whatever `texts` raises.
     """
     model = io.BytesIO()
-    pieces = (sentence for text in texts for sentence in sentences(text))
+    stopped: list[BaseException] = []  # by what the texts end, which the trainer takes for a fault of its own
+
+    def read() -> Iterator[str]:
+        try:
+            for text in texts:
+                yield from sentences(text)
+        except (Exception, KeyboardInterrupt) as wrong:
+            stopped.append(wrong)
+            raise
+
     symbols = {"user_defined_symbols": list(markers)} if markers else {}
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=pieces,
+            sentence_iterator=read(),
             model_writer=model,
             vocab_size=vocab_size,
             model_type=model_type,
@@ -58,6 +67,8 @@ def train(texts: Iterable[str], vocab_size: int, model_type: str = "bpe", marker
             **symbols,
         )
     except RuntimeError as wrong:
+        if stopped:
+            raise stopped[0] from None
         reason = re.search(r"Vocabulary size .*", str(wrong)) or re.search(r".*\Z", str(wrong))
         allowed = f"cannot be learned from this training text: {reason.group().strip()}"
         raise ConfigError("data.vocab_size", vocab_size, allowed) from None

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from pgolf.errors import UserError
+from pgolf.machine.signals import deaf
 
 IN_FLIGHT = 3  # units per worker
 POLL_SECONDS = 1.0
@@ -29,7 +30,8 @@ def mapped(make: Callable[..., Callable], given: tuple, units: Iterable, workers
     try:
         waiting: deque = deque()
         for unit in units:
-            waiting.append((unit, pool.submit(_run, unit)))
+            with deaf():  # which starts workers, until all are there
+                waiting.append((unit, pool.submit(_run, unit)))
             if len(waiting) == IN_FLIGHT * workers:
                 yield _result(*waiting.popleft())
         while waiting:
@@ -50,6 +52,7 @@ def _result(unit: Any, running: Future) -> tuple[Any, Any]:
 def _begin(make: Callable[..., Callable], given: tuple, parent: int) -> None:
     """In a worker: an interrupt is the parent's business, and without a parent there is nobody to work for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the pool ends those that are left by TERM
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _begun.append(make(*given))
 
