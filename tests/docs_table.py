@@ -28,6 +28,7 @@ from pgolf.show import observers
 from pgolf.stages.judge import Evaluation, judge
 from tests.command import TINY, environment
 from tests.pages import BLOCKS, ROOT
+from tests.processes import PATIENCE
 from tests.test_data_text import documents
 
 SMALL = ("limits.train_steps=2", *TINY)
@@ -219,7 +220,7 @@ def looped(line: str, place: Place) -> None:
     words = ["seed=1337", *SMALL, "ttt=none"]
     place.pgolf("-m", *words, "hydra.sweep.dir=loop/0")
     asked = [sys.executable, "loop.py", *words]
-    done = subprocess.run(asked, cwd=place.folder, capture_output=True, text=True, env=environment(), timeout=600)
+    done = subprocess.run(asked, cwd=place.folder, capture_output=True, text=True, env=environment(), timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "refused: pgolf: quant.bits=9: must be between 2 and 8\n"
     scores = {

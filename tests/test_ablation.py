@@ -48,13 +48,19 @@ def test_an_effect_is_the_mean_over_seeds_of_pairs_that_agree_in_all_else():
 
 
 def test_a_word_is_held_against_the_arm_that_is_not_given_it():
-    runs = [(["experiment=x"], 1.0), (["experiment=x", "average=none"], 1.1), (["experiment=x", "model.lanes=null"], 1.3)]
+    runs = [
+        (["experiment=x"], 1.0),
+        (["experiment=x", "average=none"], 1.1),
+        (["experiment=x", "model.lanes=null"], 1.3),
+    ]
     cells = cells_of([Run(None, {"seed": 1, "overrides": o, "evaluate": {"val_bpb": b}}) for o, b in runs])
     for given in (cells, cells[::-1]):
         rows = {row["word"]: row for row in effects(given, None)["All arms"]}
         assert {word: row["against"] for word, row in rows.items()} == {"average=none": None, "model.lanes=null": None}
         assert rows["model.lanes=null"]["difference"] == pytest.approx(0.3)
-    assert "| average=none | not given | 1 | 1 | +0.1000 |" in ablation.effects_table("All arms", [rows["average=none"]])
+    assert "| average=none | not given | 1 | 1 | +0.1000 |" in ablation.effects_table(
+        "All arms", [rows["average=none"]]
+    )
 
 
 def test_effects_within_each_value_of_a_word():

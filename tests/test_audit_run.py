@@ -26,6 +26,7 @@ from pgolf.show.console import QuietConsole
 from tests import programs
 from tests.command import TINY, environment, only, run
 from tests.options import stated
+from tests.processes import PATIENCE
 
 torch.set_num_threads(1)
 
@@ -343,7 +344,7 @@ def test_a_broken_config_is_one_message(folder, capsys):
 def test_the_command_line(folder):
     (folder / "record.json").write_text("{}")
     words = [sys.executable, "-m", "pgolf.audit", str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("pgolf: ")
     assert "Traceback" not in done.stderr

@@ -18,6 +18,7 @@ from pgolf.show import console
 from pgolf.show.console import PlainConsole, QuietConsole, TerminalConsole
 from pgolf.show.live import View
 from pgolf.show.peaks import PEAKS, peak_flops, peak_of
+from tests.processes import PATIENCE
 
 TEXT = "step 43  loss 4.682  lr x1.000  7,305 tokens/s  12 s used, 48 s left"
 ROWS = [("receipt", "average: moved = 1"), ("receipt", "ttt: x = 0  DEAD"), ("verdict", "consistent")]
@@ -240,14 +241,14 @@ SAYS = "from pgolf.machine.outlet import say\nsay('first')\nsay('second', 1)\npr
 
 
 def test_a_line_is_said_on_either_stream():
-    done = subprocess.run([sys.executable, "-c", SAYS], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", SAYS], capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert (done.stdout, done.stderr) == ("second\nthird\n", "first\n")
 
 
 def test_a_program_whose_stream_is_closed_says_what_it_can():
     """As `2>&-`: the words are lost, the program goes on."""
     command = f'exec "{sys.executable}" -c "{SAYS}" 2>&-'
-    done = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, text=True, check=False, timeout=120)
+    done = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, text=True, check=False, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (0, "second\nthird\n")
 
 

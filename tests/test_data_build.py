@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from pgolf.data.split import training_texts
 from pgolf.data.streams import Kind, Stream
 from pgolf.errors import UserError
 from tests import programs
+from tests.processes import PATIENCE, children, command_of, until, until_gone
 from tests.test_data import model as tiny_model  # noqa: F401
 from tests.test_data import published
 from tests.test_data_stdlib import quiet
@@ -118,20 +118,9 @@ def run_build(before: str, docs: Path, out: Path, *words: str) -> subprocess.Pop
 
 def finished(process: subprocess.Popen, code: int = 0) -> str:
     """What it said on stderr, once it has ended with `code`."""
-    said, wrong = process.communicate(timeout=120)
+    said, wrong = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, (said, wrong)
     return wrong
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def until(true, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "did not come true"
-        time.sleep(0.02)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
@@ -142,11 +131,11 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(docs, tmp_path, workers
     code = f"{SMALL}\nfrom pgolf.data.streams import Kind\nassemble.TOKENS = Kind('.bin', '<u2', 1024, 7000)"
     note = tmp_path / ".out.building" / "state.json"
     process = run_build(code + SLOW, docs, out, *words)
-    until(lambda: note.exists() and json.loads(note.read_text())["done"] >= 4)
+    until(lambda: note.exists() and json.loads(note.read_text())["done"] >= 4, "four units are not noted")
     orphans = children(process.pid)
     process.send_signal(signal.SIGKILL)
     finished(process, -signal.SIGKILL)
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans))
+    until_gone(orphans)
     done = json.loads(note.read_text())["done"]
     assert not out.exists()
     finished(run_build(code, docs, out, *words))
@@ -159,9 +148,9 @@ def test_a_killed_worker_is_told_and_the_build_goes_on(docs, tmp_path):
     out = tmp_path / "out"
     process = run_build(SMALL + SLOW, docs, out, "vocab_size=400", "workers=2")
     note = tmp_path / ".out.building" / "state.json"
-    until(note.exists)
+    until(note.exists, "no note of progress")
     for pid in children(process.pid):
-        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"spawn_main" in command_of(pid):
             os.kill(pid, signal.SIGKILL)
     said = finished(process, 2)
     assert "a worker was killed" in said
@@ -223,7 +212,7 @@ def test_a_second_builder_in_this_process_waits(tmp_path):
     with build.locked(tmp_path / ".a.building", quiet):
         thread = threading.Thread(target=second)
         thread.start()
-        until(lambda: seen)
+        until(lambda: seen, "nothing is said")
         assert not inside.is_set()
     thread.join(30)
     assert inside.is_set()

@@ -21,6 +21,7 @@ from pgolf.data.shards import checked_count, open_shard, shard_bytes
 from pgolf.data.tokenizer import train
 from pgolf.errors import ConfigError, UserError
 from tests import programs
+from tests.processes import PATIENCE
 
 DATASET = "datasets/datasets/fineweb10B_sp1024"
 
@@ -208,7 +209,7 @@ def command(words: list[str], endpoint: str, folder: Path) -> subprocess.Complet
         "HF_HUB_DISABLE_XET": "1",
     }
     run = [sys.executable, "-m", "pgolf.data", *words]
-    return subprocess.run(run, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(run, env=env, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_the_command_fetches_from_a_hub(tmp_path, remote):

@@ -18,6 +18,7 @@ from pgolf.machine.outlet import outlet
 from tests.command import environment, only
 from tests.docs_table import ALL_PARTS, REAL, SMALL, TABLE, Place, words_of
 from tests.pages import BLOCKS, EXAMPLE, HEADS, PAGES, ROOT, Block, commands, spoken, transcripts
+from tests.processes import PATIENCE
 
 FILE = re.compile(r"(?:[\w<>.*-]+/)*[\w<>.*-]+\.(?:py|yaml|md|jsonl?|log|txt|pgolf|html|sh|toml)|(?:[\w<>*.-]+/)+")
 OTHERS = {  # words of other commands, of the worked example, and with placeholders
@@ -140,7 +141,7 @@ def started(copy: Path, module: str, *words: str) -> subprocess.Popen:
 
 
 def finished(process: subprocess.Popen, code: int = 0) -> str:
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, said
     return said
 

@@ -19,6 +19,7 @@ from pgolf.machine.kernels import PlainKernels
 from pgolf.machine.world import World
 from tests import programs
 from tests.command import TINY, environment
+from tests.processes import PATIENCE
 from tests.ranks import ONE_NODE
 
 CPU = Machine(
@@ -31,7 +32,7 @@ COMPILED = replace(CPU, compile=True)
 @pytest.mark.slow
 def test_this_machine_is_ready_and_its_speed_is_measured():
     command = [sys.executable, "-m", "pgolf.doctor", *TINY, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     value = programs.said(done.stdout, "pgolf.doctor", 0)
     found = {finding["what"]: finding["found"] for finding in value["findings"]}

@@ -25,6 +25,7 @@ from pgolf.stages.train import Training, train
 from tests import programs
 from tests.bare import bare_environment, can_import
 from tests.command import TINY, environment, only, record, run
+from tests.processes import PATIENCE
 from tests.small import IN_OTHERS, SYSTEMS, small
 
 NEEDED = ("torch", "numpy", "sentencepiece", "zstandard")
@@ -73,7 +74,7 @@ def alone(python: Path, script: Path, folder: Path, *words: str, ranks: int = 1,
     env = {k: v for k, v in environment().items() if not k.startswith(("PYTHON", "PGOLF"))}
     env |= {"PYTHONDONTWRITEBYTECODE": "1", "THREADS": "1"} | settings
     command = [*(["unshare", "-rn"] if off else []), python, *torchrun, "train_gpt.py", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=600)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=PATIENCE)
 
 
 def same(folder: Path, made: Path, shown: str) -> None:
@@ -177,7 +178,7 @@ def test_the_whole_matrix(name, ranks, python_and_codecs, tmp_path):
 def test_the_unpacked_source_runs_and_makes_the_same_artifact(one_run, python, tmp_path):
     assert main([str(one_run), "--unpack", str(tmp_path / "source")]) == 0
     env = environment() | {"SEED": str(SEED), "THREADS": "1", "DATA_PATH": texts_of(one_run / "train_gpt.py")}
-    subprocess.run([python, "train_gpt.py"], cwd=tmp_path / "source", check=True, env=env, timeout=300)
+    subprocess.run([python, "train_gpt.py"], cwd=tmp_path / "source", check=True, env=env, timeout=PATIENCE)
     made = tmp_path / "source" / f"seed{SEED}" / "artifact.pgolf"
     assert made.read_bytes() == (one_run / "artifact.pgolf").read_bytes()
 
@@ -306,7 +307,7 @@ main()
 
 def test_a_file_that_was_changed_after_weighing_judges_nothing(tmp_path):
     started = [sys.executable, "-c", CHANGED, *TINY, "limits.train_steps=2", "hydra.run.dir=run"]
-    done = subprocess.run(started, cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=300)
+    done = subprocess.run(started, cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=PATIENCE)
     assert done.returncode == 1
     assert "was weighed: it was changed" in done.stderr
     kept = record(tmp_path / "run")

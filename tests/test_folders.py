@@ -12,6 +12,7 @@ from pgolf.config.folders import look_in, own_options
 from pgolf.config.places import beside_or_inside
 from pgolf.errors import UserError
 from tests.command import environment, run
+from tests.processes import PATIENCE
 
 MINE = "# A quant of mine.\ndefaults:\n  - int5_gptq\n  - _self_\nembedding_bits: 7\n"
 OVERLAY = "# First.\ndefaults:\n  - override /quant: mine\n  - _self_\nname: first\n"
@@ -198,6 +199,6 @@ def test_files_that_change_or_vanish_after_the_check_change_nothing(tmp_path, wo
     files = {"conf/quant/mine.yaml": MINE, "experiments/first/overlay.yaml": OVERLAY, "theirs/quant/other.yaml": MINE}
     lay(tmp_path, files)
     started = [sys.executable, "-c", BETWEEN.format(change), *words]
-    done = subprocess.run(started, cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=120)
+    done = subprocess.run(started, cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert "ran with 7" in done.stdout

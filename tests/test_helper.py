@@ -1,12 +1,12 @@
 """A process beside a run: asked to finish, waited for, stopped; whatever becomes of it is a line."""
 
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from pgolf.machine.helper import Helper
+from tests.processes import until, until_gone
 
 GOOD = "import sys\nsys.stdin.buffer.read()\nopen(sys.argv[1], 'a').write('finished')\n"
 FAILS = "import sys\nsys.stdin.buffer.read()\nprint('first')\nsys.exit('the disk is full')\n"
@@ -53,20 +53,9 @@ def test_what_it_says_is_told_even_if_all_is_well(helped):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_one_that_hangs_is_stopped_with_all_that_it_started(helped):
     helper, made = helped(HANGS)
-    end = time.monotonic() + 60
-    while not (made.exists() and made.read_text()) and time.monotonic() < end:
-        time.sleep(0.05)
+    until(lambda: made.exists() and made.read_text(), "it has started nothing")
     assert helper.finish(0.5) == "was not done 0.5 s after the end and was stopped"
-    while running(made.read_text()) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not running(made.read_text())
-
-
-def running(pid: str) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    until_gone([int(made.read_text())])
 
 
 def test_one_that_cannot_be_started_costs_a_line(tmp_path):

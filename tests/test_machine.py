@@ -21,6 +21,7 @@ from pgolf.machine.kernels import PlainKernels
 from pgolf.machine.launch import RankError, launch, launch_program
 from pgolf.machine.rank import LOGS, errors_recorded, joined, leave_result, result_path
 from pgolf.machine.world import World
+from tests.processes import PATIENCE, until, until_gone
 from tests.ranks import ONE_NODE, free_port
 
 
@@ -47,7 +48,7 @@ def total(world: World, start: int, events: Events) -> dict:
 def fail_on_one(world: World, events: Events) -> dict:
     if world.rank == 1:
         raise ConfigError("data.shard", 3, "is short")
-    time.sleep(60)
+    time.sleep(1200)
 
 
 def fail_amid_collectives(world: World, events: Events) -> dict:
@@ -60,7 +61,7 @@ def fail_amid_collectives(world: World, events: Events) -> dict:
 def die_on_one(world: World, events: Events) -> dict:
     if world.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+    time.sleep(1200)
 
 
 def crash(world: World, events: Events) -> dict:
@@ -127,7 +128,8 @@ def join_and_leave(rank: int, port: int, queue) -> None:
     with joined(machine(2)) as world:
         world.sum_(torch.ones(3))
         within = gloo_threads()
-    queue.put((world.size, within, gloo_threads()))
+    until(lambda: not gloo_threads(), f"left: {gloo_threads()}")  # one that is joined is listed for a moment longer
+    queue.put((world.size, within))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -135,10 +137,9 @@ def test_a_rank_that_leaves_takes_the_communication_threads_with_it():
     """One that still runs while the interpreter shuts down aborts the process, after its work is done."""
     queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
     torch.multiprocessing.start_processes(join_and_leave, (free_port(), queue), nprocs=2, start_method="spawn")
-    for size, within, after in (queue.get(), queue.get()):
+    for size, within in (queue.get(), queue.get()):
         assert size == 2
         assert within
-        assert after == []
 
 
 def test_alone_collectives_are_the_identity():
@@ -159,7 +160,7 @@ def test_a_killed_rank_ends_the_others(tmp_path):
     began = time.monotonic()
     with pytest.raises(RankError, match=r"rank 1 .* exit code -9"):
         launch(die_on_one, machine=machine(2), folder=tmp_path)
-    assert time.monotonic() - began < 50, "rank 0 slept on"
+    assert time.monotonic() - began < 1200, "rank 0 slept on"
 
 
 def test_a_bug_shows_its_traceback(tmp_path):
@@ -266,7 +267,7 @@ SLEEPER = """
 
     def sleep(world, folder, events):
         Path(folder, str(os.getpid())).touch()
-        time.sleep(120)
+        time.sleep(1200)
 
     if __name__ == "__main__":
         from sleeper import sleep
@@ -279,13 +280,6 @@ SLEEPER = """
 """
 
 
-def alive(pid: str) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopping_the_parent_leaves_no_orphans(tmp_path, how):
@@ -294,17 +288,12 @@ def test_stopping_the_parent_leaves_no_orphans(tmp_path, how):
     seen.mkdir()
     command = [sys.executable, str(tmp_path / "sleeper.py"), str(seen), str(tmp_path)]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
-    deadline = time.monotonic() + 60
-    while len(list(seen.iterdir())) < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    ranks = [p.name for p in seen.iterdir()]
-    assert len(ranks) == 2
+    until(lambda: len(list(seen.iterdir())) == 2, "two ranks are not there")
+    ranks = [int(p.name) for p in seen.iterdir()]
     parent.send_signal(how)
-    printed, _ = parent.communicate(timeout=60)
+    printed, _ = parent.communicate(timeout=PATIENCE)
     assert ("stopped" in printed) == (how != signal.SIGKILL)
-    while any(map(alive, ranks)) and time.monotonic() < deadline + 30:
-        time.sleep(0.1)
-    assert not any(map(alive, ranks))
+    until_gone(ranks)
 
 
 @pytest.mark.parametrize(("field", "value"), [("ranks", 0), ("threads", 0), ("micro_batch_tokens", -4)])

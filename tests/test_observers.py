@@ -14,6 +14,7 @@ import pytest
 from pgolf.config.compose import rehearse
 from pgolf.logger.keys import history
 from tests.command import TINY, command, environment, record
+from tests.processes import PATIENCE
 
 WORDS = (*TINY, "limits.train_steps=2", "ttt=none", "average=none", "hydra.run.dir=run")
 SMALLEST_PIPE = 4096
@@ -78,7 +79,7 @@ def test_a_reader_that_leaves_after_three_lines_ends_nothing(tmp_path):
     said = running.stderr.read()
     running.stderr.close()
     assert all(first)
-    assert running.wait(timeout=300) == 0, said
+    assert running.wait(timeout=PATIENCE) == 0, said
     assert said == ""
     kept = record(tmp_path / "run")
     assert (kept["status"], kept["verdict"]) == ("complete", "consistent")
@@ -96,7 +97,7 @@ def test_a_terminal_that_is_stopped_stops_nothing(tmp_path):
     termios.tcflow(terminal, termios.TCOOFF)
     said = running.stderr.read()
     running.stderr.close()
-    assert running.wait(timeout=300) == 0, said
+    assert running.wait(timeout=PATIENCE) == 0, said
     assert seen
     assert record(tmp_path / "run")["status"] == "complete"
     assert "standard output: took nothing" in record(tmp_path / "run")["notices"][0]
@@ -115,8 +116,8 @@ def test_on_a_terminal_there_is_a_view_and_a_closing_table(tmp_path):
     reader.start()
     said = running.stderr.read()
     running.stderr.close()
-    assert running.wait(timeout=300) == 0, said
-    reader.join(timeout=30)
+    assert running.wait(timeout=PATIENCE) == 0, said
+    reader.join(timeout=PATIENCE)
     text = shown.decode()
     for word in ("importing torch", "warm up", "evaluate", "sealed ", "laptop, seed 1337", "verdict", "consistent"):
         assert word in text, word

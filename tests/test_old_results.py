@@ -27,6 +27,7 @@ from pgolf.results.runfolder import disagreements, read_run
 from pgolf.results.summary import summarise
 from pgolf.stages.artifact import unpack
 from tests.command import environment, record
+from tests.processes import PATIENCE
 
 OLD = Path(__file__).parent / "data" / "version_0_1_0"
 SYSTEMS = ("baseline_sp1024", "pr606_int5_softround", "pr639_full_gptq", "pr1129_crownq", "pr1852_prequant_ttt")
@@ -88,7 +89,7 @@ def test_an_old_artifact_is_judged_again_by_this_versions_file(old):
     words = read_run(old / "run").record["overrides"]
     then = ("ttt=lora_score_first", "ttt.chunk_tokens=128")
     started = [sys.executable, "-m", "pgolf.run", *words, *then, "trained=run", "hydra.run.dir=again"]
-    done = subprocess.run(started, cwd=old, capture_output=True, text=True, env=environment(), timeout=300)
+    done = subprocess.run(started, cwd=old, capture_output=True, text=True, env=environment(), timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     before, now = record(old / "run"), record(old / "again")
     assert now["evaluate"]["val_bpb"] == pytest.approx(before["evaluate"]["val_bpb"], abs=1e-4)

@@ -16,6 +16,7 @@ from pgolf.export.program import program
 from tests.bare import bare_environment
 from tests.command import TINY, environment, record, run
 from tests.pages import BLOCKS, EXAMPLE
+from tests.processes import PATIENCE
 from tests.test_export import NEEDED, alone, texts_of
 
 RULE = next(
@@ -97,7 +98,7 @@ def lay(folder: Path, files: dict[str, str | bytes]) -> None:
 def at(folder: Path, module: str, *words: str, code: int = 0) -> str:
     """What a command of pgolf prints, started in `folder`."""
     command = [sys.executable, "-m", f"pgolf.{module}", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), timeout=600)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), timeout=PATIENCE)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

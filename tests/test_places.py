@@ -15,6 +15,7 @@ from pgolf.errors import UserError
 from pgolf.files.home import expanded
 from pgolf.logger.key import has_key
 from tests.command import TINY, environment, record
+from tests.processes import PATIENCE
 
 ROOT = Path(pgolf.__file__).parent.parent
 WORDS = (*TINY, "limits.train_steps=2", "ttt=none", "hydra.run.dir=run")
@@ -94,7 +95,7 @@ def test_a_package_that_nobody_may_write_to_runs_without_assertions(tmp_path):
     assert subprocess.run([*alone, "touch", str(site / "new")], capture_output=True).returncode != 0, "it is read-only"
     env = environment() | {"PYTHONPATH": str(site)}
     started = [*alone, sys.executable, "-O", "-m", "pgolf.run", *WORDS]
-    done = subprocess.run(started, cwd=tmp_path, capture_output=True, text=True, env=env, timeout=300)
+    done = subprocess.run(started, cwd=tmp_path, capture_output=True, text=True, env=env, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     kept = record(tmp_path / "run")
     assert (kept["status"], kept["verdict"], kept["notices"]) == ("complete", "consistent", [])

@@ -17,7 +17,7 @@ from pgolf.config.compose import rehearse
 from pgolf.config.words import short_words
 from pgolf.errors import ConfigError, UserError
 from tests.pages import PAGES
-from tests.processes import until_line
+from tests.processes import PATIENCE, until_line
 from tests.programs import refused, said, schemas
 
 ROOT = Path(pgolf.__file__).parent
@@ -100,7 +100,7 @@ def test_a_command_that_is_stopped_says_so(tmp_path, number, code):
     process = subprocess.Popen(asked, stdout=subprocess.PIPE, text=True)
     until_line(tmp_path / "began", "here")
     process.send_signal(number)
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert refused(printed, code) == f"interrupted: stopped by {number.name}"
 
@@ -117,7 +117,7 @@ def test_a_result_that_cannot_be_written_is_no_success(words):
 @pytest.mark.parametrize("closed", ["0", "1", "2"])
 def test_closed_streams_end_nothing(closed):
     code = f"import os; os.close({closed}); os.execv({sys.executable!r}, ['python', '-c', {HEAD + FOUND + END!r}, '--json'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, "")
     assert closed == "1" or said(done.stdout, "pgolf.dashboard", 0)
 

@@ -15,6 +15,7 @@ from pgolf.report.run import MOST_LAYERS
 from pgolf.report.write import write
 from pgolf.submission import publish
 from tests import programs
+from tests.processes import PATIENCE
 from tests.sweeps import died, edit, make_plan, make_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -262,7 +263,7 @@ def browsed(folder: Path, text: str, width: int, *flags: str) -> dict:
         "--window-size=1400,900",
     ]
     command += [f"--user-data-dir={folder / 'profile'}", *flags, "--dump-dom", f"file://{folder / 'frame.html'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     return json.loads(html.unescape(re.search(r"<pre>(.*?)</pre>", done.stdout)[1]))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import TINY, command, environment, only, record, run, start
-from tests.processes import children, command_of, descendants, parent_of, until, until_gone, until_line
+from tests.processes import PATIENCE, children, command_of, descendants, parent_of, until, until_gone, until_line
 
 STEPS = ("limits.train_steps=6", *TINY)
 
@@ -276,7 +276,7 @@ def test_a_wheel_runs_from_another_directory(tmp_path):
     words = command(*STEPS, "ttt=none", "eval=chunked")
     words = [w for w in words if not w.startswith("eval.stride")]
     env = environment() | {"PYTHONPATH": str(site)}
-    done = subprocess.run(words, cwd=place, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, cwd=place, env=env, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert "verdict=consistent" in done.stdout.splitlines()[-1]
     where = subprocess.run(

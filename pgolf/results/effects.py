@@ -150,7 +150,9 @@ def _word_rows(word: str, cells: Sequence[Cell]) -> Iterable[dict[str, Any]]:
     first = None if None in values else values[0]
     base = {cell.without(word): cell.bpb for cell in cells if _is(cell, word, first)}
     for value in values:
-        pairs = [(c.seed, c.bpb - base[c.without(word)]) for c in cells if _is(c, word, value) and c.without(word) in base]
+        pairs = [
+            (c.seed, c.bpb - base[c.without(word)]) for c in cells if _is(c, word, value) and c.without(word) in base
+        ]
         if value != first and pairs:
             yield {"word": f"{word}={value}", "against": first, **_effect(pairs)}
 
