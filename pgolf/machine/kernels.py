@@ -4,12 +4,12 @@ The fused ones are `pgolf/model/triton_kernels.py` and torch's attention over va
 is installed. An exported file carries the text of the former in its frozen recipe, in `source`.
 """
 
+import linecache
 import os
 import sys
-import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 from types import ModuleType
@@ -118,13 +118,11 @@ def text() -> tuple[str, ...]:
 
 
 def loaded(source: tuple[str, ...] | None) -> ModuleType:
-    """The module of the kernels, once per process. A text becomes a file first: Triton reads a kernel's source from there."""
+    """The module of the kernels, once per process. Triton reads a kernel's source by `inspect`, which looks into `linecache`."""
     name = "pgolf_triton_kernels"
     if name not in sys.modules:
-        lines = text() if source is None else source
-        file = Path(tempfile.mkdtemp(prefix="kernels-")) / FILE
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        spec = spec_from_file_location(name, file)
-        sys.modules[name] = module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
+        whole = "\n".join(text() if source is None else source) + "\n"
+        linecache.cache[FILE] = len(whole), None, whole.splitlines(True), FILE
+        module = sys.modules[name] = ModuleType(name)
+        exec(compile(whole, FILE, "exec"), vars(module))
     return sys.modules[name]

@@ -36,13 +36,16 @@ def records(folder: Path) -> dict[Path, dict]:
     return {path.parent: record(path.parent) for path in folder.glob("sweep/*_seed*/record.json")}
 
 
+def at_work(folder: Path) -> list[Path]:
+    return [place for place, found in records(folder).items() if found["status"] == "running"]
+
+
 def test_a_sweep_survives_the_loss_of_a_node(tmp_path, cluster):
     lost = cluster.add_node(num_cpus=1)
     words = (*WORDS, f"hydra.launcher.ray.init.address='{cluster.address}'")
     sweep = start(tmp_path, *words)
-    until(
-        lambda: len([r for r in records(tmp_path).values() if r["status"] == "running"]) == 2, "no two jobs are at work"
-    )
+    until(lambda: len(at_work(tmp_path)) == 2 or sweep.poll() is not None, "no two jobs are at work")
+    assert sweep.poll() is None, sweep.communicate()
     cluster.remove_node(lost, allow_graceful=False)
     _, said = sweep.communicate()
     assert sweep.returncode == 0, said

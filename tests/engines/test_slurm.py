@@ -43,10 +43,8 @@ def records(folder: Path) -> dict[Path, dict]:
     return {path.parent: record(path.parent) for path in folder.glob("sweep/*_seed*/record.json")}
 
 
-def jobs(state: str) -> list[str]:
-    """The Slurm jobs in this state, as 12_0."""
-    asked = ["squeue", "--noheader", "--array", "--states", state, "--format", "%F_%K"]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
+def at_work(folder: Path) -> list[Path]:
+    return [place for place, found in records(folder).items() if found["status"] == "running"]
 
 
 def slurm_of(folder: Path) -> str:
@@ -57,10 +55,9 @@ def slurm_of(folder: Path) -> str:
 @pytest.mark.usefixtures("slurm")
 def test_a_sweep_survives_a_cancelled_and_a_requeued_job(tmp_path):
     first = start(tmp_path, *WORDS)
-    until(
-        lambda: len([r for r in records(tmp_path).values() if r["status"] == "running"]) == 2, "no two jobs are at work"
-    )
-    cancelled, requeued = (folder for folder, found in records(tmp_path).items() if found["status"] == "running")
+    until(lambda: len(at_work(tmp_path)) == 2 or first.poll() is not None, "no two jobs are at work")
+    assert first.poll() is None, first.communicate()
+    cancelled, requeued = at_work(tmp_path)
     subprocess.run(["scancel", slurm_of(cancelled)], check=True)
     until(lambda: (requeued / "checkpoints").exists() or record(requeued)["train"], "there is nothing to go on from")
     subprocess.run(["scontrol", "requeue", slurm_of(requeued)], check=True)
