@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
@@ -28,6 +27,7 @@ from pgolf.config.completion import BASH
 from pgolf.config.compose import Job, job, register_experiments, rehearse, searched
 from pgolf.config.folders import look_in
 from pgolf.config.help import help_text
+from pgolf.config.launchers import work_in
 from pgolf.config.places import beside_or_inside
 from pgolf.config.resume import resume_words, resumed
 from pgolf.config.words import short_words
@@ -60,26 +60,14 @@ def task(cfg: DictConfig) -> float:
         end_with(os.getppid())
     with one_desk():
         try:
-            _go_home(words)
+            if not words.job.chdir:
+                work_in(words.runtime.cwd)
             given = OmegaConf.to_container(words.overrides.task, resolve=False)
             checked = as_checked(job(cfg, given, dict(words.runtime.choices)))
         except UserError as wrong:
             _stop(f"pgolf: {wrong}", words.mode)
         with _ended_in_words(folder, words.mode):
             return _in_sweep(checked, folder, Path(words.sweep.dir).absolute()) if sweep else _alone(checked, folder)
-
-
-def _go_home(words: HydraConf) -> None:
-    """Relative paths are meant from where the words were typed, though a launcher's worker may start elsewhere."""
-    home = words.runtime.cwd
-    if words.job.chdir or os.getcwd() == home:
-        return
-    try:
-        os.chdir(home)
-    except OSError as wrong:
-        raise UserError(
-            f"{home}: {wrong.strerror}, and there the words of this sweep were typed; workers need the same file system"
-        ) from None
 
 
 @contextmanager

@@ -8,12 +8,10 @@ from importlib.util import find_spec
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.conf import HydraConf
 
 from pgolf.config import launchers
 from pgolf.config.compose import beside_or_inside, rehearse
 from pgolf.errors import ConfigError, UserError
-from pgolf.run import _go_home
 from tests.command import TINY, environment, only, record, run
 
 LAUNCHERS = {"slurm8": ("slurm", "submitit"), "joblib1": ("joblib", "joblib"), "ray8": ("ray", "ray")}
@@ -144,9 +142,6 @@ def test_a_launcher_runs_a_sweep(tmp_path, words):
     assert {path.name for path in (place / "hydra_plugins").iterdir()} <= {"elsewhere.py", "__pycache__"}
 
 
-def test_a_worker_that_does_not_see_the_folder_of_the_words_says_so(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = HydraConf()
-    words.runtime.cwd = "/nowhere/at/all"
+def test_a_worker_that_does_not_see_the_folder_of_the_words_says_so():
     with pytest.raises(UserError, match=r"^/nowhere/at/all: No such file .* there the words of this sweep were typed"):
-        _go_home(words)
+        launchers.work_in("/nowhere/at/all")
