@@ -230,7 +230,11 @@ def test_a_run_on_two_nodes_is_that_of_one_and_only_node_0_shows(tmp_path):
     for section, key in (("train", "train_loss"), ("artifact", "sha256"), ("evaluate", "val_bpb")):
         assert one[section][key] == two[section][key]
     losses = [
-        [e["loss"] for e in map(json.loads, (tmp_path / name / "events.jsonl").open()) if e["event"] == "step"]
+        [
+            e["loss"]
+            for e in map(json.loads, (tmp_path / name / "events.jsonl").read_text().splitlines())
+            if e["event"] == "step"
+        ]
         for name in ("one", "two")
     ]
     assert losses[0] == losses[1]

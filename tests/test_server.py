@@ -21,10 +21,10 @@ os._exit(0)
 
 
 NOWHERE = """
-import tempfile
+import sys, tempfile
 from pgolf.errors import UserError
 from pgolf.machine.server import start_importing
-tempfile.tempdir = "/nowhere"
+tempfile.tempdir = sys.argv[1]
 try:
     start_importing()
 except UserError as wrong:
@@ -42,12 +42,13 @@ print(os.listdir(os.environ["TMPDIR"]))
 """
 
 
-def test_no_place_for_a_socket_is_one_message():
-    done = subprocess.run([sys.executable, "-c", NOWHERE], capture_output=True, text=True)
-    told = (
-        "/nowhere: has no place for the sockets of ranks: No such file or directory; TMPDIR=... names another folder\n"
-    )
-    assert (done.stdout, done.stderr) == (told, "")
+def test_no_place_for_a_socket_is_one_message(tmp_path):
+    (long := tmp_path / ("long" * 25)).mkdir()
+    for place, why in (("/nowhere", "No such file or directory"), (str(long), "AF_UNIX path too long")):
+        done = subprocess.run([sys.executable, "-c", NOWHERE, place], capture_output=True, text=True)
+        told = f"{place}: has no place for the sockets of ranks: {why}; TMPDIR=... names another folder\n"
+        assert (done.stdout, done.stderr) == (told, "")
+    assert not any(long.iterdir())
 
 
 def test_a_server_that_died_is_started_again_with_a_folder_of_its_own(tmp_path):

@@ -38,7 +38,7 @@ def start_importing() -> None:
             _start()
     except OSError as wrong:
         raise UserError(
-            f"{tempfile.gettempdir()}: has no place for the sockets of ranks: {wrong.strerror}; TMPDIR=... names another folder"
+            f"{tempfile.gettempdir()}: has no place for the sockets of ranks: {wrong.strerror or wrong}; TMPDIR=... names another folder"
         ) from None
 
 
