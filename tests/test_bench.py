@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -49,16 +50,16 @@ def test_each_runs_small_and_writes_json(name, tmp_path, capsys, monkeypatch):
 def whole(monkeypatch):
     """A whole step as small as goes, two ways, and where it goes: their contest and the shares."""
     monkeypatch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
-    return step.whole_step(*step.SMALL)
+    with closing(step.whole_step(*step.SMALL)) as made:
+        yield made
 
 
 def test_a_whole_step_is_that_of_a_published_script_and_its_parts_are_told(whole):
-    contest, parts = whole
-    rows = contest.run(Setting("small"))
+    rows = next(whole).run(Setting("small"))
     assert [row["way"] for row in rows] == ["as published scripts do it", "pgolf"]
     assert "apart after 20 steps" in rows[0]["check"]
     assert rows[0]["figures"] == rows[1]["figures"]  # the loss of the first step
-    rows = {row["way"]: row for row in parts.run(Setting("small"))}
+    rows = {row["way"]: row for row in next(whole).run(Setting("small"))}
     total, alone = rows.pop("the whole step"), rows.pop("the first three alone")
     assert list(rows) == list(shares.KINDS)
     assert sum(1 / row["times_faster"] for row in rows.values()) == pytest.approx(1)
@@ -102,9 +103,9 @@ def test_a_recipe_that_the_script_does_not_follow_is_refused(monkeypatch, word):
 
 def test_work_that_no_mark_meets_is_told(whole, monkeypatch):
     monkeypatch.setattr(step, "mark_loss", lambda trainer: None)
-    _, parts = whole
+    next(whole)
     with pytest.raises(DisagreementError, match="the profiler saw no loss"):
-        parts.run(Setting("small"))
+        next(whole).run(Setting("small"))
 
 
 def test_how_the_default_run_grows(tmp_path, capsys, monkeypatch):
