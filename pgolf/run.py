@@ -27,6 +27,7 @@ from pgolf.config.completion import BASH
 from pgolf.config.compose import Job, job, register_experiments, rehearse, searched
 from pgolf.config.folders import look_in
 from pgolf.config.help import help_text
+from pgolf.config.launchers import work_in
 from pgolf.config.places import beside_or_inside
 from pgolf.config.resume import resume_words, resumed
 from pgolf.config.words import short_words
@@ -59,6 +60,8 @@ def task(cfg: DictConfig) -> float:
         end_with(os.getppid())
     with one_desk():
         try:
+            if not words.job.chdir:
+                work_in(words.runtime.cwd)
             given = OmegaConf.to_container(words.overrides.task, resolve=False)
             checked = as_checked(job(cfg, given, dict(words.runtime.choices)))
         except UserError as wrong:

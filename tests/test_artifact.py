@@ -213,6 +213,7 @@ def test_the_table(tmp_path, capsys):
     assert main([str(tmp_path / "missing")]) == 2
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path):
     path = tmp_path / "artifact.pgolf"
     path.write_bytes(GOOD[:50])

@@ -311,6 +311,7 @@ def test_an_evaluation_killed_half_way_is_done_again_from_the_artifact_alone(fol
     assert any(f.what.endswith(f"from the artifact alone: val_bpb={stated:.8f}") for f in findings)
 
 
+@pytest.mark.slow
 def test_an_artifact_of_another_vocabulary_is_refused(folder, capsys):
     configured(folder, lambda config: config["data"].update(vocab_size=512))
     doctored(folder, lambda r: r["data"].update(manifest_sha256="another"))

@@ -52,6 +52,7 @@ def test_every_command_has_its_row_and_every_row_its_command():
     assert [line for line, (check, reason) in TABLE.items() if not reason and check not in REAL] == []
 
 
+@pytest.mark.slow
 def test_commands_do_what_their_pages_say_and_leave_what_is_named(tmp_path):
     """One test, because all of it shares one run and one sweep."""
     torch.set_num_threads(1)

@@ -305,6 +305,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_was_changed_after_weighing_judges_nothing(tmp_path):
     started = [sys.executable, "-c", CHANGED, *TINY, "limits.train_steps=2", "hydra.run.dir=run"]
     done = subprocess.run(started, cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=PATIENCE)
@@ -427,6 +428,7 @@ def test_methods_named_like_a_librarys_change_nothing_that_a_library_is_asked_fo
 # ---- what is shown of it
 
 
+@pytest.mark.slow
 def test_the_report_and_the_source(one_run, tmp_path, capsys):
     assert main([str(one_run), "--unpack", str(tmp_path / "source")]) == 0
     out = capsys.readouterr().out

@@ -186,6 +186,7 @@ entry.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "change"),
     [

@@ -12,7 +12,8 @@ from pgolf.errors import RankError, UserError
 from pgolf.export.code import Script
 from pgolf.files import read_json
 from pgolf.files.events import Events
-from pgolf.machine.launch import _hung, launch
+from pgolf.machine.faults import _hung
+from pgolf.machine.launch import launch
 from pgolf.machine.world import World
 from pgolf.show.console import QuietConsole
 from tests.command import TINY, environment

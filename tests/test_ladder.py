@@ -60,6 +60,7 @@ def jobs(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 def test_the_rungs_are_every_legal_system_at_equal_tokens(jobs):
     assert list(jobs) == [
         "rungs",
@@ -75,6 +76,7 @@ def test_the_rungs_are_every_legal_system_at_equal_tokens(jobs):
         assert len({job.config[group][key] for job in jobs["rungs"]}) == 1, text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITHOUT)
 def test_one_part_is_taken_away(jobs, name):
     whole = next(job for job in jobs["rungs"] if job.config["name"] == "frontier")

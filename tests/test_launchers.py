@@ -1,6 +1,7 @@
 """Sweeps elsewhere: Hydra's own launchers, with our ranks inside each job."""
 
 import json
+import os
 import re
 from importlib.util import find_spec
 
@@ -11,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from pgolf.config import launchers
 from pgolf.config.compose import beside_or_inside, rehearse
 from pgolf.errors import ConfigError, UserError
-from tests.command import TINY, only, record, run
+from tests.command import TINY, environment, only, record, run
 
 LAUNCHERS = {"slurm8": ("slurm", "submitit"), "joblib1": ("joblib", "joblib"), "ray8": ("ray", "ray")}
 
@@ -94,17 +95,53 @@ def test_a_launcher_that_is_not_there_is_told_with_the_line_that_installs_it(nam
         rehearse([f"hydra/launcher={name}"], sweep=True)
 
 
+ELSEWHERE = """
+import os
+from hydra._internal.core_plugins import basic_launcher
+
+class ElsewhereLauncher(basic_launcher.BasicLauncher):
+    def launch(self, *args, **kwargs):
+        here, run = os.getcwd(), basic_launcher.run_job
+
+        def elsewhere(*given, **named):
+            os.chdir(os.path.dirname(__file__))
+            return run(*given, **named)
+
+        basic_launcher.run_job = elsewhere
+        try:
+            return super().launch(*args, **kwargs)
+        finally:
+            os.chdir(here)
+"""
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     "words",
     [
-        pytest.param(("hydra/launcher=submitit_local", "machine.ranks=2"), marks=needs("slurm8"), id="submitit_local"),
-        pytest.param(("hydra/launcher=joblib1",), marks=needs("joblib1"), id="joblib1"),
+        pytest.param(
+            ("hydra/launcher=submitit_local", "machine.ranks=2"), marks=[SLOW, needs("slurm8")], id="submitit_local"
+        ),
+        pytest.param(("hydra/launcher=joblib1",), marks=[SLOW, needs("joblib1")], id="joblib1"),
+        pytest.param(("hydra.launcher._target_=hydra_plugins.elsewhere.ElsewhereLauncher",), id="elsewhere"),
     ],
 )
 def test_a_launcher_runs_a_sweep(tmp_path, words):
-    run(tmp_path, "-m", "seed=5", *words, "hydra.sweep.dir=sweep", "limits.train_steps=2", *TINY)
-    made = record(only(tmp_path, "sweep/*_seed5"))
+    """`elsewhere`: its worker is in another folder, as Ray's are."""
+    place = tmp_path / "it's here, a=b"
+    (place / "hydra_plugins").mkdir(parents=True)
+    (place / "hydra_plugins/elsewhere.py").write_text(ELSEWHERE)
+    (place / "cache").symlink_to(environment()["PGOLF_CACHE"])
+    words = (*words, "hydra.sweep.dir=sweep", "limits.train_steps=2", "data.cache=cache", *TINY)
+    run(place, "-m", "seed=5", *words, PYTHONPATH=os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")]))
+    made = record(only(place, "sweep/*_seed5"))
     assert (made["status"], made["ranks"]) == ("complete", 2 if "machine.ranks=2" in words else 1)
-    (arm,) = json.loads((tmp_path / "sweep/summary.json").read_text())["arms"]
+    (arm,) = json.loads((place / "sweep/summary.json").read_text())["arms"]
     assert arm["submission"]["written"], arm["submission"]
-    assert (tmp_path / "sweep/report.html").exists()
+    assert (place / "sweep/report.html").exists()
+    assert {path.name for path in (place / "hydra_plugins").iterdir()} <= {"elsewhere.py", "__pycache__"}
+
+
+def test_a_worker_that_does_not_see_the_folder_of_the_words_says_so():
+    with pytest.raises(UserError, match=r"^/nowhere/at/all: No such file .* there the words of this sweep were typed"):
+        launchers.work_in("/nowhere/at/all")

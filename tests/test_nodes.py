@@ -106,6 +106,7 @@ def test_two_nodes_of_one_rank_are_two_ranks_and_an_error_names_its_node(tmp_pat
     assert (shown, bool(re.fullmatch(f"RankError: node 0 has failed: {short}\n", said))) == ("", True), said
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_is_named(tmp_path, other, monkeypatch):
     monkeypatch.setattr(nodes, "SILENT_SECONDS", 3.0)
     port, one = free_port(), None

@@ -70,6 +70,7 @@ def test_with_every_observer_out_of_order_a_run_ends_as_if_all_were_well(tmp_pat
     os.close(err)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_after_three_lines_ends_nothing(tmp_path):
     running = subprocess.Popen(
         command(*WORDS), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
@@ -141,6 +142,7 @@ def drained(descriptor: int, into: bytearray) -> None:
         into += data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("most", "told"),
     [(15_000, "train_gpt.py: cannot be written"), (90_000, "artifact.pgolf: cannot be written")],

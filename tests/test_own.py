@@ -197,6 +197,7 @@ entry.main()
 """
 
 
+@pytest.mark.slow
 def test_a_module_that_changes_after_the_check_stops_the_run(place):
     done = subprocess.run(
         [sys.executable, "-c", CHANGED, "codec=mine"], cwd=place, capture_output=True, text=True, env=environment()
@@ -301,6 +302,7 @@ def test_classes_that_are_no_component_of_ones_own(place, source, target, told):
     assert told in refused(place, source, target=target)
 
 
+@pytest.mark.slow
 def test_relative_imports_and_other_ways_to_write_a_module_ship(place):
     """Compiled, not run: the sweep above runs one of these."""
     body = CODEC.replace(
@@ -323,6 +325,7 @@ def test_relative_imports_and_other_ways_to_write_a_module_ship(place):
     compile(made.small(), "train_gpt.py", "exec")
 
 
+@pytest.mark.slow
 def test_a_component_that_reads_validation_files_is_shipped_as_it_is(place):
     """It is the audit's to find: nothing that opens a file is pruned or renamed away."""
     peek = 'def encode(self, raw, itemsize, columns=0):\n        open("data/fineweb_val_000000.bin", "rb").read()\n'

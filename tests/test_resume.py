@@ -138,6 +138,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_offered_and_one_may_re
     assert record(copy)["artifact"] == record(whole)["artifact"]
 
 
+@pytest.mark.slow
 def test_a_run_that_left_nothing_and_one_that_is_complete_are_not_resumed(whole, tmp_path):
     assert "this run is complete" in run(tmp_path, f"resume={whole}", code=2).stderr
     copy = Path(shutil.copytree(whole, tmp_path / "run"))
@@ -146,6 +147,7 @@ def test_a_run_that_left_nothing_and_one_that_is_complete_are_not_resumed(whole,
     assert "left neither a sealed artifact nor a checkpoint" in run(tmp_path, f"resume={copy}", code=2).stderr
 
 
+@pytest.mark.slow
 @linux
 def test_an_evaluation_that_was_killed_is_taken_up_with_the_same_number(whole, tmp_path):
     copy = Path(shutil.copytree(whole, tmp_path / "run"))

@@ -153,6 +153,7 @@ def test_a_sweep_ends_in_a_submission(tmp_path):
         assert f"{score:.8f}" in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_failed_seed_is_named_and_not_averaged(tmp_path):
     words = ("-m", "seed=1,2", "hydra.sweep.dir=sweep", "limits.artifact_bytes=1000", *STEPS)
     failed = run(tmp_path, *words, code=1)
@@ -177,6 +178,7 @@ def test_interrupting_a_sweep_stops_it_and_the_record_says_so(tmp_path):
     assert "status=interrupted" in (folders[0] / "train.log").read_text().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_clock_too_short_to_train_is_refused_before_it_starts(tmp_path):
     done = run(tmp_path, *TINY, "limits.train_seconds=0.4", "hydra.run.dir=run", code=2)
     assert "pgolf: limits.train_seconds=0.4: too short on this machine, where" in done.stderr

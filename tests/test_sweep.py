@@ -82,6 +82,7 @@ def test_seeds_that_come_later_join_their_arm_and_say_so_everywhere(copy, tmp_pa
     assert not stated["compliance"]["verdict_consistent"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -101,6 +102,7 @@ def test_another_sweep_in_the_same_folder_is_refused_and_changes_nothing(copy, w
     assert len(jobs(copy)) == 2
 
 
+@pytest.mark.slow
 def test_a_plan_that_was_edited_is_refused_and_named(copy):
     plan = json.loads((copy / "plan.json").read_text())
     plan["arms"][0]["seeds"] = [1]
@@ -118,6 +120,7 @@ def test_a_job_that_somebody_is_at_is_left_alone(copy):
     assert record(first)["status"] == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["started", "trained"])
 def test_a_dead_job_runs_again_and_what_it_left_is_kept(copy, where):
     """One that died early begins anew; one that had sealed its artifact is judged, with the same number."""

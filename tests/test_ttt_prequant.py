@@ -91,6 +91,7 @@ def studied(tmp_path_factory) -> Path:
     return only(place, "sweeps/*")
 
 
+@pytest.mark.slow
 def test_a_study_is_recorded_as_one_and_refused_by_the_submission_writer(studied):
     folder = only(studied, "*_seed*")
     record = json.loads((folder / "record.json").read_text())

@@ -154,6 +154,7 @@ def test_what_cannot_be_meant_is_one_message(typed, sweep, told):
     assert "\n" not in str(wrong.value)
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_them(tmp_path):
     done = run(tmp_path, "-m", "seed=[1,2]", "quant=glob(int5_r*)", "author.author=Zoë", "name=2026_11", "dry=true")
     assert "2026_11  arm quant=int5_round  seed 1, 2\n" in done.stdout

@@ -1,6 +1,7 @@
 """Launchers of Hydra's that are extras of pgolf's."""
 
 import math
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,17 @@ def require_launcher(overrides: list[str]) -> None:
 
 def _installed(plugin: str) -> bool:
     return find_spec("hydra_plugins") is not None and find_spec(f"hydra_plugins.{plugin}") is not None
+
+
+def work_in(home: str) -> None:
+    """Go where the words of a sweep were typed, from where relative paths are meant, though a launcher's worker may start
+    elsewhere."""
+    try:
+        os.chdir(home)
+    except OSError as wrong:
+        raise UserError(
+            f"{home}: {wrong.strerror}, and there the words of this sweep were typed; workers need the same file system"
+        ) from None
 
 
 def require_job_time(launcher: Mapping[str, Any], limits: "Limits") -> None:

@@ -4,12 +4,9 @@ Called in the parent, which knows the configuration and never touches CUDA. Rank
 under `folder`/ranks, and what rank 0 made of the stage is a file that the parent reads.
 """
 
-import fnmatch
-import json
 import logging
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import threading
@@ -25,11 +22,12 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher import LaunchConfig, elastic_launch
 
-from pgolf.errors import RankError, RefusedError, UserError
+from pgolf.errors import RankError
 from pgolf.files import read_json
 from pgolf.files.events import Events
 from pgolf.files.names import LOGS
 from pgolf.machine import Machine
+from pgolf.machine.faults import NODE, explained
 from pgolf.machine.nodes import Meeting, Nodes, OneNode, Order, follow
 from pgolf.machine.rank import (
     die_with,
@@ -46,18 +44,11 @@ from pgolf.machine.signals import STOPPING, StoppedError, one_desk
 STOP_SECONDS = 600.0  # that ranks have for a step and a checkpoint, once they are asked to stop
 POLL_SECONDS = 0.1
 WATCH_SECONDS = 5.0  # between two looks at the other nodes; a rank that lost one mostly fails before, and says more
-NODE = "node"  # and its number: the folder, in that of LOGS, of the ranks of another node than 0
 # What runs a command that leaves stopping to its parent: signals may reach every process of a group or a Slurm step.
 DEAF = (
     "import os, signal, sys; [signal.signal(int(s), signal.SIG_IGN) for s in sys.argv[1].split(',')];"
     " os.execv(sys.argv[2], sys.argv[2:])"
 )
-# What a rank's last words may begin with: mistakes that a person can mend.
-FAULTS = {fault.__name__: fault for fault in (UserError, RefusedError)}
-# What a rank says when another has gone: never the cause.
-_LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|NCCL.*remote process|Timed out waiting", re.DOTALL)
-_FILE = re.compile(r"\w+: \[Errno \d+\] ([^:]+)(?:: '(.+)')?")  # what Python says of a file that cannot be used
-_HUNG = re.compile(r"collective operation timeout: WorkNCCL\([^)]*OpType=(\w+)[^)]*Timeout\(ms\)=(\d+)")
 
 
 def launch(
@@ -148,7 +139,7 @@ def _together(
             with one_desk() as desk:
                 if desk.number is not None:  # it was told to stop, and so was what failed
                     raise StoppedError(desk.number) from None
-            raise _explained(failed, logs, nodes) from None
+            raise explained(failed, logs, nodes) from None
         except SignalException as stop:
             if lost := nodes.lost():
                 raise RankError(lost) from None
@@ -224,50 +215,6 @@ def _without_empty(logs: Path) -> Iterator[None]:
                     path.rmdir()
                 elif path.is_file() and not path.stat().st_size:
                     path.unlink()
-
-
-def _files(logs: Path, name: str) -> list[Path]:
-    """Those below a folder of which another node may just remove a part."""
-    return [Path(place, file) for place, _, files in os.walk(logs) for file in fnmatch.filter(files, name)]
-
-
-def _explained(failed: ChildFailedError, logs: Path, nodes: Nodes) -> Exception:
-    """The first failure that is not of another rank's leaving: a UserError, or a RankError with its traceback."""
-    rank, failure = failed.get_first_failure()
-    died, words, stack = f"rank {rank} (process {failure.pid}) died with exit code {failure.exitcode}", "", ""
-    files = sorted(_files(logs, "error.json"), key=lambda file: file.stat().st_mtime_ns)
-    for message in filter(None, (_message(file, logs) for file in files)):
-        if not _LOST.search(message["extraInfo"]["py_callstack"]):
-            rank, words, stack = message["rank"], message["message"], message["extraInfo"]["py_callstack"]
-            died = f"rank {rank} failed"
-            break
-    if failure.exitcode > 0 and not stack and (elsewhere := nodes.fault()):
-        return RankError(elsewhere)
-    kind, _, said = words.partition(": ")
-    if kind in FAULTS:
-        return FAULTS[kind](said.strip())
-    if file := _FILE.fullmatch(words):
-        return UserError(f"{file[2] or 'a file'}: {file[1]}")  # none is named where a disk is full
-    output = [path for path in _files(logs, "std*.log") if path.stat().st_size]
-    where = f"\nIts output is under {logs}." if output else ""
-    return RankError(f"{died}{_hung(output)}.{where}\n{stack}".rstrip())
-
-
-def _hung(output: list[Path]) -> str:
-    """Which collective NCCL's watchdog gave up waiting for, if that is why ranks were ended."""
-    for path in output:
-        if found := _HUNG.search(path.read_text(errors="replace")):
-            return f", because a rank did not come to {found[1].lower()} within {int(found[2]) // 1000} s: another one hangs"
-    return ""
-
-
-def _message(error_file: Path, logs: Path) -> dict[str, Any] | None:
-    """What a rank wrote down before it failed, and which rank of its node; None where it was ended while writing."""
-    first = error_file.relative_to(logs).parts[0]
-    where = f" of node {first.removeprefix(NODE)}" if first.startswith(NODE) else ""
-    with suppress(ValueError, LookupError, TypeError):
-        return json.loads(error_file.read_text())["message"] | {"rank": f"{int(error_file.parent.name)}{where}"}
-    return None
 
 
 def _rank_main(

@@ -23,8 +23,8 @@ from pgolf.stages.artifact import pack, read_index, unpack
 if TYPE_CHECKING:
     from pgolf.stages.train import Trainer, Training
 
-SAFETY = 1.25  # the reserve is this many times what the rehearsal took, and
-SLACK = 0.5  # seconds more, for what a busy machine does to short phases
+SAFETY = 1.2  # the reserve is this many times what the rehearsal took, and
+SLACK = 0.25  # seconds more, for what a busy machine does to short phases
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Reserve:
             return cls(0.0, 0.0)
         if limits.reserve_seconds is not None:
             return cls(limits.reserve_seconds, limits.reserve_seconds / 2)
+        trainer.dev_bpb()  # the first look takes longer than those that follow
         began = time.monotonic()
         trainer.dev_bpb()
         looked = time.monotonic()

@@ -37,8 +37,12 @@ class PgolfSweeper(BasicSweeper):
             say(f"pgolf: {wrong}")
             sys.exit(2)
         OmegaConf.save(self.config, folder / "multirun.yaml")
+        place = "hydra.sweep.dir='{}'".format(
+            str(folder).replace("'", r"\'")
+        )  # a launcher's worker may start elsewhere
         words = [
-            [*job.overrides, f"hydra.sweep.subdir={job_folder(job.arm_sha256, job.recipe.seed.value)}"] for job in todo
+            [*job.overrides, place, f"hydra.sweep.subdir={job_folder(job.arm_sha256, job.recipe.seed.value)}"]
+            for job in todo
         ]
         returned = []
         for batch in self.split_overrides_to_chunks(words, self.max_batch_size) if words else ():
