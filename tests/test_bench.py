@@ -4,13 +4,17 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import torch
 
-from pgolf.bench import gpu, scaling
+from pgolf.bench import gpu, scaling, shares, step
 from pgolf.bench.__main__ import main, names
 from pgolf.bench.contest import Contest, DisagreementError, Part, Setting
+from pgolf.errors import UserError
+from pgolf.recipe import Recipe
 from tests import programs
 from tests.command import environment
 
@@ -27,7 +31,8 @@ def test_without_a_name_they_are_listed(capsys):
 
 
 @pytest.mark.parametrize("name", [*QUICK, pytest.param("build", marks=pytest.mark.slow)])
-def test_each_runs_small_and_writes_json(name, tmp_path, capsys):
+def test_each_runs_small_and_writes_json(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
     path = tmp_path / "figures.json"
     assert main([name, "size=small", f"json={path}"]) == 0
     shown, kept = capsys.readouterr().out, json.loads(path.read_text())
@@ -39,6 +44,68 @@ def test_each_runs_small_and_writes_json(name, tmp_path, capsys):
         assert row["way"] in shown
     firsts = [row for row in kept["rows"] if row["times_faster"] == 1]
     assert {row["contest"] for row in firsts} == {row["contest"] for row in kept["rows"]}
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    """A whole step as small as goes, two ways, and where it goes: their contest and the shares."""
+    monkeypatch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
+    with closing(step.whole_step(*step.SMALL)) as made:
+        yield made
+
+
+def test_a_whole_step_is_that_of_a_published_script_and_its_parts_are_told(whole):
+    rows = next(whole).run(Setting("small"))
+    assert [row["way"] for row in rows] == ["as published scripts do it", "pgolf"]
+    assert "apart after 20 steps" in rows[0]["check"]
+    assert rows[0]["figures"] == rows[1]["figures"]  # the loss of the first step
+    rows = {row["way"]: row for row in next(whole).run(Setting("small"))}
+    total, alone = rows.pop("the whole step"), rows.pop("the first three alone")
+    assert list(rows) == list(shares.KINDS)
+    assert sum(1 / row["times_faster"] for row in rows.values()) == pytest.approx(1)
+    assert total["times_faster"] == 1
+    assert sum(1 / rows[kind]["times_faster"] for kind in shares.FLOOR) == pytest.approx(1 / alone["times_faster"])
+    assert all(row["figures"].endswith("%") for row in rows.values())
+
+
+def without_clip(recipe: Recipe) -> Recipe:
+    return replace(recipe, optim=replace(recipe.optim, clip_norm=None))
+
+
+def without_decay(recipe: Recipe) -> Recipe:
+    return replace(recipe, optim=replace(recipe.optim, scalar=replace(recipe.optim.scalar, weight_decay=0.0)))
+
+
+def another_average(recipe: Recipe) -> Recipe:
+    return replace(recipe, average=replace(recipe.average, decay=0.951))
+
+
+def another_model(recipe: Recipe) -> Recipe:
+    return replace(recipe, model=replace(recipe.model, rope_base=9000.0))
+
+
+@pytest.mark.parametrize("perturbed", [without_clip, without_decay, another_average, another_model])
+def test_a_script_that_does_something_else_is_caught(whole, monkeypatch, perturbed):
+    honest = step.Training
+    monkeypatch.setattr(step, "Training", lambda recipe, *rest: honest(perturbed(recipe), *rest))
+    with pytest.raises(DisagreementError, match=r"are \S+ apart after 20 steps"):
+        next(whole).run(Setting("small"))
+
+
+@pytest.mark.parametrize(
+    "word", ["model.smear=false", "model.value_residual=true", "optim.matrix.ns_steps=4", "model/activation=swiglu"]
+)
+def test_a_recipe_that_the_script_does_not_follow_is_refused(monkeypatch, word):
+    monkeypatch.setenv("PGOLF_CACHE", environment()["PGOLF_CACHE"])
+    with pytest.raises(UserError, match="does not have"):
+        next(step.whole_step(*step.SMALL, word))
+
+
+def test_work_that_no_mark_meets_is_told(whole, monkeypatch):
+    monkeypatch.setattr(step, "mark_loss", lambda trainer: None)
+    next(whole)
+    with pytest.raises(DisagreementError, match="the profiler saw no loss"):
+        next(whole).run(Setting("small"))
 
 
 def test_how_the_default_run_grows(tmp_path, capsys, monkeypatch):

@@ -18,7 +18,7 @@ from pgolf.errors import UserError, nearest
 from pgolf.machine import tune_runtime
 from pgolf.machine.hardware import cores
 
-HELPERS = ("__main__", "contest", "parts")
+HELPERS = ("__main__", "contest", "parts", "published", "shares")
 OPTIONS = ("size", "repeats", "device", "artifact", "seeds", "json", "picture", "only")
 ONLY = {"seeds": "scaling", "picture": "scaling", "only": "gpu"}  # options of one benchmark
 

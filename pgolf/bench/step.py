@@ -1,10 +1,18 @@
-"""Forward and backward of one micro-batch of the published models, against one sequence after another; compiled on a GPU.
+"""A whole training step of the default recipe against published scripts' way; forward and backward of published models.
 
-98,304 tokens with size=full on a GPU, as one of 8 ranks has them; the floor is the model's operations at this device's rate
-of large matrix products."""
+On a CPU, forward, backward, clip, optimiser and moving average of the default recipe (of an 11-layer model of width 256 as well
+with size=full) run beside `pgolf.bench.published`, plain eager torch, from the same weights on the same batches of the
+default's text, which is built where it is not in the cache; no figure is believed unless weights and averages are the same
+after 20 steps. Then follows where pgolf's step spends its time, by torch's profiler, and what a step would take with nothing
+but its products, attention and Newton–Schulz: what no rewriting of the rest can beat.
+
+Forward and backward of one micro-batch of the published models are held against one sequence after another; compiled on a GPU:
+98,304 tokens with size=full there, as one of 8 ranks has them. Floors are a model's operations at this device's rate of large
+matrix products."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,18 +20,94 @@ from torch import Tensor
 
 from pgolf.bench.contest import Contest, DisagreementError, Setting, matmul_floor
 from pgolf.bench.eval import VOCABULARY, architecture
+from pgolf.bench.muon import least_flops
+from pgolf.bench.published import Training
+from pgolf.bench.shares import Shares, mark_loss, marked
+from pgolf.config.compose import register_experiments, rehearse
+from pgolf.machine.world import World
+from pgolf.model.kinds import Role
+from pgolf.schedule import Progress
+from pgolf.stages.train import Trainer
 
 if TYPE_CHECKING:
     from pgolf.model.transformer import Transformer
 
 MODELS = (("pr1129", False), ("pr606", False), ("pr1852", False), ("pr1852", True))  # and whether depth recurs
 MICRO_TOKENS = 98_304
+SMALL = (
+    *("model.width=32", "model.embed_width=32", "model.mlp_hidden=48", "model.rope_dims=8", "model.bigram.slots=64"),
+    *("data.batch_tokens=256", "data.sequence_length=64", "data.dev_tokens=4096", "data.val_fraction=0.0025"),
+)
+DEEP = (
+    *("model.layers=11", "model.width=256", "model.embed_width=256", "model.heads=4", "model.kv_heads=2"),
+    *("model.mlp_hidden=768", "model.xsa_layers=4", "model.value_embedding.layers=[9,10]"),
+)
+STEPS, ALLOWED = 20, 1e-4  # after so many steps, weights are apart by no more than that of their size
+RUN = 1000.0  # steps of the run whose beginning is timed
 
 
-def contests(setting: Setting) -> Iterator[Contest]:
-    """Forward and backward of one training step, by model, loop off and on."""
+def contests(setting: Setting) -> Iterator[Contest | Shares]:
+    """On a CPU whole training steps; then forward and backward of one, by model, loop off and on."""
+    if setting.device == "cpu":
+        for words in setting.pick((SMALL,), ((),), ((), DEEP)):
+            yield from whole_step(*words)
     for name, looping in MODELS:
         yield one_step(setting, name, looping)
+
+
+def whole_step(*words: str) -> Iterator[Contest | Shares]:
+    """A step of the default recipe with `words`, two ways of taking it, and where pgolf's spends its time."""
+    register_experiments()
+    (job,) = rehearse([*words, "machine.device=CPU", "machine.ranks=1"], sweep=False)
+    recipe = job.recipe
+    text = recipe.data.prepare(lambda what, done: None).training
+    trainer = Trainer(World.alone("cpu"), marked(recipe), text)
+    mark_loss(trainer)
+    with trainer.loader:
+        batches = recipe.data.loader.build(trainer.windows, recipe.batch_sequences, recipe.seed.loader)
+        script = Training(recipe, trainer.model.state_dict(), batches)
+        ways = {"as published scripts do it": stepping(script.step), "pgolf": stepping(trainer.step)}
+
+        def check(made: dict[str, Tensor]) -> str:
+            for _ in range(STEPS - 1):
+                for step in ways.values():
+                    step()
+            return same_state(trainer, script)
+
+        spec = recipe.model
+        about = f"{recipe.data.batch_tokens:,} tokens, {spec.layers} layers, width {spec.width}"
+        flops = spec.flops_per_token(recipe.data.sequence_length, False) * recipe.data.batch_tokens
+        matrices = [p for name, p in trainer.model.named_parameters() if trainer.model.roles()[name] is Role.MATRIX]
+        flops += sum(least_flops(*p.shape) for p in matrices)
+        floor = matmul_floor(flops, torch.float32, "cpu")
+        first = "loss {:.4f} at the first step"
+        yield Contest(f"a whole step: {about}", ways, check, floor, lambda way, made: first.format(made.item()))
+        yield Shares(f"where pgolf's step goes: {about}", ways["pgolf"])
+
+
+def stepping(step: Callable[[Progress], Tensor]) -> Callable[[], Tensor]:
+    """A call is the next step of a run."""
+    points = (Progress(n, n, RUN) for n in count())
+    return lambda: step(next(points))
+
+
+def same_state(trainer: Trainer, script: Training) -> str:
+    """Compares weights and their moving averages. Raises DisagreementError where they are too far apart."""
+    theirs = dict(script.model.named_parameters())
+    ours = dict(trainer.model.named_parameters())
+    averages = zip(ours, trainer.averager.state_dict()["average"], strict=True)
+    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {
+        "weights": [(ours[name], theirs[name]) for name in ours],
+        "averages": [(average, script.average[name]) for name, average in averages],
+    }
+    found = []
+    for what, each in pairs.items():
+        whole, other = (torch.cat([t.detach().flatten() for t in side]) for side in zip(*each, strict=True))
+        apart = ((whole - other).norm() / whole.norm()).item()
+        if not apart <= ALLOWED:
+            raise DisagreementError(f"{what} are {apart:.2e} apart after {STEPS} steps, relative to their size")
+        found.append(f"{what} {apart:.1e}")
+    return f"{' and '.join(found)} apart after {STEPS} steps, relative to their size"
 
 
 def one_step(setting: Setting, name: str, looping: bool) -> Contest:
