@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pgolf.errors import UserError
 from pgolf.machine import tune_runtime
@@ -37,8 +37,11 @@ def start_importing() -> None:
         with _told(FOLDER, folder), method_left():
             _start()
     except OSError as wrong:
+        with suppress(OSError):
+            os.rmdir(multiprocessing.current_process()._config.pop("tempdir", ""))
         raise UserError(
-            f"{tempfile.gettempdir()}: has no place for the sockets of ranks: {wrong.strerror or wrong}; TMPDIR=... names another folder"
+            f"{tempfile.gettempdir()}: has no place for the sockets of ranks: {wrong.strerror or wrong};"
+            " TMPDIR=... names another folder"
         ) from None
 
 
