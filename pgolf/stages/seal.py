@@ -23,7 +23,7 @@ from pgolf.stages.artifact import pack, read_index, unpack
 if TYPE_CHECKING:
     from pgolf.stages.train import Trainer, Training
 
-SAFETY = 1.2  # the reserve is this many times what the rehearsal took, and
+SAFETY = 1.25  # the reserve is this many times what the rehearsal took, and
 SLACK = 0.25  # seconds more, for what a busy machine does to short phases
 
 
@@ -45,18 +45,19 @@ class Reserve:
         trainer.dev_bpb()  # the first look takes longer than those that follow
         began = time.monotonic()
         trainer.dev_bpb()
-        looked = time.monotonic()
+        look = time.monotonic() - began
         hessians = calibrate(trainer, lambda: False)
-        read = time.monotonic()
-        finish = looked - began + (_packing_seconds(trainer, hessians, budget) if trainer.world.main else 0.0)
+        read = time.monotonic() - began - look
+        finish = look + (_packing_seconds(trainer, hessians, budget) if trainer.world.main else 0.0)
         agreed = trainer.world.agree
-        evaluations = 2 + trainer.recipe.average.evaluations  # raw, averaged, and to choose
-        reading = evaluations * (looked - began) + read - looked
-        return cls(agreed(SLACK + SAFETY * (reading + finish)), agreed(SLACK + SAFETY * finish))
+        looks = 2 + trainer.recipe.average.evaluations  # raw, averaged, and to choose
+        return cls(agreed(SLACK + SAFETY * (looks * look + read + finish)), agreed(SLACK + SAFETY * finish))
 
 
 def _packing_seconds(trainer: "Trainer", hessians: Hessians, budget: int) -> float:
     """What `compress` takes, counted as if it packed as often as it may, and reading the file back."""
+    for p in trainer.model.parameters():  # zeros, which training fills, would take the encoder three times as long
+        p.data.normal_()
     began = time.monotonic()
     packed = compress(trainer, hessians, budget)
     made = time.monotonic() - began

@@ -168,8 +168,8 @@ class Trainer:
             if self.world.main:
                 torch.save(self.model.state_dict(), kept)
             raise UserError(
-                f"the gradient stopped being finite at step {step}: the largest, of {name}, has norm {size}. The weights from"
-                f" before that step are in {kept}. Lower learning rates (optim.*.lr) or a clip (optim.clip_norm) may help."
+                f"the gradient stopped being finite at step {step}: the largest, of {name}, has norm {size}. {kept} has the"
+                " weights from before. Lower optim.*.lr or optim.clip_norm may help."
             )
 
     def warm_up(self, budget: int) -> Reserve:
