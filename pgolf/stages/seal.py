@@ -23,7 +23,7 @@ from pgolf.stages.artifact import pack, read_index, unpack
 if TYPE_CHECKING:
     from pgolf.stages.train import Trainer, Training
 
-SAFETY = 1.25  # the reserve is this many times what the rehearsal took, and
+SAFETY = 1.2  # the reserve is this many times what the rehearsal took, and
 SLACK = 0.25  # seconds more, for what a busy machine does to short phases
 
 
