@@ -91,6 +91,7 @@ def test_links_lead_somewhere(page):
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
+@pytest.mark.slow
 def test_words_in_the_text_compose():
     """Every `group=option`, every `group.key=value` and every dotted key."""
     register_experiments()

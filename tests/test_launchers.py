@@ -58,6 +58,7 @@ def test_slurm_may_queue_a_job_again(name):
     assert launcher(name).additional_parameters == {"requeue": True}
 
 
+@pytest.mark.slow
 @needs("slurm8")
 def test_a_cluster_that_is_not_there_is_two_lines_and_the_words_that_go_on(tmp_path):
     words = ("-m", "seed=5", "hydra/launcher=slurm_cpu", "hydra.sweep.dir=sweep", *TINY)

@@ -87,6 +87,7 @@ def test_the_next_summary_of_a_sweep_finds_none(tmp_path):
     assert half_written(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_build_and_a_cache_keep_none(tmp_path):
     left_by_hand(tmp_path / "tokenizer.model")
     build._continue(tmp_path, {"inputs": "x"})

@@ -105,6 +105,7 @@ def test_a_study_is_recorded_as_one_and_refused_by_the_submission_writer(studied
     assert "fail (C3)" in arm["submission"]["why"]
 
 
+@pytest.mark.slow
 def test_the_audit_names_it(studied, monkeypatch):
     monkeypatch.setattr("pgolf.audit.run.rescored", lambda case, seconds: [])
     found = audit_run(only(studied, "*_seed*"))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,6 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from pgolf.bench.contest import DisagreementError, Setting
-from pgolf.optim import MatrixStep
 from pgolf.recipe import Recipe
 from pgolf.stages.train import Trainer
 
@@ -26,26 +26,17 @@ OPERATORS = dict.fromkeys(("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbm
 BACKWARD = "autograd::engine::evaluate_function"
 
 
-@dataclass(frozen=True, kw_only=True)
-class MarkedMatrixStep(MatrixStep):
-    """`inner`, its orthogonalisation marked."""
-
-    inner: MatrixStep
-
-    @property
-    def most_steps(self) -> int:
-        return self.inner.most_steps
-
-    def orthogonal(self, U_BMN: Tensor, dtype: torch.dtype) -> Tensor:
-        with record_function(NEWTON_SCHULZ):
-            return self.inner.orthogonal(U_BMN, dtype)
-
-
 def marked(recipe: Recipe) -> Recipe:
     """The recipe with Newton–Schulz marked; a mark costs a microsecond where nothing is profiled."""
     inner = recipe.optim.matrix
-    settings = {name: getattr(inner, name) for name in ("lr", "weight_decay", "ns_steps", "row_normalize")}
-    return replace(recipe, optim=replace(recipe.optim, matrix=MarkedMatrixStep(inner=inner, **settings)))
+
+    def orthogonal(U_BMN: Tensor, dtype: torch.dtype) -> Tensor:
+        with record_function(NEWTON_SCHULZ):
+            return inner.orthogonal(U_BMN, dtype)
+
+    matrix = copy(inner)
+    object.__setattr__(matrix, "orthogonal", orthogonal)  # a frozen part
+    return replace(recipe, optim=replace(recipe.optim, matrix=matrix))
 
 
 def mark_loss(trainer: Trainer) -> None:
