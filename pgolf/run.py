@@ -8,6 +8,7 @@ from pgolf.config.shadows import require_no_shadows
 if __name__ == "__main__":
     require_no_shadows()  # before the imports below, which a file of the working folder may break
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -181,6 +182,7 @@ def main() -> None:
                 start_importing()
             if rehearsed[0].recipe.machine.node_rank:
                 return _follow(rehearsed[0])
+        logging.raiseExceptions = False  # what Hydra logs and nobody reads any more ends in no stack
         with one_desk():
             task()
     except UserError as wrong:

@@ -65,6 +65,14 @@ def test_the_same_words_start_nothing_that_is_complete(copy):
     assert publish(copy)["arms"][0]["submission"]["written"]
 
 
+def test_a_summary_that_cannot_be_written_is_one_message(copy):
+    (copy / "summary.json").unlink()
+    (copy / "summary.json").mkdir()
+    said = again(copy, code=1).stderr
+    assert re.search(r"^pgolf: \S+/summary\.json: cannot be written: Is a directory", said, re.MULTILINE), said
+    assert "Traceback" not in said
+
+
 @pytest.mark.slow
 def test_seeds_that_come_later_join_their_arm_and_say_so_everywhere(copy, tmp_path):
     cache = tmp_path / "elsewhere"

@@ -27,16 +27,15 @@ class PgolfSweeper(BasicSweeper):
         """Agree on the plan, launch what is to run, and gather. Ends the process with exit code 2 for another sweep's folder."""
         from pgolf.config.identity import job_folder
         from pgolf.results.sweep import to_run
-        from pgolf.submission import gather
 
         folder = Path(self.config.hydra.sweep.dir).absolute()
         try:
             jobs = self._jobs(arguments)
             todo = to_run(folder, jobs, lambda job: weigh_program(job.config))
-        except UserError as wrong:
+            OmegaConf.save(self.config, folder / "multirun.yaml")
+        except (UserError, OSError) as wrong:
             say(f"pgolf: {wrong}")
             sys.exit(2)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
         place = "hydra.sweep.dir='{}'".format(
             str(folder).replace("'", r"\'")
         )  # a launcher's worker may start elsewhere
@@ -49,10 +48,10 @@ class PgolfSweeper(BasicSweeper):
             try:
                 returned += self.launcher.launch(batch, initial_job_idx=len(returned))
             except Exception as wrong:  # a launcher's own: jobs return what ended them
-                gather(folder, jobs[0].recipe.logger)
+                _gathered(folder, jobs[0])
                 _stop_for(wrong, folder)
-        if not words:
-            gather(folder, jobs[0].recipe.logger)
+        if not words and not _gathered(folder, jobs[0]):
+            sys.exit(1)
         _raise_the_last([one for one in returned if one.status == JobStatus.FAILED])
 
     def _jobs(self, arguments: list[str]) -> "list[Job]":
@@ -73,6 +72,18 @@ class PgolfSweeper(BasicSweeper):
                 del config["hydra"]
             jobs.append(job(config, overrides, choices))
         return distinct(jobs)
+
+
+def _gathered(folder: Path, job: "Job") -> bool:
+    """Whether the results of a sweep could be gathered; a full disk or what jobs left behind may forbid it, in a message."""
+    from pgolf.submission import gather
+
+    try:
+        gather(folder, job.recipe.logger)
+    except (UserError, OSError) as wrong:
+        say(f"pgolf: {wrong}")
+        return False
+    return True
 
 
 def _stop_for(wrong: Exception, folder: Path) -> NoReturn:
