@@ -156,6 +156,17 @@ def test_what_others_say_of_a_rank_that_left_is_not_the_cause(tmp_path):
         launch(fail_amid_collectives, machine=machine(2), folder=tmp_path)
 
 
+def fail_on_a_full_disk(world: World, events: Events) -> dict:
+    Path(os.environ["TORCHELASTIC_ERROR_FILE"]).touch()
+    os._exit(1)
+
+
+def test_a_rank_that_cannot_write_down_why_it_failed_is_one_message(tmp_path, capfd):
+    with pytest.raises(RankError, match=r"^a rank failed and could not write down why: is the disk full\?$"):
+        launch(fail_on_a_full_disk, machine=machine(1), folder=tmp_path)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_killed_rank_ends_the_others(tmp_path):
     began = time.monotonic()
     with pytest.raises(RankError, match=r"rank 1 .* exit code -9"):

@@ -4,6 +4,7 @@ Called in the parent, which knows the configuration and never touches CUDA. Rank
 under `folder`/ranks, and what rank 0 made of the stage is a file that the parent reads.
 """
 
+import json
 import logging
 import multiprocessing
 import os
@@ -44,6 +45,7 @@ from pgolf.machine.signals import STOPPING, StoppedError, one_desk
 STOP_SECONDS = 600.0  # that ranks have for a step and a checkpoint, once they are asked to stop
 POLL_SECONDS = 0.1
 WATCH_SECONDS = 5.0  # between two looks at the other nodes; a rank that lost one mostly fails before, and says more
+NOISY = ("torch.distributed.elastic", "torch.multiprocessing.spawn")  # loggers that tell what is told here
 # What runs a command that leaves stopping to its parent: signals may reach every process of a group or a Slurm step.
 DEAF = (
     "import os, signal, sys; [signal.signal(int(s), signal.SIG_IGN) for s in sys.argv[1].split(',')];"
@@ -112,8 +114,9 @@ def _started(work: tuple | list[str], machine: Machine, folder: Path, meeting: M
 def _together(
     entry: Callable[..., Any] | str, args: tuple, machine: Machine, folder: Path, meeting: Meeting, nodes: Nodes
 ) -> None:
-    for noisy in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    for name in [*logging.root.manager.loggerDict]:  # each has a level of its own
+        if name.startswith(NOISY):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     logs = folder / LOGS / (f"{NODE}{machine.node_rank}" if machine.node_rank else "")
     config = LaunchConfig(
         min_nodes=machine.nodes,
@@ -140,6 +143,8 @@ def _together(
                 if desk.number is not None:  # it was told to stop, and so was what failed
                     raise StoppedError(desk.number) from None
             raise explained(failed, logs, nodes) from None
+        except json.JSONDecodeError:
+            raise RankError("a rank failed and could not write down why: is the disk full?") from None
         except SignalException as stop:
             if lost := nodes.lost():
                 raise RankError(lost) from None
