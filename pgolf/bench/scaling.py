@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from pgolf.bench.contest import Contest, DisagreementError, Setting
-from pgolf.bench.step import accumulated
+from pgolf.bench.step import NARROW, accumulated
 from pgolf.config.compose import register_experiments, rehearse
 from pgolf.errors import UserError
 from pgolf.eval.windows import SlidingPlan
@@ -26,7 +26,7 @@ from pgolf.model import GPT
 CLOCK, STEP, JUDGE = "the default run by limits.train_seconds", "a training step by", "judging by eval.stride"
 # What makes the runs of size=small short: a test's, whose figures say nothing.
 SMALL = (
-    *("model.width=32", "model.embed_width=32", "model.mlp_hidden=48", "model.rope_dims=8", "model.bigram.slots=64"),
+    *NARROW,
     *("data.batch_tokens=1024", "data.sequence_length=128", "data.dev_tokens=4096", "data.val_fraction=0.0025"),
     *("eval.context=128", "eval.stride=64", "quant.solver.calibration_sequences=8", "ttt=none"),
 )

@@ -1,7 +1,7 @@
 """Where a training step's time goes on a CPU: torch's profiler, and marks around what its operators do not tell apart."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from statistics import median
@@ -92,12 +92,10 @@ class Shares:
 
 def by_kind(events: list["FunctionEvent"]) -> list[dict[str, float]]:
     """Seconds of each kind, step by step. Time in none of torch's operators is Python's, and with everything else."""
-    in_loss = {e.sequence_nr for e in events if e.sequence_nr >= 0 and within(e, LOSS)}
+    in_loss = {e.sequence_nr for e in events if e.sequence_nr >= 0 and any(outer.name == LOSS for outer in upward(e))}
     turns: dict[int, dict[str, float]] = {}
     for event in events:
-        chain = [event]
-        while chain[-1].cpu_parent is not None:
-            chain.append(chain[-1].cpu_parent)
+        chain = list(upward(event))
         if chain[-1].name == STEP:
             turn = turns.setdefault(id(chain[-1]), dict.fromkeys(KINDS, 0.0))
             kinds = [kind for e in reversed(chain) if (kind := kind_of(e, in_loss))]
@@ -105,11 +103,11 @@ def by_kind(events: list["FunctionEvent"]) -> list[dict[str, float]]:
     return list(turns.values())
 
 
-def within(event: "FunctionEvent | None", mark: str) -> bool:
-    """Whether an event is in the range of a mark."""
-    while event is not None and event.name != mark:
+def upward(event: "FunctionEvent | None") -> Iterator["FunctionEvent"]:
+    """An event, and what it is inside of."""
+    while event is not None:
+        yield event
         event = event.cpu_parent
-    return event is not None
 
 
 def kind_of(event: "FunctionEvent", in_loss: set[int]) -> str | None:

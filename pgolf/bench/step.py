@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 MODELS = (("pr1129", False), ("pr606", False), ("pr1852", False), ("pr1852", True))  # and whether depth recurs
 MICRO_TOKENS = 98_304
+NARROW = ("model.width=32", "model.embed_width=32", "model.mlp_hidden=48", "model.rope_dims=8", "model.bigram.slots=64")
 SMALL = (
-    *("model.width=32", "model.embed_width=32", "model.mlp_hidden=48", "model.rope_dims=8", "model.bigram.slots=64"),
+    *NARROW,
     *("data.batch_tokens=256", "data.sequence_length=64", "data.dev_tokens=4096", "data.val_fraction=0.0025"),
 )
 DEEP = (

@@ -235,9 +235,8 @@ def _rank_main(
             if world.main:
                 leave_result(folder, result, events)
     except Exception:
-        sys.exit(
-            1
-        )  # it is in torch's error file by now; of one that is raised torch leaves another file behind for good
+        # It is in torch's error file by now; of one that is raised torch leaves another file behind for good.
+        sys.exit(1)
 
 
 def _leave_stopping_to(parent: int) -> None:

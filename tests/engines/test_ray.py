@@ -2,11 +2,11 @@
 
 import json
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
-from tests.command import TINY, environment, record, run, start
+from tests.command import TINY, environment, run, start
+from tests.engines.jobs import at_work, records
 from tests.processes import until
 
 THERE = find_spec("ray") and find_spec("hydra_plugins") and find_spec("hydra_plugins.hydra_ray_launcher")
@@ -30,14 +30,6 @@ def cluster(monkeypatch):
     two = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     yield two
     two.shutdown()
-
-
-def records(folder: Path) -> dict[Path, dict]:
-    return {path.parent: record(path.parent) for path in folder.glob("sweep/*_seed*/record.json")}
-
-
-def at_work(folder: Path) -> list[Path]:
-    return [place for place, found in records(folder).items() if found["status"] == "running"]
 
 
 def test_a_sweep_survives_the_loss_of_a_node(tmp_path, cluster):

@@ -12,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.command import TINY, environment, record, run, start
+from tests.engines.jobs import at_work, records
 from tests.processes import until
 from tests.ranks import free_port
 
@@ -37,14 +38,6 @@ def slurm(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value.replace('"$PATH"', os.environ["PATH"]))
     yield
     subprocess.run([SCRIPT, "stop", tmp_path / "slurm"], check=True)
-
-
-def records(folder: Path) -> dict[Path, dict]:
-    return {path.parent: record(path.parent) for path in folder.glob("sweep/*_seed*/record.json")}
-
-
-def at_work(folder: Path) -> list[Path]:
-    return [place for place, found in records(folder).items() if found["status"] == "running"]
 
 
 def slurm_of(folder: Path) -> str:

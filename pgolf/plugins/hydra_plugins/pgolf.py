@@ -36,9 +36,8 @@ class PgolfSweeper(BasicSweeper):
         except (UserError, OSError) as wrong:
             say(f"pgolf: {wrong}")
             sys.exit(2)
-        place = "hydra.sweep.dir='{}'".format(
-            str(folder).replace("'", r"\'")
-        )  # a launcher's worker may start elsewhere
+        escaped = str(folder).replace("'", r"\'")
+        place = f"hydra.sweep.dir='{escaped}'"  # absolute: a launcher's worker may start elsewhere
         words = [
             [*job.overrides, place, f"hydra.sweep.subdir={job_folder(job.arm_sha256, job.recipe.seed.value)}"]
             for job in todo
