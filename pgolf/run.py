@@ -36,7 +36,7 @@ from pgolf.errors import RankError, RefusedError, UserError
 from pgolf.machine.family import end_with, end_with_parent
 from pgolf.machine.needs import require
 from pgolf.machine.outlet import outlet, say
-from pgolf.machine.server import start_importing
+from pgolf.machine.server import start_importing, stop_importing
 from pgolf.machine.signals import StoppedError, one_desk
 from pgolf.show.console import open_console
 
@@ -170,6 +170,9 @@ def main() -> None:
                     "machine.nodes: several nodes make one run; the jobs of a sweep take one node each (hydra/launcher=...)"
                 )
             CHECKED.update((one.arm_sha256, one.config_sha256) for one in rehearsed)
+            here = not any(one.config["dry"] for one in rehearsed) and not _elsewhere(args.overrides)
+            if here:
+                start_importing()  # beside the checks that need torch in this process
             for one in {one.arm_sha256: one for one in rehearsed if not one.source}.values():
                 _check_model(one)
             _require_exports(rehearsed)
@@ -177,15 +180,15 @@ def main() -> None:
                 return _show_plans(rehearsed)
             if any(one.config["quiet"] for one in rehearsed):
                 _hush(args.overrides)
-            if not _elsewhere(args.overrides):
+            if here:
                 _require([one.recipe for one in rehearsed])
-                start_importing()
             if rehearsed[0].recipe.machine.node_rank:
                 return _follow(rehearsed[0])
         logging.raiseExceptions = False  # what Hydra logs and nobody reads any more ends in no stack
         with one_desk():
             task()
     except UserError as wrong:
+        stop_importing()
         sys.exit(_refused(wrong))
     except StoppedError as stop:
         say(f"\ninterrupted: {stop}")

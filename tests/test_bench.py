@@ -129,6 +129,14 @@ def test_how_the_default_run_grows(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_first_step_of_a_run_is_waited_for():
+    *parts, whole = startup.FirstStep(scaling.SMALL).run(Setting("small", repeats=1))
+    assert 0 < parts[0]["min_s"] < parts[1]["min_s"] < whole["min_s"]
+    with pytest.raises(DisagreementError, match="exit 2, said"):
+        startup.FirstStep(("quant.bits=five",)).turn()
+
+
+@pytest.mark.slow
 def test_runs_of_growing_clocks_are_whole_runs():
     (row,) = scaling.Runs((30,), 1, scaling.SMALL).run(Setting("small", seeds=(7,)))
     assert row["numbers"]["steps"] > 10

@@ -73,3 +73,53 @@ def test_its_socket_goes_with_it(tmp_path, number):
     parent.communicate()
     until_gone(family)
     until(lambda: not list(tmp_path.iterdir()), "something is left")
+
+
+REFUSED = """
+import os, tempfile
+from pathlib import Path
+from pgolf.machine import server
+server.stop_importing()
+server.PRELOADED = ["pgolf.machine.sockets", "torch._dynamo"]
+server.start_importing()
+print(server.multiprocessing.forkserver._forkserver._forkserver_pid, flush=True)
+server.stop_importing()
+print(os.listdir(tempfile.gettempdir()), flush=True)
+input()
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_it_is_ended_while_it_imports_where_nothing_will_run(tmp_path):
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", REFUSED], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    server = int(parent.stdout.readline())
+    assert parent.stdout.readline() == "[]\n"
+    until_gone([server])
+    parent.communicate("\n")
+    assert parent.returncode == 0
+
+
+MAIN = """
+import sys
+from pathlib import Path
+with open(sys.argv[1], "a") as told:
+    told.write(f"{__name__} ")
+if __name__ == "__main__":
+    from pgolf.machine.launch import launch
+    from tests.test_machine import machine, total
+    print(launch(total, 1, machine=machine(2), folder=Path(sys.argv[2])), __import__("__main__").__name__)
+"""
+
+
+def test_ranks_do_not_run_the_commands_own_module_again(tmp_path):
+    script, told = tmp_path / "script.py", tmp_path / "told"
+    script.write_text(MAIN)
+    env = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        [sys.executable, script, told, tmp_path], env=env, capture_output=True, text=True, check=True
+    )
+    assert (told.read_text(), done.stdout.split()[-1]) == ("__main__ ", "__main__")

@@ -3,7 +3,7 @@ what they make, in the same run, before any figure is believed."""
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,18 +60,31 @@ class Contest:
                 spent[way].append(seconds(work, setting.device))
         least = min(next(iter(spent.values())))
         return [
-            {
-                "contest": self.name,
-                "way": way,
-                "min_s": min(times),
-                "median_s": statistics.median(times),
-                "times_faster": least / min(times),
-                "floor_s": self.floor,
-                "figures": figures[way],
-                "check": agreed,
-            }
+            row(self.name, way, times, least / min(times), figures[way], agreed, self.floor)
             for way, times in spent.items()
         ]
+
+
+def row(
+    contest: str,
+    way: str,
+    times: Sequence[float],
+    times_faster: float,
+    figures: str,
+    check: str,
+    floor: float | None = None,
+) -> dict[str, Any]:
+    """What is reported of one way, whose turns took `times` in seconds."""
+    return {
+        "contest": contest,
+        "way": way,
+        "min_s": min(times),
+        "median_s": statistics.median(times),
+        "times_faster": times_faster,
+        "floor_s": floor,
+        "figures": figures,
+        "check": check,
+    }
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from pgolf.bench.contest import Contest, DisagreementError, Setting
+from pgolf.bench.contest import Contest, DisagreementError, Setting, row
 from pgolf.bench.step import NARROW, accumulated
 from pgolf.config.compose import register_experiments, rehearse
 from pgolf.errors import UserError
@@ -70,18 +70,16 @@ class Runs:
             }
             taken = [r["train"]["seconds"] for r in records]
             rows.append(
-                {
-                    "contest": f"{CLOCK}, {self.ranks} rank(s), {len(records)} seed(s)",
-                    "way": f"{seconds}",
-                    "min_s": min(taken),
-                    "median_s": sorted(taken)[len(taken) // 2],
-                    "times_faster": (rows[0]["min_s"] if rows else min(taken)) / min(taken),
-                    "floor_s": None,
-                    "figures": f"{numbers['steps']:.0f} steps, val_bpb {numbers['val_bpb']:.4f}, judged in"
+                row(
+                    f"{CLOCK}, {self.ranks} rank(s), {len(records)} seed(s)",
+                    f"{seconds}",
+                    taken,
+                    (rows[0]["min_s"] if rows else min(taken)) / min(taken),
+                    f"{numbers['steps']:.0f} steps, val_bpb {numbers['val_bpb']:.4f}, judged in"
                     f" {numbers['eval_seconds']:.1f} s",
-                    "check": "trained, sealed and judged inside the clocks",
-                    "numbers": numbers,
-                }
+                    "trained, sealed and judged inside the clocks",
+                )
+                | {"numbers": numbers}
             )
         return rows
 

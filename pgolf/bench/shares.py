@@ -4,14 +4,13 @@ import os
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from pgolf.bench.contest import DisagreementError, Setting
+from pgolf.bench.contest import DisagreementError, Setting, row
 from pgolf.recipe import Recipe
 from pgolf.stages.train import Trainer
 
@@ -75,17 +74,9 @@ class Shares:
         parts = {"the whole step": KINDS, **{kind: (kind,) for kind in KINDS}, "the first three alone": FLOOR}
         spent = {way: [sum(turn[kind] for kind in kinds) for turn in turns] for way, kinds in parts.items()}
         whole = spent["the whole step"]
+        check = f"{len(turns)} steps under the profiler, every kind of work met"
         return [
-            {
-                "contest": self.name,
-                "way": way,
-                "min_s": min(times),
-                "median_s": median(times),
-                "times_faster": sum(whole) / sum(times),
-                "floor_s": None,
-                "figures": f"{sum(times) / sum(whole):.0%}",
-                "check": f"{len(turns)} steps under the profiler, every kind of work met",
-            }
+            row(self.name, way, times, sum(whole) / sum(times), f"{sum(times) / sum(whole):.0%}", check)
             for way, times in spent.items()
         ]
 

@@ -39,7 +39,7 @@ from pgolf.machine.rank import (
     result_path,
     steps_path,
 )
-from pgolf.machine.server import METHOD, method_left, start_importing
+from pgolf.machine.server import METHOD, method_left, start_importing, without_main
 from pgolf.machine.signals import STOPPING, StoppedError, one_desk
 
 STOP_SECONDS = 600.0  # that ranks have for a step and a checkpoint, once they are asked to stop
@@ -133,7 +133,7 @@ def _together(
         signals_to_handle="SIGQUIT",
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
     )
-    with _requests(folder), method_left(), _without_empty(logs), _watching(machine, nodes):
+    with _requests(folder), method_left(), without_main(), _without_empty(logs), _watching(machine, nodes):
         # A new rank takes over the name of its parent's way to start processes, and does not know joblib's ("loky").
         multiprocessing.set_start_method(METHOD, force=True)
         try:

@@ -4,10 +4,14 @@ import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
+import shutil
+import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import ModuleType
 
 from pgolf.errors import UserError
 from pgolf.machine import tune_runtime
@@ -60,6 +64,25 @@ def _start() -> None:
     multiprocessing.resource_tracker.ensure_running()  # which unblocks signals when it has been started
     with deaf(), _silent():
         multiprocessing.forkserver.ensure_running()
+
+
+def stop_importing() -> None:
+    """End that process at once, if it is there, and remove its folder: nothing will be started."""
+    server = multiprocessing.forkserver._forkserver
+    if server._forkserver_pid is not None:
+        os.kill(server._forkserver_pid, signal.SIGKILL)
+        shutil.rmtree(_folder(), ignore_errors=True)
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Ranks that are started inside do not run this command's own module again, half a second, to find in it what they need
+    elsewhere."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextmanager

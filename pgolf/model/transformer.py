@@ -82,7 +82,8 @@ class Transformer(nn.Module):
         T = ids_BT.shape[1]
         assert 1 <= last <= T, f"{last} of {T} positions"
         start = (T - last) // 16 * 16
-        return self._scores(self._stream(ids_BT, T - start if start else None, None))[:, -last:]
+        scores = self._scores(self._stream(ids_BT, T - start if start else None, None))
+        return scores if last == T else scores[:, -last:]  # the gradient of a slice would be copied, though it is all
 
     def nll(
         self, ids_BT: Tensor, targets_BT: Tensor, pieces: Pieces | None = None, *, last: int | None = None

@@ -42,12 +42,11 @@ class Reserve:
             return cls(0.0, 0.0)
         if limits.reserve_seconds is not None:
             return cls(limits.reserve_seconds, limits.reserve_seconds / 2)
-        trainer.dev_bpb()  # the first look takes longer than those that follow
         began = time.monotonic()
-        trainer.dev_bpb()
-        look = time.monotonic() - began
         hessians = calibrate(trainer, lambda: False)
-        read = time.monotonic() - began - look
+        read = time.monotonic() - began
+        trainer.dev_bpb()
+        look = time.monotonic() - began - read
         finish = look + (_packing_seconds(trainer, hessians, budget) if trainer.world.main else 0.0)
         agreed = trainer.world.agree
         looks = 2 + trainer.recipe.average.evaluations  # raw, averaged, and to choose

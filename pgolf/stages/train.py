@@ -210,11 +210,11 @@ def rows_of(recipe: Recipe, world: World) -> np.ndarray:
 
 
 def stages(recipe: Recipe) -> list[Progress]:
-    """A step of each kind, by the clock: with and without recurrence for each longest piece of a document, which are graphs of
-    their own; and, where QAT comes on later, with it."""
-    schedule, cut = recipe.schedule, recipe.data.loader.cut
+    """A step of each kind, by the clock: with and without recurrence, if the model has any, for each longest piece of a document,
+    which are graphs of their own; and, where QAT comes on later, with it."""
+    schedule, cut, recurrent = recipe.schedule, recipe.data.loader.cut, recipe.model.recurrent
     middle = [Progress(1, i / 1000, 1.0) for i in range(1000)]
-    kinds = {(schedule.looping(now), cut(now.fraction)): now for now in (*reversed(middle), END, START)}
+    kinds = {(recurrent and schedule.looping(now), cut(now.fraction)): now for now in (*reversed(middle), END, START)}
     found = {*kinds.values(), END} if schedule.qat(END) != schedule.qat(START) else kinds.values()
     return sorted(found, key=lambda now: now.fraction)
 
