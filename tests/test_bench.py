@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pgolf.bench import gpu, scaling, shares, step
+from pgolf.bench import gpu, scaling, shares, startup, step
 from pgolf.bench.__main__ import main, names
 from pgolf.bench.contest import Contest, DisagreementError, Part, Setting
 from pgolf.errors import UserError

@@ -119,7 +119,5 @@ def test_ranks_do_not_run_the_commands_own_module_again(tmp_path):
     script, told = tmp_path / "script.py", tmp_path / "told"
     script.write_text(MAIN)
     env = os.environ | {"PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [sys.executable, script, told, tmp_path], env=env, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, script, told, tmp_path], env=env, capture_output=True, text=True, check=True)
     assert (told.read_text(), done.stdout.split()[-1]) == ("__main__ ", "__main__")

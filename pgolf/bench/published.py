@@ -61,16 +61,15 @@ class Projection(nn.Module):
 
 
 class Rotary(nn.Module):
-    """cos and sin of the angles, kept for the length that was asked last."""
+    """cos and sin of the angles, for sequences of `length`."""
 
-    def __init__(self, dims: int, base: float):
+    def __init__(self, dims: int, base: float, length: int):
         super().__init__()
-        self.inverse, self.length = base ** -(torch.arange(0, dims, 2) / dims), 0
+        inverse = base ** -(torch.arange(0, dims, 2) / dims)
+        angles = torch.outer(torch.arange(length).float(), inverse)[None, :, None, :]
+        self.cos, self.sin = angles.cos(), angles.sin()
 
-    def forward(self, length: int) -> tuple[Tensor, Tensor]:
-        if length != self.length:
-            angles = torch.outer(torch.arange(length).float(), self.inverse)[None, :, None, :]
-            self.length, self.cos, self.sin = length, angles.cos(), angles.sin()
+    def forward(self) -> tuple[Tensor, Tensor]:
         return self.cos, self.sin
 
 
@@ -170,14 +169,14 @@ class Extra(nn.Module):
 class Script(nn.Module):
     """The model; its output is the mean loss."""
 
-    def __init__(self, spec: GPT):
+    def __init__(self, spec: GPT, length: int):
         super().__init__()
         self.slots, self.softcap = spec.bigram.slots, spec.softcap
         self.embedding = nn.Embedding(spec.vocab_size, spec.width)
         self.bigram = Extra(spec.bigram.slots, spec.bigram.dim, spec.width)
         self.smear = Smear(spec.width)
         self.value_embedding = Extra(spec.vocab_size, spec.value_embedding.dim, spec.kv_width)
-        self.rotary = Rotary(spec.rope_dims, spec.rope_base)
+        self.rotary = Rotary(spec.rope_dims, spec.rope_base, length)
         self.blocks = nn.ModuleList(Block(spec, i) for i in range(spec.layers))
         self.encoders = spec.layers // 2
         self.skip_weights = nn.Parameter(torch.empty(self.encoders, spec.width))
@@ -192,7 +191,7 @@ class Script(nn.Module):
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         x = self.smear(rms_norm(self.embedding(ids) + self.bigram(self.hashed(ids))))
-        x0, extra, rotary, skips = x, self.value_embedding(ids), self.rotary(ids.shape[1]), []
+        x0, extra, rotary, skips = x, self.value_embedding(ids), self.rotary(), []
         for i, block in enumerate(self.blocks):
             if i >= self.encoders and skips:
                 x = x + self.skip_weights[i - self.encoders] * skips.pop()
@@ -222,12 +221,13 @@ class LoopedMuon(torch.optim.Optimizer):
 
 
 class Training:
-    """The script's training step, from `weights` by pgolf's names. Raises UserError for a recipe of another kind."""
+    """The script's training step, from `weights` by pgolf's names, its model handed to torch.compile where the recipe's machine
+    says so. Raises UserError for a recipe of another kind."""
 
     def __init__(self, recipe: Recipe, weights: dict[str, Tensor], batches: Batches):
         require_kind(recipe)
         self.recipe, self.batches, optim = recipe, batches, recipe.optim
-        self.model = Script(recipe.model)
+        self.model = Script(recipe.model, recipe.data.sequence_length)
         self.model.load_state_dict(weights)
         projections = [m for m in self.model.modules() if isinstance(m, Projection)]
         tables = [m.weight for m in self.model.modules() if isinstance(m, nn.Embedding)]
@@ -243,6 +243,8 @@ class Training:
         self.optimizers = (self.muon, self.adam)
         self.rates = [[group["lr"] for group in each.param_groups] for each in self.optimizers]
         self.average = {name: t.detach().float().clone() for name, t in self.model.state_dict().items()}
+        if recipe.machine.compile:
+            self.model.compile(dynamic=False, fullgraph=True)
 
     def step(self, progress: Progress) -> Tensor:
         """Forward, backward, clip, optimisers, moving average. Returns the loss."""

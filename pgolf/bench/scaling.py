@@ -161,14 +161,14 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for row in rows:
-        contest, at = row["contest"], float(row["way"])
-        if numbers := row.get("numbers"):
+    for told in rows:
+        contest, at = told["contest"], float(told["way"])
+        if numbers := told.get("numbers"):
             line = contest.removeprefix(f"{CLOCK}, ")
             for key in ("val_bpb", "steps"):
                 panels.setdefault(f"{key} by seconds", {}).setdefault(line, []).append((at, numbers[key]))
         else:
-            milliseconds = 1000 * row["median_s"]
+            milliseconds = 1000 * told["median_s"]
             panels.setdefault(f"ms, {contest}", {}).setdefault("", []).append((at, milliseconds))
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     axes = figure.subplots(2, -(-len(panels) // 2), squeeze=False).flatten()

@@ -79,7 +79,9 @@ class FirstStep:
         with tempfile.TemporaryDirectory() as folder:
             began, path = time.time(), Path(folder) / "run/events.jsonl"
             words = (*self.words, f"hydra.run.dir={folder}/run", "logger=none")
-            with subprocess.Popen((*RUN, *words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+            with subprocess.Popen(
+                (*RUN, *words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            ) as running:
                 seen: dict[str, float] = {}
                 while "step" not in seen and running.poll() is None:
                     time.sleep(0.02)

@@ -3,16 +3,19 @@
 On a CPU, forward, backward, clip, optimiser and moving average of the default recipe (of an 11-layer model of width 256 as well
 with size=full) run beside `pgolf.bench.published`, plain eager torch, from the same weights on the same batches of the
 default's text, which is built where it is not in the cache; no figure is believed unless weights and averages are the same
-after 20 steps. Then follows where pgolf's step spends its time, by torch's profiler, and what a step would take with nothing
-but its products, attention and Newton–Schulz: what no rewriting of the rest can beat.
+after 20 steps. Both also run handed to torch.compile, but with size=small: how long that took, and how many steps make up for
+it. Then follows where pgolf's step spends its time, by torch's profiler, and what a step would take with nothing but its
+products, attention and Newton–Schulz: what no rewriting of the rest can beat.
 
 Forward and backward of one micro-batch of the published models are held against one sequence after another; compiled on a GPU:
 98,304 tokens with size=full there, as one of 8 ranks has them. Floors are a model's operations at this device's rate of large
 matrix products."""
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from itertools import count
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,8 +27,10 @@ from pgolf.bench.muon import least_flops
 from pgolf.bench.published import Training
 from pgolf.bench.shares import Shares, mark_loss, marked
 from pgolf.config.compose import register_experiments, rehearse
+from pgolf.machine.needs import compiler_missing
 from pgolf.machine.world import World
 from pgolf.model.kinds import Role
+from pgolf.recipe import Recipe
 from pgolf.schedule import Progress
 from pgolf.stages.train import Trainer
 
@@ -43,6 +48,7 @@ DEEP = (
     *("model.layers=11", "model.width=256", "model.embed_width=256", "model.heads=4", "model.kv_heads=2"),
     *("model.mlp_hidden=768", "model.xsa_layers=4", "model.value_embedding.layers=[9,10]"),
 )
+SCRIPT, OURS, COMPILED = "as published scripts do it", "pgolf", ", compiled"
 STEPS, ALLOWED = 20, 1e-4  # after so many steps, weights are apart by no more than that of their size
 RUN = 1000.0  # steps of the run whose beginning is timed
 
@@ -51,60 +57,91 @@ def contests(setting: Setting) -> Iterator[Contest | Shares]:
     """On a CPU whole training steps; then forward and backward of one, by model, loop off and on."""
     if setting.device == "cpu":
         for words in setting.pick((SMALL,), ((),), ((), DEEP)):
-            yield from whole_step(*words)
+            yield from whole_step(*words, compiled=setting.size != "small")
     for name, looping in MODELS:
         yield one_step(setting, name, looping)
 
 
-def whole_step(*words: str) -> Iterator[Contest | Shares]:
+@dataclass
+class Stepping:
+    """A call is the next step of the run that `training` begins; `spent` are the seconds of those so far."""
+
+    training: Trainer | Training
+    spent: list[float] = field(default_factory=list)
+
+    def __call__(self) -> Tensor:
+        n, began = len(self.spent), time.perf_counter()
+        loss = self.training.step(Progress(n, n, RUN))
+        self.spent.append(time.perf_counter() - began)
+        return loss
+
+    def state(self) -> dict[str, Tensor]:
+        """All weights, and all their moving averages, flat, in the order of the parameters' names."""
+        named, training = dict(self.training.model.named_parameters()), self.training
+        if isinstance(training, Trainer):
+            average = dict(zip(named, training.averager.state_dict()["average"], strict=True))
+        else:
+            average = training.average
+        return {
+            what: torch.cat([tensors[name].detach().flatten() for name in sorted(named)])
+            for what, tensors in (("weights", named), ("averages", average))
+        }
+
+
+def whole_step(*words: str, compiled: bool = False) -> Iterator[Contest | Shares]:
     """A step of the default recipe with `words`, two ways of taking it, and where pgolf's spends its time."""
     register_experiments()
     (job,) = rehearse([*words, "machine.device=CPU", "machine.ranks=1"], sweep=False)
-    recipe = job.recipe
+    recipe, world = job.recipe, World.alone("cpu")
     text = recipe.data.prepare(lambda what, done: None).training
-    trainer = Trainer(World.alone("cpu"), marked(recipe), text)
+    trainer = Trainer(world, marked(recipe), text)
     mark_loss(trainer)
-    with trainer.loader:
+
+    def script(recipe: Recipe) -> Training:
         batches = recipe.data.loader.build(trainer.windows, recipe.batch_sequences, recipe.seed.loader)
-        script = Training(recipe, trainer.model.state_dict(), batches)
-        ways = {"as published scripts do it": stepping(script.step), "pgolf": stepping(trainer.step)}
+        return Training(recipe, trainer.model.state_dict(), batches)
 
-        def check(made: dict[str, Tensor]) -> str:
-            for _ in range(STEPS - 1):
-                for step in ways.values():
-                    step()
-            return same_state(trainer, script)
+    ways = {SCRIPT: Stepping(script(recipe)), OURS: Stepping(trainer)}
+    if compiled and not (missing := compiler_missing(False)):
+        fast = replace(recipe, machine=replace(recipe.machine, compile=True))
+        ways |= {SCRIPT + COMPILED: Stepping(script(fast)), OURS + COMPILED: Stepping(Trainer(world, fast, text))}
+    lacking = f"; not compiled: torch.compile lacks {missing}" if compiled and missing else ""
 
-        spec = recipe.model
-        about = f"{recipe.data.batch_tokens:,} tokens, {spec.layers} layers, width {spec.width}"
-        flops = spec.flops_per_token(recipe.data.sequence_length, False) * recipe.data.batch_tokens
-        matrices = [p for name, p in trainer.model.named_parameters() if trainer.model.roles()[name] is Role.MATRIX]
-        flops += sum(least_flops(*p.shape) for p in matrices)
-        floor = matmul_floor(flops, torch.float32, "cpu")
-        first = "loss {:.4f} at the first step"
-        yield Contest(f"a whole step: {about}", ways, check, floor, lambda way, made: first.format(made.item()))
-        yield Shares(f"where pgolf's step goes: {about}", ways["pgolf"])
+    def check(made: dict[str, Tensor]) -> str:
+        for _ in range(STEPS - 1):
+            for step in ways.values():
+                step()
+        return same_state(*(way.state() for way in ways.values())) + lacking
+
+    def told(way: str, made: Tensor) -> str:
+        loss = f"loss {made.item():.4f} at the first step"
+        return f"{loss}, {built(ways[way], ways[way.removesuffix(COMPILED)])}" if way.endswith(COMPILED) else loss
+
+    spec = recipe.model
+    about = f"{recipe.data.batch_tokens:,} tokens, {spec.layers} layers, width {spec.width}"
+    flops = spec.flops_per_token(recipe.data.sequence_length, False) * recipe.data.batch_tokens
+    matrices = [p for name, p in trainer.model.named_parameters() if trainer.model.roles()[name] is Role.MATRIX]
+    flops += sum(least_flops(*p.shape) for p in matrices)
+    with ExitStack() as open_:
+        for way in ways.values():
+            if isinstance(way.training, Trainer):
+                open_.enter_context(way.training.loader)
+        yield Contest(f"a whole step: {about}", ways, check, matmul_floor(flops, torch.float32, "cpu"), told)
+        yield Shares(f"where pgolf's step goes: {about}", ways[OURS])
 
 
-def stepping(step: Callable[[Progress], Tensor]) -> Callable[[], Tensor]:
-    """A call is the next step of a run."""
-    points = (Progress(n, n, RUN) for n in count())
-    return lambda: step(next(points))
+def built(way: Stepping, eager: Stepping) -> str:
+    """What compiling took, and after how many steps it has been made up for."""
+    took, saved = way.spent[0], median(eager.spent[1:]) - median(way.spent[1:])
+    after = f"made up for after {took / saved:,.0f} steps" if saved > 0 else "never made up for"
+    return f"compiled in {took:.1f} s, {after}"
 
 
-def same_state(trainer: Trainer, script: Training) -> str:
-    """Compares weights and their moving averages. Raises DisagreementError where they are too far apart."""
-    theirs = dict(script.model.named_parameters())
-    ours = dict(trainer.model.named_parameters())
-    averages = zip(ours, trainer.averager.state_dict()["average"], strict=True)
-    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {
-        "weights": [(ours[name], theirs[name]) for name in ours],
-        "averages": [(average, script.average[name]) for name, average in averages],
-    }
+def same_state(first: dict[str, Tensor], *others: dict[str, Tensor]) -> str:
+    """Compares weights and their moving averages. Raises DisagreementError where any are too far from the first."""
     found = []
-    for what, each in pairs.items():
-        whole, other = (torch.cat([t.detach().flatten() for t in side]) for side in zip(*each, strict=True))
-        apart = ((whole - other).norm() / whole.norm()).item()
+    for what, whole in first.items():
+        apart = max(((whole - other[what]).norm() / whole.norm()).item() for other in others)
         if not apart <= ALLOWED:
             raise DisagreementError(f"{what} are {apart:.2e} apart after {STEPS} steps, relative to their size")
         found.append(f"{what} {apart:.1e}")

@@ -67,36 +67,34 @@ class Transformer(nn.Module):
 
     def forward(self, ids_BT: Tensor, pieces: Pieces | None = None) -> Tensor:
         """Logits (B, T, V) after the softcap, float32; with `pieces`, attention stays inside them."""
-        return capped(self._scores(self._stream(ids_BT, None, pieces)), self.spec.softcap)
+        return capped(self._scored(ids_BT, pieces, None), self.spec.softcap)
 
     def logits(self, ids_BT: Tensor, *, last: int) -> Tensor:
         """Logits of the last positions, (B, last, V), without the work that only earlier positions need."""
-        return capped(self._last_scores(ids_BT, last), self.spec.softcap)
-
-    def _last_scores(self, ids_BT: Tensor, last: int) -> Tensor:
-        """Scores of the last positions before the softcap, (B, last, V).
-
-        The last block's queries, output and MLP and the head start at a multiple of 16 positions: matrix kernels
-        treat odd remainders differently, and so on a CPU the bits are those of the full pass (T a multiple of 16).
-        """
-        T = ids_BT.shape[1]
-        assert 1 <= last <= T, f"{last} of {T} positions"
-        start = (T - last) // 16 * 16
-        scores = self._scores(self._stream(ids_BT, T - start if start else None, None))
-        return scores if last == T else scores[:, -last:]  # the gradient of a slice would be copied, though it is all
+        return capped(self._scored(ids_BT, None, last), self.spec.softcap)
 
     def nll(
         self, ids_BT: Tensor, targets_BT: Tensor, pieces: Pieces | None = None, *, last: int | None = None
     ) -> Tensor:
-        """Nats per target, float32, (B, T), or those of the last positions, (B, last). With `pieces`, all positions are scored
-        and attention stays inside them."""
-        assert pieces is None or last is None
-        targets = targets_BT if last is None else targets_BT[:, -last:]
-        if pieces is None:
-            scores = self._last_scores(ids_BT, targets.shape[1])
-        else:
-            scores = self._scores(self._stream(ids_BT, None, pieces))
+        """Nats per target, float32, (B, T), with attention inside `pieces` if there are any; or those of the last positions,
+        (B, last), without pieces."""
+        scores = self._scored(ids_BT, pieces, last)
+        targets = targets_BT[:, -scores.shape[1] :]
         return self.loss(scores.flatten(0, 1), targets.flatten(), self.spec.softcap).view(targets.shape)
+
+    def _scored(self, ids_BT: Tensor, pieces: Pieces | None, last: int | None) -> Tensor:
+        """Scores before the softcap, (B, T, V) or of the `last` positions.
+
+        The last block's queries, output and MLP and the head start at a multiple of 16 positions: matrix kernels
+        treat odd remainders differently, and so on a CPU the bits are those of the full pass (T a multiple of 16).
+        """
+        if last is None:
+            return self._scores(self._stream(ids_BT, None, pieces))
+        T = ids_BT.shape[1]
+        assert pieces is None
+        assert 1 <= last <= T, f"{last} of {T} positions"
+        start = (T - last) // 16 * 16
+        return self._scores(self._stream(ids_BT, T - start if start else None, None))[:, -last:]
 
     def _embedded(self, ids_BT: Tensor) -> Tensor:
         x = self.embedding(ids_BT, self.dtype)
