@@ -88,7 +88,7 @@ class Recipe:
         self.eval.check_text(targets)
         self.ttt.check_text(targets)
         self.ttt.check_documents(lambda: outline(corpus.validation))
-        self.model.check_text(corpus.training.windows().bos)
+        self.model.check_bos(corpus.training.windows().bos)
 
     @property
     def rank_tokens(self) -> int:

@@ -224,7 +224,7 @@ def test_numbers_are_checked(make, key):
 
 def test_another_token_for_the_beginning_of_documents_is_refused():
     model = spec(**RECORD)
-    model.check_text(1)
-    replace(model, window_smear=GatedSmear(dims=12, bos=None)).check_text(3)
+    model.check_bos(1)
+    replace(model, window_smear=GatedSmear(dims=12, bos=None)).check_bos(3)
     with pytest.raises(ConfigError, match=r"model\.window_smear\.bos=1: must be 3"):
-        model.check_text(3)
+        model.check_bos(3)

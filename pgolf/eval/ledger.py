@@ -208,8 +208,7 @@ _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def fingerprint(state: Mapping[str, torch.Tensor], world: World) -> str:
-    """16 hex digits of the SHA-256 over names and 64-bit checksums of tensors, those of all ranks added. The checksums are made
-    where the tensors live, because hashing 130 MB on the host before every chunk would cost minutes of an evaluation."""
+    """16 hex digits of the SHA-256 over names and 64-bit checksums of tensors, those of all ranks added."""
     sha = hashlib.sha256("\n".join(state).encode())
     if state:
         sums = torch.stack([_checksum(tensor) for tensor in state.values()])
@@ -219,8 +218,12 @@ def fingerprint(state: Mapping[str, torch.Tensor], world: World) -> str:
 
 
 def _checksum(tensor: torch.Tensor) -> torch.Tensor:
-    """Σ mix(bits_j + (2j + 1) · odd), modulo 2^64: a change of one element changes it, and so does a swap of two."""
-    bits = tensor.detach().reshape(-1).view(_INTEGER[tensor.element_size()]).long()
+    """64 bits of the tensor's own SHA-256 on a CPU, seven times as fast as the following, and on other devices, from which 130 MB
+    before every chunk would take minutes of an evaluation: Σ mix(bits_j + (2j + 1) · odd), modulo 2^64, which changes with one
+    element and with a swap of two."""
+    bits = tensor.detach().reshape(-1).view(_INTEGER[tensor.element_size()])
+    if bits.device.type == "cpu":
+        return torch.tensor(np.frombuffer(hashlib.sha256(bits.numpy()).digest(), np.int64)[0])
     places = torch.arange(len(bits), device=bits.device) * 2 + 1
-    mixed = (bits + places * -7046029254386353131) * -4658895280553007687
+    mixed = (bits.long() + places * 5**27) * 3**39
     return (mixed ^ (mixed >> 32)).sum()

@@ -83,7 +83,7 @@ class Model(ABC):
         """The module with weights that hold nothing: for names, shapes and sections. Its memory is reserved, not touched."""
 
     @abstractmethod
-    def check_text(self, bos: int) -> None:
+    def check_bos(self, bos: int) -> None:
         """Raise ConfigError where the model takes another token than `bos` for the beginning of a document."""
 
     @abstractmethod
@@ -213,7 +213,7 @@ class GPT(Model):
 
         return Transformer(self, torch.float32)
 
-    def check_text(self, bos: int) -> None:
+    def check_bos(self, bos: int) -> None:
         if self.window_smear is not None:
             smear = self.window_smear.bos
             allowed = f"{bos}, the token that begins a document of this text, or null"

@@ -26,6 +26,7 @@ from pgolf.ttt.parts import (
     Queries,
     Temperature,
     TTTOptimizer,
+    need_moments,
 )
 
 if TYPE_CHECKING:
@@ -164,12 +165,9 @@ class PrequantAdamW(TTT):
         for name in ("epochs", "batch_sequences", "micro_sequences", "sequence_length"):
             need(getattr(self, name) >= 1, f"ttt.{name}", getattr(self, name), "at least 1")
         need(0 <= self.final_lr <= self.lr, "ttt.final_lr", self.final_lr, f"between 0 and ttt.lr ({self.lr})")
+        need(0 < self.lr <= 1, "ttt.lr", self.lr, "above 0 and at most 1 (ttt=none switches training off)")
         need(self.clip > 0, "ttt.clip", self.clip, "above 0")
-        self.optimizer()
-
-    def optimizer(self) -> AdamW:
-        """Its optimiser."""
-        return AdamW(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        need_moments("ttt", self.betas, self.weight_decay)
 
     def check_text(self, targets: int) -> None:
         allowed = f"at most the {targets:,} tokens of the validation text"

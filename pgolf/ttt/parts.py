@@ -47,18 +47,20 @@ class AdamW(TTTOptimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _need_moments(self.betas, self.weight_decay)
+        need_moments("ttt.optimizer", self.betas, self.weight_decay)
 
     def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
         import torch
 
-        return torch.optim.AdamW(params, self.lr, betas=tuple(self.betas), eps=1e-8, weight_decay=self.weight_decay)
+        betas, decay = tuple(self.betas), self.weight_decay
+        return torch.optim.AdamW(params, self.lr, betas=betas, eps=1e-8, weight_decay=decay, fused=True)
 
 
-def _need_moments(betas: tuple[float, ...], weight_decay: float) -> None:
+def need_moments(key: str, betas: tuple[float, ...], weight_decay: float) -> None:
+    """Raise ConfigError for numbers of AdamW's, under `key`, that cannot be."""
     inside = len(betas) == 2 and all(0 <= b < 1 for b in betas)
-    need(inside, "ttt.optimizer.betas", list(betas), "two numbers, each at least 0 and below 1")
-    need(weight_decay >= 0, "ttt.optimizer.weight_decay", weight_decay, "at least 0")
+    need(inside, f"{key}.betas", list(betas), "two numbers, each at least 0 and below 1")
+    need(weight_decay >= 0, f"{key}.weight_decay", weight_decay, "at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +73,14 @@ class AdamWEps(TTTOptimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _need_moments(self.betas, self.weight_decay)
+        need_moments("ttt.optimizer", self.betas, self.weight_decay)
         need(self.eps > 0, "ttt.optimizer.eps", self.eps, "above 0")
 
     def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
         import torch
 
         betas, decay = tuple(self.betas), self.weight_decay
-        return torch.optim.AdamW(params, self.lr, betas=betas, eps=self.eps, weight_decay=decay)
+        return torch.optim.AdamW(params, self.lr, betas=betas, eps=self.eps, weight_decay=decay, fused=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,8 @@ class ValidationFinetuning:
         ids = torch.from_numpy(self.text.read().astype(np.int64)).to(world.device)
         params = list(model.parameters())
         before = [p.detach().clone() for p in params]
-        optimizer = self.spec.optimizer().build(params)
+        betas, decay = tuple(self.spec.betas), self.spec.weight_decay
+        optimizer = torch.optim.AdamW(params, self.spec.lr, betas=betas, weight_decay=decay, fused=True)
         for epoch in range(self.spec.epochs):
             optimizer.param_groups[0]["lr"] = rate(self.spec, epoch)
             loss = self._epoch(model, world, ids, optimizer, params)
