@@ -59,7 +59,7 @@ def test_both_clocks_are_kept_and_their_phases_named(laptop):
     train, judged = kept["train"], kept["evaluate"]
     assert train["seconds"] <= 8
     assert judged["seconds"] <= 60
-    assert {"steps", "average", "calibrate", "quantize and pack", "dev"} == train["phases"].keys()
+    assert {"steps", "average", "calibrate", "quantize and pack"} == train["phases"].keys()
     assert {"load", "prove bytes", "score"} == judged["phases"].keys()
     assert sum(train["phases"].values()) == pytest.approx(train["seconds"], abs=0.5)
 

@@ -202,7 +202,7 @@ def _text(recipe: Recipe) -> str:
 
 def _training_clock(recipe: Recipe) -> str:
     limits = recipe.limits
-    phases = "steps, average, calibrate, quantize and pack, dev"
+    phases = "steps, average, calibrate, quantize and pack"
     reserve = "measured in rehearsal" if limits.reserve_seconds is None else f"{limits.reserve_seconds:g} s"
     if limits.train_steps is not None:
         return (

@@ -6,12 +6,13 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Seconds since `start()`, against a `budget` in seconds. Phases are summed by name, in order of first use."""
+    """Seconds from `start()` to `stop()`, against a `budget` in seconds. Phases are summed by name, in order of first use."""
 
     def __init__(self, budget: float):
         self.budget = budget
         self.phases: dict[str, float] = {}
         self._began: float | None = None
+        self._ended: float | None = None
 
     def start(self) -> None:
         """Start; once only."""
@@ -22,11 +23,15 @@ class Clock:
         """Count from `seconds` on, which were used before."""
         self._began = time.monotonic() - seconds
 
+    def stop(self) -> None:
+        """Nothing counts any more."""
+        self._ended = time.monotonic()
+
     @property
     def elapsed(self) -> float:
-        """Seconds since the start."""
+        """Seconds since the start, until it was stopped."""
         assert self._began is not None, "the clock has not been started"
-        return time.monotonic() - self._began
+        return (self._ended or time.monotonic()) - self._began
 
     @property
     def left(self) -> float:

@@ -1,4 +1,7 @@
-"""From trained weights to a sealed artifact: average, calibrate, quantise, pack, all on the training clock."""
+"""From trained weights to a sealed artifact: average, calibrate, quantise, pack, all on the training clock.
+
+It is stopped when the file is written. How good the weights were on the way is looked at afterwards: nothing depends on it.
+"""
 
 import hashlib
 import itertools
@@ -7,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from pgolf.files import write_bytes
 from pgolf.files.events import Events
@@ -45,23 +51,27 @@ class Reserve:
         began = time.monotonic()
         hessians = calibrate(trainer, lambda: False)
         read = time.monotonic() - began
-        trainer.dev_bpb()
-        look = time.monotonic() - began - read
-        finish = look + (_packing_seconds(trainer, hessians, budget) if trainer.world.main else 0.0)
+        looks = trainer.recipe.average.evaluations  # to choose between averages
+        look = _look_seconds(trainer) if looks else 0.0
+        finish = _packing_seconds(trainer, hessians, budget) if trainer.world.main else 0.0
         agreed = trainer.world.agree
-        looks = 2 + trainer.recipe.average.evaluations  # raw, averaged, and to choose
         return cls(agreed(SLACK + SAFETY * (looks * look + read + finish)), agreed(SLACK + SAFETY * finish))
 
 
+def _look_seconds(trainer: "Trainer") -> float:
+    trainer.dev_bpb()  # the first takes longer than those that follow
+    began = time.monotonic()
+    trainer.dev_bpb()
+    return time.monotonic() - began
+
+
 def _packing_seconds(trainer: "Trainer", hessians: Hessians, budget: int) -> float:
-    """What `compress` takes, counted as if it packed as often as it may, and reading the file back."""
+    """What `compress` takes, counted as if it packed as often as it may."""
     for p in trainer.model.parameters():  # zeros, which training fills, would take the encoder three times as long
         p.data.normal_()
     began = time.monotonic()
     packed = compress(trainer, hessians, budget)
-    made = time.monotonic() - began
-    unpack(packed.data)
-    return made * (trainer.recipe.quant.encodings / packed.encodings - 1) + time.monotonic() - began
+    return (time.monotonic() - began) * trainer.recipe.quant.encodings / packed.encodings
 
 
 @dataclass(frozen=True)
@@ -82,10 +92,10 @@ def seal(trainer: "Trainer", training: "Training", clock: Clock, reserve: Reserv
     events.progress("seal", 0.0, f"average, calibrate, quantise, pack  {clock}")
     trainer.model.set_looping(True)
     trainer.qat.set(False)
-    dev = {"raw": _dev(trainer, clock)}
+    weights = {"raw": copies(trainer)}
     with clock.phase("average"):
         receipts = trainer.averager.finish(trainer.model, trainer.dev_bpb)
-    dev["averaged"] = _dev(trainer, clock)
+    weights["averaged"] = copies(trainer)
     if finetuning is not None:
         with clock.phase("train on validation text"):
             receipts = [
@@ -99,18 +109,27 @@ def seal(trainer: "Trainer", training: "Training", clock: Clock, reserve: Reserv
             packed = compress(trainer, hessians, training.budget)
             write_bytes(path, packed.data)
         trainer.world.barrier()
-        if not trainer.world.main:
-            packed = Packed.read(path)
-        load_quantized(trainer.model, unpack(packed.data)[0])
-    dev["quantized"] = _dev(trainer, clock)
+    clock.stop()
+    if not trainer.world.main:
+        packed = Packed.read(path)
+    dev = {name: _looked(trainer, kept) for name, kept in weights.items()}
+    load_quantized(trainer.model, unpack(packed.data)[0])
+    dev["quantized"] = trainer.dev_bpb()
     gap, seconds = dev["quantized"] - dev["averaged"], round(clock.elapsed, 3)
     events.write("sealed", dev_bpb=dev, gap=gap, bytes=len(packed.data), seconds=seconds)
     return Sealed(packed.section(), dev, [*trainer.qat.receipts(), *receipts, *packed.quantized.receipts])
 
 
-def _dev(trainer: "Trainer", clock: Clock) -> float:
-    with clock.phase("dev"):
-        return trainer.dev_bpb()
+def copies(trainer: "Trainer") -> list[Tensor]:
+    """The present weights."""
+    return [p.detach().clone() for p in trainer.model.parameters()]
+
+
+@torch.no_grad()
+def _looked(trainer: "Trainer", weights: list[Tensor]) -> float:
+    """dev_bpb with these weights."""
+    torch._foreach_copy_(list(trainer.model.parameters()), weights)
+    return trainer.dev_bpb()
 
 
 def _deadline(trainer: "Trainer", clock: Clock, reserve: Reserve) -> Callable[[], bool]:
