@@ -1,5 +1,7 @@
 """Sliding windows scored at their last positions only, against the whole window; and what planning and batching cost.
 
+The operations of both ways say what scoring fewer positions can save at most: that of the last block and the head.
+
 The architectures are those of `conf/model`, narrower unless size=full."""
 
 import itertools
@@ -11,6 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from pgolf.bench.contest import Contest, DisagreementError, Setting
 from pgolf.config.places import beside_or_inside
@@ -57,14 +60,18 @@ def windows(setting: Setting, name: str, stride: int) -> Contest:
             raise DisagreementError(f"{name}, stride {stride}: nats differ by up to {apart:.2e}")
         return "nats bit-identical" if exact else f"nats within {apart:.1e} (other kernels on this device)"
 
-    return Contest(
-        f"{name}: {rows} windows of {context}, stride {stride}, width {model.spec.width}",
-        {
-            "whole window, then cut": lambda: model.nll(x, y)[:, -stride:],
-            "scored positions only": lambda: model.nll(x, y, last=stride),
-        },
-        check,
-    )
+    ways = {
+        "whole window, then cut": lambda: model.nll(x, y)[:, -stride:],
+        "scored positions only": lambda: model.nll(x, y, last=stride),
+    }
+
+    def operations(way: str, made: Tensor) -> str:
+        with FlopCounterMode(display=False) as counted:
+            ways[way]()
+        return f"{counted.get_total_flops() / 1e9:.2f} GFLOP in products"
+
+    name = f"{name}: {rows} windows of {context}, stride {stride}, width {model.spec.width}"
+    return Contest(name, ways, check, figures=operations)
 
 
 def planning(targets: int, context: int = 2048, stride: int = 32, chunk: int = 131_072) -> Contest:
