@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from constriction import stream
 
 from pgolf.bench.contest import Contest, DisagreementError, Setting
 from pgolf.codec import Brotli, Codec, Lzma, Range, RangeRows, Zstd
@@ -34,6 +35,7 @@ def contests(setting: Setting) -> Iterator[Contest]:
         tensors = unpack(read(setting.artifact))[0]
     yield packing(tensors)
     yield unpacking(tensors)
+    yield decoding(tensors)
 
 
 def read(path: str) -> bytes:
@@ -108,3 +110,27 @@ def unpacking(tensors: dict) -> Contest:
     return Contest(
         "a file to fp32 weights", {way: (lambda data=data: loaded(data)) for way, data in files.items()}, check
     )
+
+
+def decoding(tensors: dict) -> Contest:
+    """The same by the range coder, against its engine, a library, that decodes as many symbols of such a tensor and no more."""
+    stored = [t for t in tensors.values() if isinstance(t, QTensor)]
+    symbols = np.concatenate([t.symbols.numpy().ravel() for t in stored]).astype(np.int32) + 128
+    counts = np.bincount(symbols, minlength=256) + 1e-9
+    model = stream.model.Categorical(counts / counts.sum(), perfect=False)
+    coder = stream.stack.AnsCoder()
+    coder.encode_reverse(symbols, model)
+    words, data = coder.get_compressed(), pack(tensors, {}, Range())
+
+    def engine() -> int:
+        return len(stream.stack.AnsCoder(words).decode(model, len(symbols)))
+
+    def check(made: dict[str, int]) -> str:
+        if len({*made.values()}) > 1:
+            raise DisagreementError(f"numbers of symbols differ: {made}")
+        return f"{len(symbols):,} symbols each"
+
+    def weights() -> int:
+        return sum(dequantize(t).numel() for t in unpack(data)[0].values() if isinstance(t, QTensor))
+
+    return Contest("range-coded symbols", {"its engine alone": engine, "a file to fp32 weights": weights}, check)
