@@ -115,8 +115,9 @@ def unpacking(tensors: dict) -> Contest:
 def decoding(tensors: dict) -> Contest:
     """The same by the range coder, against its engine, a library, that decodes as many symbols of such a tensor and no more."""
     stored = [t for t in tensors.values() if isinstance(t, QTensor)]
-    symbols = np.concatenate([t.symbols.numpy().ravel() for t in stored]).astype(np.int32) + 128
-    counts = np.bincount(symbols, minlength=256) + 1e-9
+    symbols = np.concatenate([t.symbols.numpy().ravel() for t in stored]).astype(np.int32)
+    symbols -= symbols.min()
+    counts = np.bincount(symbols) + 1e-9
     model = stream.model.Categorical(counts / counts.sum(), perfect=False)
     coder = stream.stack.AnsCoder()
     coder.encode_reverse(symbols, model)
