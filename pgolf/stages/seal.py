@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pgolf.stages.train import Trainer, Training
 
 SAFETY = 1.2  # the reserve is this many times what the rehearsal took, and
-SLACK = 0.25  # seconds more, for what a busy machine does to short phases
+SLACK = 0.75  # seconds more: phases of tenths of a second take twice as long once another process wakes up
 
 
 @dataclass(frozen=True)
