@@ -256,7 +256,7 @@ def test_steps_and_score_of_the_default_are_foretold(monkeypatch):
     assert "only the default" in probe.speed(other, None)[1].found
     monkeypatch.setattr(probe, "probed", lambda *given: probe.Probe(10.0, 0.5, 8.0))
     rate, score = probe.speed(job, None)
-    assert (rate.ok, "limits.train_seconds" in rate.do, "303 to 391" in score.found) == (False, True, True)
+    assert (rate.ok, "limits.train_seconds" in rate.do, "85 to 1722" in score.found) == (False, True, True)
     nodes = ["machine.nodes=2", "machine.rendezvous=localhost:1234", "machine.node_rank=0"]
     (two,) = rehearse([*words, *nodes], sweep=False)
     assert "machine.nodes=1 measures" in probe.speed(two, None)[0].found
@@ -265,9 +265,11 @@ def test_steps_and_score_of_the_default_are_foretold(monkeypatch):
     assert (slow.ok, "100 steps take about 1,000 s" in slow.found) == (False, True)
 
 
-@pytest.mark.parametrize(("steps", "bpb"), [(303, 1.4804), (336, 1.4483), (340, 1.4554), (391, 1.4200)])
+@pytest.mark.parametrize(
+    ("steps", "bpb"), [(85, 1.7637), (227, 1.5259), (340, 1.4554), (443, 1.4022), (904, 1.2525), (1722, 1.1818)]
+)
 def test_the_curve_goes_through_the_runs_that_it_is_from(steps, bpb):
-    assert probe.predicted_bpb(steps) == pytest.approx(bpb, rel=0.005)
+    assert probe.predicted_bpb(steps) == pytest.approx(bpb, rel=0.016)
 
 
 @pytest.mark.parametrize(
