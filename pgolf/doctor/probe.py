@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pgolf.stages.train import Trainer
 
 SECONDS = 5.0  # of steps that are measured, after a rehearsal as a run makes it
-# val_bpb of the default on its own text, by steps of 2,048 tokens: AT * (steps / STEPS) ** POWER, by least squares of the logarithms
-# through the runs that LOG.md lists; they are off by 1.6 % at most.
+# val_bpb of the default on its own text, by steps of 2,048 tokens: AT * (steps / STEPS) ** POWER, by least squares of the
+# logarithms through the runs that LOG.md lists; they are off by 1.6 % at most.
 AT, STEPS, POWER, RUNS = 1.4517, 340, -0.135, 23
 FEWEST = 10  # steps, without which a clock is refused
 MEASURED, TOLD = (85, 1722), (60, 2500)  # steps: of those runs, and for which the curve is told at all
