@@ -361,7 +361,7 @@ TABLE: dict[str, tuple[Check, str]] = {  # command: how it is checked, and why i
     "python -m pgolf.bench NAME": (named, RUN_IN + "test_bench.py"),
     "python -m pgolf.bench gpu json=gpu.json": (named, "needs a GPU"),
     "python -m pgolf.bench gpu device=cpu size=small": (named, RUN_IN + "test_bench.py"),
-    "python -m pgolf.bench scaling size=medium picture=scaling.png": (named, RUN_IN + "test_bench.py"),
+    "python -m pgolf.bench scaling size=full picture=scaling.png": (named, RUN_IN + "test_bench.py"),
     "python -m pgolf.doctor": (composed, RUN_IN + "test_doctor.py"),
     "python -m pgolf.doctor experiment=pr606_int5_softround": (
         composed,
