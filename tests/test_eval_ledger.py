@@ -10,7 +10,7 @@ from pgolf.data.bytes import ByteTable, token_bytes
 from pgolf.errors import UserError
 from pgolf.eval import Chunked, Sliding
 from pgolf.eval.learner import Fixed
-from pgolf.eval.ledger import Ledger, fingerprint
+from pgolf.eval.ledger import Ledger, fingerprint, mixed
 from pgolf.eval.text import LedgerError, Text
 from pgolf.machine.world import World
 from pgolf.stages.evaluate import evaluate
@@ -213,6 +213,18 @@ def test_two_changes_of_bits_do_not_cancel():
     one = torch.zeros(2)
     other = torch.tensor([3, -1], dtype=torch.int32).view(torch.float32)  # 3 · 1 − 1 · 3 = 0
     assert fingerprint({"a": one}, ALONE) != fingerprint({"a": other}, ALONE)
+
+
+def test_where_tensors_stay_on_their_device_every_change_is_seen_too():
+    rng = np.random.default_rng(0)
+    bits = torch.from_numpy(rng.integers(-(2**31), 2**31, 1000))
+    sums = {mixed(bits).item(), mixed(bits.flip(0)).item(), mixed(bits[:-1]).item()}
+    for at in range(0, 1000, 20):
+        other = bits.clone()
+        other[at] += 1
+        sums.add(mixed(other).item())
+    assert len(sums) == 3 + 50
+    assert mixed(torch.tensor([0, 0])) != mixed(torch.tensor([3, -1]))  # 3 · 1 − 1 · 3 = 0
 
 
 def test_a_state_may_hold_empty_tensors():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -106,6 +107,19 @@ def test_ranks_share_a_batch_and_miss_no_row(size):
     shared = recipe("machine.micro_batch_tokens=128", f"machine.ranks={size}")
     rows = [rows_of(shared, World(rank, size, torch.device("cpu"))) for rank in range(size)]
     assert sorted(np.concatenate(rows)) == list(range(shared.batch_sequences))
+
+
+def test_a_clock_that_was_stopped_stands():
+    clock = Clock(60)
+    clock.start()
+    with clock.phase("steps"):
+        time.sleep(0.01)
+    clock.stop()
+    stood = clock.elapsed
+    with clock.phase("after"):
+        time.sleep(0.01)
+    assert (clock.elapsed, clock.left, clock.phases["after"]) == (stood, 60 - stood, 0.0)
+    assert 0.01 <= clock.phases["steps"] <= stood
 
 
 def test_a_text_that_comes_to_its_end_is_read_again_with_a_notice(text, tmp_path):

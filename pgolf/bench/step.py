@@ -102,10 +102,11 @@ def whole_step(*words: str, compiled: bool = False) -> Iterator[Contest | Shares
         return Training(recipe, trainer.model.state_dict(), batches)
 
     ways = {SCRIPT: Stepping(script(recipe)), OURS: Stepping(trainer)}
-    if compiled and not (missing := compiler_missing(False)):
+    missing = compiler_missing(False) if compiled else ""
+    if compiled and not missing:
         fast = replace(recipe, machine=replace(recipe.machine, compile=True))
         ways |= {SCRIPT + COMPILED: Stepping(script(fast)), OURS + COMPILED: Stepping(Trainer(world, fast, text))}
-    lacking = f"; not compiled: torch.compile lacks {missing}" if compiled and missing else ""
+    lacking = f"; not compiled: torch.compile lacks {missing}" if missing else ""
 
     def check(made: dict[str, Tensor]) -> str:
         for _ in range(STEPS - 1):

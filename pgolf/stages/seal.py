@@ -51,18 +51,12 @@ class Reserve:
         began = time.monotonic()
         hessians = calibrate(trainer, lambda: False)
         read = time.monotonic() - began
-        looks = trainer.recipe.average.evaluations  # to choose between averages
-        look = _look_seconds(trainer) if looks else 0.0
+        if looks := trainer.recipe.average.evaluations:  # to choose between averages
+            trainer.dev_bpb()
+        look = time.monotonic() - began - read
         finish = _packing_seconds(trainer, hessians, budget) if trainer.world.main else 0.0
         agreed = trainer.world.agree
         return cls(agreed(SLACK + SAFETY * (looks * look + read + finish)), agreed(SLACK + SAFETY * finish))
-
-
-def _look_seconds(trainer: "Trainer") -> float:
-    trainer.dev_bpb()  # the first takes longer than those that follow
-    began = time.monotonic()
-    trainer.dev_bpb()
-    return time.monotonic() - began
 
 
 def _packing_seconds(trainer: "Trainer", hessians: Hessians, budget: int) -> float:
