@@ -1,5 +1,7 @@
 """Averages: against plain loops, snapshots, receipts, and the choice by score."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -130,7 +132,7 @@ def test_snapshot_restores_to_the_bit(name):
     net = model()
     average = PARTS[name].build(net)
     walk(net, average, 0, 6)
-    state, weights = average.state_dict(), {k: v.clone() for k, v in net.state_dict().items()}
+    state, weights = copy.deepcopy(average.state_dict()), {k: v.clone() for k, v in net.state_dict().items()}
     ends = []
     for _ in range(2):
         walk(net, average, 6, 10)

@@ -9,6 +9,7 @@ import pytest
 import sentencepiece
 
 from pgolf.data.bytes import (
+    MiscountError,
     byte_table,
     check_range,
     decoded,
@@ -19,6 +20,7 @@ from pgolf.data.bytes import (
     text_of,
     token_bytes,
 )
+from pgolf.data.miscount import prove_or_explain
 from pgolf.errors import UserError
 
 CASES = [
@@ -137,6 +139,8 @@ def test_the_space_counted_twice_is_caught(tokenizer):
     table = byte_table(tokenizer)
     twice = replace(table, base=(table.base + 3 * table.leading_space).astype(np.int16))
     with pytest.raises(UserError, match=r"document at token \d+ .* position \d+.*The leading space is counted twice"):
+        prove_or_explain(stream(tokenizer), tokenizer, twice)
+    with pytest.raises(MiscountError, match=r"document at token \d+ has \d+ bytes by the table, decoding gives \d+$"):
         prove(stream(tokenizer), tokenizer, twice)
 
 
@@ -144,24 +148,26 @@ def test_a_byte_piece_counted_as_a_replacement_character_is_caught(tokenizer):
     sp, table = load_tokenizer(tokenizer), byte_table(tokenizer)
     byte = np.array([sp.is_byte(i) for i in range(table.vocabulary)])
     with pytest.raises(UserError, match="A byte piece is 1 byte, not 3"):
-        prove(stream(tokenizer), tokenizer, replace(table, base=np.where(byte, 3, table.base).astype(np.int16)))
+        prove_or_explain(
+            stream(tokenizer), tokenizer, replace(table, base=np.where(byte, 3, table.base).astype(np.int16))
+        )
 
 
 def test_broken_utf8_is_caught(tokenizer):
     sp = load_tokenizer(tokenizer)
     ids = np.array([sp.bos_id(), sp.piece_to_id("<0xC3>"), *sp.encode("the cat")], np.uint16)
     with pytest.raises(UserError, match="not valid UTF-8"):
-        prove(ids, tokenizer, byte_table(tokenizer))
+        prove_or_explain(ids, tokenizer, byte_table(tokenizer))
 
 
 def test_an_unknown_piece_and_a_boundary_inside_a_document_are_caught(tokenizer):
     sp, table = load_tokenizer(tokenizer), byte_table(tokenizer)
     with pytest.raises(UserError, match="unknown or unused piece"):
-        prove(np.array([sp.bos_id(), *sp.encode("the"), sp.unk_id()], np.uint16), tokenizer, table)
+        prove_or_explain(np.array([sp.bos_id(), *sp.encode("the"), sp.unk_id()], np.uint16), tokenizer, table)
     inside = np.array([sp.bos_id(), *sp.encode("the"), sp.eos_id(), *sp.encode("the")], np.uint16)
     if not table.keeps_first_space:
         with pytest.raises(UserError, match="disagree about the space after '</s>'"):
-            prove(inside, tokenizer, table)
+            prove_or_explain(inside, tokenizer, table)
 
 
 def test_another_tokenizers_tokens_and_tables_are_refused(tokenizer):

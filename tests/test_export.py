@@ -77,6 +77,15 @@ def alone(python: Path, script: Path, folder: Path, *words: str, ranks: int = 1,
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=PATIENCE)
 
 
+IMPORTS = {"PYTHONPROFILEIMPORTTIME": "1"}  # Python then says on stderr what is imported
+
+
+def no_compiler(imported: str) -> None:
+    """Nothing was compiled, and torch's compiler, two seconds of every process, was not loaded."""
+    assert re.search(r"\| +torch\._C$", imported, re.MULTILINE)
+    assert not re.search(r"\| +torch\._dynamo$", imported, re.MULTILINE)
+
+
 def same(folder: Path, made: Path, shown: str) -> None:
     """A file's artifact and score are those of the package's run in `folder`, and its log was shown, each line once."""
     ours = record(folder)
@@ -100,8 +109,9 @@ def test_the_bare_environment_is_bare(python):
 
 def test_alone_it_gives_the_artifact_and_the_score_of_the_package_and_needs_no_network(one_run, python, tmp_path):
     script, texts = one_run / "train_gpt.py", texts_of(one_run / "train_gpt.py")
-    done = alone(python, script, tmp_path / "empty", off=True, SEED=str(SEED), DATA_PATH=texts)
+    done = alone(python, script, tmp_path / "empty", off=True, SEED=str(SEED), DATA_PATH=texts, **IMPORTS)
     assert done.returncode == 0, done.stderr
+    no_compiler(done.stderr)
     same(one_run, tmp_path / "empty" / f"seed{SEED}", done.stdout)
 
 
@@ -141,8 +151,9 @@ def test_every_system_is_the_same_from_its_file(name, python_and_codecs, tmp_pat
 
     (tmp_path / "train_gpt.py").write_bytes(made.data)
     texts = str(Path(corpus.validation.paths[0]).parent)
-    done = alone(python_and_codecs, tmp_path / "train_gpt.py", tmp_path / "alone", DATA_PATH=texts)
+    done = alone(python_and_codecs, tmp_path / "train_gpt.py", tmp_path / "alone", DATA_PATH=texts, **IMPORTS)
     assert done.returncode == 0, done.stderr
+    no_compiler(done.stderr)
     theirs = (tmp_path / "alone/seed1337/artifact.pgolf").read_bytes()
     assert hashlib.sha256(theirs).hexdigest() == sealed
     stated = (f"{judged['val_loss']:.8f}", f"{judged['val_bpb']:.8f}")

@@ -1,5 +1,6 @@
 """The optimiser: one process against a slow reference, 2 and 4 gloo ranks against one process, snapshots, bad gradients."""
 
+import copy
 import math
 
 import numpy as np
@@ -85,7 +86,7 @@ def run_steps(world: World, steps: int, shares: int) -> tuple[dict, list[float]]
         parts = [gradients(model, step, rank) for rank in own]
         give(model, {n: sum(p[n] for p in parts) for n in parts[0]})
         norms.append(float(optimizer.step(1 - step / steps, 0.9 + 0.01 * step)))
-        optimizer.zero_grad()
+        model.zero_grad()
     return weights(model), norms
 
 
@@ -172,7 +173,7 @@ def test_snapshot_restores_to_the_bit(before):
             optimizer.step(1.0, 0.95)
 
     run(0, before)
-    state, start = optimizer.state_dict(), {n: p.clone() for n, p in model.state_dict().items()}
+    state, start = copy.deepcopy(optimizer.state_dict()), {n: p.clone() for n, p in model.state_dict().items()}
     for _ in range(2):
         run(before, before + 3)
         ended = weights(model)
@@ -189,7 +190,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_changes_nothing(bad, name):
     optimizer = config().build(model, World.alone())
     give(model, gradients(model, 0))
     optimizer.step(1.0, 0.95)
-    kept, state = weights(model), optimizer.state_dict()
+    kept, state = weights(model), copy.deepcopy(optimizer.state_dict())
     broken = gradients(model, 1)
     broken[name].view(-1)[0] = bad
     give(model, broken)
@@ -199,9 +200,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_changes_nothing(bad, name):
     assert not math.isfinite(value)
     assert apart(kept, weights(model)) == 0.0
     after = optimizer.state_dict()
-    assert all(torch.equal(a, b) for a, b in zip(state["momentum"], after["momentum"], strict=True))
-    for key, slots in state["adam"]["state"].items():
-        assert all(torch.equal(value, after["adam"]["state"][key][slot]) for slot, value in slots.items())
+    assert all(torch.equal(a, b) for a, b in zip(state["state"], after["state"], strict=True))
     give(model, gradients(model, 2))
     assert math.isfinite(optimizer.step(1.0, 0.95))
     assert optimizer.worst_gradient()[0] == name
@@ -231,7 +230,7 @@ def test_does_its_job():
         loss = ((x @ model.up0.T @ model.down0.T * model.gain - x @ target).square()).mean()
         loss.backward()
         optimizer.step(1 - step / 150, 0.9)
-        optimizer.zero_grad()
+        model.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.02 * losses[0]
     assert all(p.grad is None for p in model.parameters())

@@ -16,7 +16,8 @@ from pgolf.audit.loaded import LoadedRun, Places
 from pgolf.audit.probes import evaluations, probe
 from pgolf.audit.show import EnoughError, Experiments, Rescoring
 from pgolf.audit.watch import Harness
-from pgolf.data.bytes import prove, token_bytes
+from pgolf.data.bytes import token_bytes
+from pgolf.data.miscount import prove_or_explain
 from pgolf.errors import UserError
 from pgolf.eval.ledger import LedgerError
 from pgolf.export.code import script
@@ -48,7 +49,7 @@ def audit_run(
     loaded = LoadedRun.open(path, places, console, trust)
     torch.set_num_threads(threads(loaded.machine))
     found = [*files(loaded.run, loaded.config, loaded.corpus), *unfinished(loaded.run)]
-    proven = prove(loaded.ids, loaded.corpus.validation.tokenizer, loaded.table)
+    proven = prove_or_explain(loaded.ids, loaded.corpus.validation.tokenizer, loaded.table)
     if loaded.run.complete:
         found += [*recorded(loaded, proven), *judged_by(loaded)]
     try:

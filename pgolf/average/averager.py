@@ -1,6 +1,5 @@
 """Averages at run time: float32 copies of the weights, moved by a handful of fused operations after each step."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pgolf.files.receipts import Receipt
+from pgolf.model.weights import copies, score_with
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Averager(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict:
-        """A snapshot (copies)."""
+        """The state, not copied."""
 
     @abstractmethod
     def load_state_dict(self, state: dict) -> None:
-        """Go back to a snapshot, to the bit."""
+        """Go back to a copy of the state, to the bit; it may be used again."""
 
     @torch.no_grad()
     def finish(self, model: nn.Module, score: Callable[[], float]) -> list[Receipt]:
@@ -63,7 +63,7 @@ class Last(Averager):
         pass
 
     def candidate(self, score: Callable[[], float]) -> tuple[Candidate | None, list[Receipt]]:
-        return Candidate("last", [w.detach().clone() for w in self.weights]), []
+        return Candidate("last", copies(self.weights)), []
 
     def state_dict(self) -> dict:
         return {}
@@ -89,7 +89,7 @@ class Exponential(Averager):
         return found, [self.receipt(found)]
 
     def state_dict(self) -> dict:
-        return {"average": copy.deepcopy(self.average)}
+        return {"average": self.average}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
@@ -117,7 +117,7 @@ class Stochastic(Averager):
         return found, [Receipt("average", "SWA: weights collected", float(self.count), True), self.receipt(found)]
 
     def state_dict(self) -> dict:
-        return {"total": copy.deepcopy(self.total), "count": self.count}
+        return {"total": self.total, "count": self.count}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
@@ -171,15 +171,13 @@ class Chosen(Pair):
 
     def candidate(self, score: Callable[[], float]) -> tuple[Candidate | None, list[Receipt]]:
         found, receipts = self.both(score)
-        raw = [w.detach().clone() for w in self.weights]
-        scored = []
-        for one in found:
-            torch._foreach_copy_(self.weights, one.weights)
-            scored.append(score())
-            receipts.append(Receipt("average", f"{one.name}: dev_bpb", scored[-1], True))
-        torch._foreach_copy_(self.weights, raw)
         if not found:
             return None, receipts
+        raw = copies(self.weights)
+        scored = [score_with(one.weights, self.weights, score) for one in found]
+        torch._foreach_copy_(self.weights, raw)
+        for one, at in zip(found, scored, strict=True):
+            receipts.append(Receipt("average", f"{one.name}: dev_bpb", at, True))
         best = found[scored.index(min(scored))]
         return best, [*receipts, Receipt("average", f"chosen: {best.name}", min(scored), True)]
 

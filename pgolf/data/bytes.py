@@ -20,6 +20,16 @@ SPACE = "▁"
 BLOCK_TOKENS = 1 << 20  # decoded at a time, so that a split of any size streams through a few megabytes
 
 
+class MiscountError(UserError):
+    """Tokens [start, end), a document, do not have the bytes that were counted for it. `prove_or_explain` says where and why."""
+
+    def __init__(self, start: int, end: int, counted: int, decoded: int):
+        super().__init__(
+            f"byte accounting: the document at token {start} has {counted} bytes by the table, decoding gives {decoded}"
+        )
+        self.document = slice(start, end)
+
+
 class ByteCounts(ABC):
     """Bytes of the text that each token of a stream stands for. `boundary` (V,) bool: the pieces that are no text."""
 
@@ -73,7 +83,7 @@ class ByteTable(ByteCounts):
         sums, proven = prefix_sums(token_bytes(ids, self)), 0
         for start, end, text in decoded(ids, sp, rank, size):
             if sums[end] - sums[start] != len(text):
-                raise UserError(_difference(start, ids[start:end], sp, self))
+                raise MiscountError(start, end, sums[end] - sums[start], len(text))
             proven += len(text)
         return proven
 
@@ -140,12 +150,13 @@ def byte_table(tokenizer_path: str | Path) -> ByteTable:
     pieces = [sp.id_to_piece(i) for i in ids]
     boundary = boundaries(sp)
     text = np.array([not (no_text or sp.is_byte(i)) for i, no_text in zip(ids, boundary, strict=True)])
-    base = [1 if sp.is_byte(i) else _inner_bytes(pieces[i]) if text[i] else 0 for i in ids]
+    base = [1 if sp.is_byte(i) else inner_bytes(pieces[i]) if text[i] else 0 for i in ids]
     leading = np.array([piece.startswith(SPACE) for piece in pieces]) & text
     return ByteTable(np.array(base, np.int16), leading, boundary, sp.decode([space]) == " ")
 
 
-def _inner_bytes(piece: str) -> int:
+def inner_bytes(piece: str) -> int:
+    """Of a text piece, without the space that it may begin with."""
     return len(piece.removeprefix(SPACE).replace(SPACE, " ").encode())
 
 
@@ -206,48 +217,11 @@ def text_of(ids: np.ndarray, tokenizer_path: str | Path) -> bytes:
 
 
 def prove(ids: np.ndarray, tokenizer_path: str | Path, counts: ByteCounts, rank: int = 0, size: int = 1) -> int:
-    """Bytes of this rank's share of the split, proven. Refuses at the first document that is miscounted. The shares of all
-    ranks are the whole."""
+    """Bytes of this rank's share of the split, proven. Raises MiscountError at the first document that is miscounted. The shares
+    of all ranks are the whole."""
     sp = load_tokenizer(tokenizer_path)
     if sp.get_piece_size() != counts.vocabulary:
         raise UserError(
             f"tokenizer {tokenizer_path} has {sp.get_piece_size()} pieces, the byte table {counts.vocabulary}: another tokenizer"
         )
     return counts.prove(ids, sp, rank, size)
-
-
-def _difference(start: int, ids: np.ndarray, sp: sentencepiece.SentencePieceProcessor, table: ByteTable) -> str:
-    """Which token of this document is the first whose table bytes are not its decoded bytes, and why."""
-    sums = prefix_sums(token_bytes(ids, table))
-    at = _first_difference(ids, sp, sums)
-    spelled = len(sp.decode(ids[: at + 1].tolist()).encode())
-    return (
-        f"byte accounting: the document at token {start} differs first at position {start + at}, piece "
-        f"{sp.id_to_piece(int(ids[at]))!r}: the table says {int(sums[at + 1])} bytes so far, decoding gives {spelled}. "
-        f"{_reason(int(ids[at]), int(ids[at - 1]) if at else None, sp, table)}"
-    )
-
-
-def _first_difference(ids: np.ndarray, sp: sentencepiece.SentencePieceProcessor, sums: np.ndarray) -> int:
-    for at in range(len(ids) - 1):
-        # Inside a run of byte pieces a character may be unfinished, and decodes to a replacement character.
-        unfinished = sp.is_byte(int(ids[at])) and sp.is_byte(int(ids[at + 1]))
-        if not unfinished and len(sp.decode(ids[: at + 1].tolist()).encode()) != sums[at + 1]:
-            return at
-    return len(ids) - 1
-
-
-def _reason(piece: int, before: int | None, sp: sentencepiece.SentencePieceProcessor, table: ByteTable) -> str:
-    if sp.is_byte(piece):
-        if table.base[piece] != 1:
-            return f"A byte piece is 1 byte, not {int(table.base[piece])}."
-        return "These byte pieces are not valid UTF-8 and decode to replacement characters."
-    if sp.is_unknown(piece) or sp.is_unused(piece):
-        return "An unknown or unused piece stands for text that is lost."
-    right = _inner_bytes(sp.id_to_piece(piece))
-    if table.leading_space[piece] and table.base[piece] == right + len(SPACE.encode()):
-        return f"The leading space is counted twice: {SPACE!r} is in the base bytes as well."
-    if table.base[piece] != right:
-        return f"The table's base of {int(table.base[piece])} bytes should be {right}."
-    after = "the document's start" if before is None else repr(sp.id_to_piece(before))
-    return f"The table and the decoder disagree about the space after {after}."

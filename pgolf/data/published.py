@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgolf.data.base import Show
-from pgolf.data.bytes import documents, load_tokenizer, prefix_sums, prove, token_bytes
+from pgolf.data.bytes import documents, load_tokenizer, prefix_sums, token_bytes
 from pgolf.data.encode import transform_facts
 from pgolf.data.manifest import FORMAT, MANIFEST, SIDECAR, SPLITS, Manifest, Shard
+from pgolf.data.miscount import prove_or_explain
 from pgolf.data.overlap import shared_documents
 from pgolf.data.shards import checked_count, max_token, open_shard, sha256_of
 from pgolf.data.tokenizer import check_tokenizer
@@ -144,7 +145,7 @@ def _proven(manifest: Manifest, data: "PublishedText", show: Show) -> Manifest:
     show("proving the bytes of the validation text", 0.0)
     text = data.corpus_of(manifest).validation
     ids, counts, bos = text.read(), text.byte_counts(), load_tokenizer(text.tokenizer).bos_id()
-    size, count = prove(ids, text.tokenizer, counts), len(documents(ids, bos))
+    size, count = prove_or_explain(ids, text.tokenizer, counts), len(documents(ids, bos))
     _check_scored(token_bytes(ids, counts), data)
     files = dict(manifest.files)
     for i, name in enumerate(manifest.of("val")):

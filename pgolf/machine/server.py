@@ -20,13 +20,12 @@ from pgolf.machine.signals import deaf
 from pgolf.machine.sockets import FOLDER
 
 METHOD = "forkserver"
-# The training stage, and what it or torch would import late: optimizers load the compiler's front end, two seconds of it.
+# The training stage, and what it would import late.
 PRELOADED = [
     "pgolf.machine.sockets",
     "pgolf.stages.checkpoint",
     "pgolf.model.initial",
     "pgolf.optim.optimizer",
-    "torch._dynamo",
 ]
 
 

@@ -4,7 +4,6 @@ There is no DDP wrapper. Matrices of one shape form a stack; its gradient is red
 share of the updates orthogonal, and the updates are gathered. All other gradients travel in one packed all-reduce.
 """
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 
 from pgolf.machine.world import World
 from pgolf.model.kinds import Role
-from pgolf.optim.stack import Stack
+from pgolf.optim.first_order import AdamW
+from pgolf.optim.stack import Stack, gradient
 
 if TYPE_CHECKING:
     from pgolf.optim import MuonAdamW
@@ -38,20 +38,16 @@ class Optimizer(ABC):
         """Reduce the gradients over ranks and apply them. Returns the norm of the reduced gradient, a scalar."""
 
     @abstractmethod
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-
-    @abstractmethod
     def worst_gradient(self) -> tuple[str, float]:
         """The parameter with the largest gradient norm at the last step, or at the first that was not finite."""
 
     @abstractmethod
     def state_dict(self) -> dict:
-        """A snapshot (copies) of this rank's state."""
+        """This rank's state, not copied."""
 
     @abstractmethod
     def load_state_dict(self, state: dict) -> None:
-        """Go back to a snapshot of the same rank, to the bit."""
+        """Go back to a copy of this rank's state, to the bit; it may be used again."""
 
 
 class MuonAdamWOptimizer(Optimizer):
@@ -70,12 +66,9 @@ class MuonAdamWOptimizer(Optimizer):
         self.others = of[Role.EMBEDDING] | of[Role.SCALAR]
         self.names = [name for stack in self.stacks for name in stack.names] + list(self.others)
         groups = [(config.embedding, of[Role.EMBEDDING]), (config.scalar, of[Role.SCALAR])]
-        self.adam = torch.optim.AdamW(
-            [{"params": list(p.values()), "lr": c.lr, "weight_decay": c.weight_decay} for c, p in groups],
-            betas=tuple(config.betas),
-            eps=config.eps,
-            fused=True,
-        )
+        self.adams = [
+            (c.lr, AdamW([*p.values()], c.lr, config.betas, config.eps, c.weight_decay)) for c, p in groups if p
+        ]
         self._squares_P = torch.zeros(len(self.names), device=world.device)
 
     @torch.no_grad()
@@ -85,7 +78,7 @@ class MuonAdamWOptimizer(Optimizer):
         `regularise` may add to the matrices' gradients; it is called for those whose momentum this rank owns.
         """
         coming = [self.world.reduce_scatter(stack.gradient()) for stack in self.stacks]
-        others = [_grad(p) for p in self.others.values()]
+        others = [gradient(p) for p in self.others.values()]
         self.world.sum_(*others)
         shares = [wait() for wait in coming]
         for stack, share in zip(self.stacks, shares, strict=True):
@@ -96,18 +89,13 @@ class MuonAdamWOptimizer(Optimizer):
             scale = (self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(shares + others, scale)
         updates = self._orthogonal(shares, momentum, finite)
-        self._step_adam(lr_multiplier, finite)
+        for lr, adam in self.adams:
+            adam.lr = lr_multiplier * lr
+            adam.step(finite)
         lr, decay = lr_multiplier * self.config.matrix.lr, self.config.matrix.weight_decay
         for stack, wait in zip(self.stacks, updates, strict=True):
             stack.apply(wait(), lr, decay, finite)
         return norm
-
-    def zero_grad(self) -> None:
-        """Drop all gradients."""
-        for stack in self.stacks:
-            for weight in stack.weights:
-                weight.grad = None
-        self.adam.zero_grad(set_to_none=True)
 
     def worst_gradient(self) -> tuple[str, float]:
         """The parameter with the largest gradient norm at the last step; not-a-number and infinity are the largest.
@@ -119,17 +107,14 @@ class MuonAdamWOptimizer(Optimizer):
         return self.names[worst], float(self._squares_P[worst].sqrt())
 
     def state_dict(self) -> dict:
-        """A snapshot (copies) of this rank's state: its share of the momentum, and all of AdamW's."""
-        return {
-            "momentum": [stack.momentum.clone() for stack in self.stacks],
-            "adam": copy.deepcopy(self.adam.state_dict()),
-        }
+        """This rank's state, not copied: its share of the momentum, and all of AdamW's."""
+        adam = [tensor for _, adam in self.adams for tensor in (*adam.m, *adam.v, adam.t)]
+        return {"state": [stack.momentum for stack in self.stacks] + adam}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go back to a snapshot of the same rank, to the bit."""
-        for stack, momentum in zip(self.stacks, state["momentum"], strict=True):
-            stack.momentum.copy_(momentum)
-        self.adam.load_state_dict(copy.deepcopy(state["adam"]))
+        """Go back to a copy of the same rank's state, to the bit."""
+        for tensor, kept in zip(self.state_dict()["state"], state["state"], strict=True):
+            tensor.copy_(kept)
         self._squares_P.zero_()
 
     def _norm(self, shares: list[Tensor], others: list[Tensor]) -> Tensor:
@@ -150,22 +135,9 @@ class MuonAdamWOptimizer(Optimizer):
             for stack, share in zip(self.stacks, shares, strict=True)
         ]
 
-    def _step_adam(self, lr_multiplier: float, finite: Tensor) -> None:
-        for group, config in zip(self.adam.param_groups, (self.config.embedding, self.config.scalar), strict=True):
-            group["lr"] = lr_multiplier * config.lr
-        self.adam.found_inf = (~finite).float()  # the fused kernel then leaves weights and state alone
-        self.adam.step()
-
 
 def _stacks(matrices: dict[str, nn.Parameter], world: World) -> list[Stack]:
     shapes: dict[torch.Size, dict[str, nn.Parameter]] = {}
     for name, weight in matrices.items():
         shapes.setdefault(weight.shape, {})[name] = weight
     return [Stack(same, world) for same in shapes.values()]
-
-
-def _grad(parameter: nn.Parameter) -> Tensor:
-    """Its gradient; zero if it took no part in the loss (on any rank: all run the same graph)."""
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    return parameter.grad

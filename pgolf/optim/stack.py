@@ -33,9 +33,8 @@ class Stack:
 
     def gradient(self) -> Tensor:
         """This rank's gradients, padded: (ranks × share, rows, cols) float32."""
-        zero = torch.zeros_like(self.weights[0])
-        grads = [zero if w.grad is None else w.grad for w in self.weights]
-        return torch.stack(grads + [zero] * self.padding).float()
+        grads = [gradient(w) for w in self.weights]
+        return torch.stack(grads + [torch.zeros_like(grads[0])] * self.padding).float()
 
     def squares(self, g_BMN: Tensor) -> Tensor:
         """Squared gradient norms of the padded stack: this rank's, zero elsewhere."""
@@ -60,3 +59,10 @@ class Stack:
         step_BMN = updates_BMN * torch.where(finite, -lr * self.factor, 0.0)
         torch._foreach_mul_(self.weights, torch.where(finite, 1.0 - lr * weight_decay, 1.0))
         torch._foreach_add_(self.weights, list(step_BMN[: len(self.weights)].to(self.weights[0].dtype).unbind()))
+
+
+def gradient(weight: nn.Parameter) -> Tensor:
+    """Its gradient; zero if it took no part in the loss (on any rank: all run the same graph)."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from pgolf.files import write_bytes
 from pgolf.files.events import Events
 from pgolf.files.frozen import freeze
 from pgolf.files.names import ARTIFACT
 from pgolf.files.receipts import Receipt
 from pgolf.limits.clock import Clock
+from pgolf.model.weights import copies, score_with
 from pgolf.quant.apply import Quantized
 from pgolf.quant.calibration import CalibrationContext
 from pgolf.quant.hessian import Hessians, collect_hessians
@@ -86,10 +84,11 @@ def seal(trainer: "Trainer", training: "Training", clock: Clock, reserve: Reserv
     events.progress("seal", 0.0, f"average, calibrate, quantise, pack  {clock}")
     trainer.model.set_looping(True)
     trainer.qat.set(False)
-    weights = {"raw": copies(trainer)}
+    weights = list(trainer.model.parameters())
+    kept = {"raw": copies(weights)}
     with clock.phase("average"):
         receipts = trainer.averager.finish(trainer.model, trainer.dev_bpb)
-    weights["averaged"] = copies(trainer)
+    kept["averaged"] = copies(weights)
     if finetuning is not None:
         with clock.phase("train on validation text"):
             receipts = [
@@ -106,24 +105,12 @@ def seal(trainer: "Trainer", training: "Training", clock: Clock, reserve: Reserv
     clock.stop()
     if not trainer.world.main:
         packed = Packed.read(path)
-    dev = {name: _looked(trainer, kept) for name, kept in weights.items()}
+    dev = {name: score_with(values, weights, trainer.dev_bpb) for name, values in kept.items()}
     load_quantized(trainer.model, unpack(packed.data)[0])
     dev["quantized"] = trainer.dev_bpb()
     gap, seconds = dev["quantized"] - dev["averaged"], round(clock.elapsed, 3)
     events.write("sealed", dev_bpb=dev, gap=gap, bytes=len(packed.data), seconds=seconds)
     return Sealed(packed.section(), dev, [*trainer.qat.receipts(), *receipts, *packed.quantized.receipts])
-
-
-def copies(trainer: "Trainer") -> list[Tensor]:
-    """The present weights."""
-    return [p.detach().clone() for p in trainer.model.parameters()]
-
-
-@torch.no_grad()
-def _looked(trainer: "Trainer", weights: list[Tensor]) -> float:
-    """dev_bpb with these weights."""
-    torch._foreach_copy_(list(trainer.model.parameters()), weights)
-    return trainer.dev_bpb()
 
 
 def _deadline(trainer: "Trainer", clock: Clock, reserve: Reserve) -> Callable[[], bool]:

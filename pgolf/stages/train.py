@@ -124,7 +124,7 @@ class Trainer:
         loss = self._accumulate(micros)
         norm = self.optimizer.step(multiplier, schedule.momentum(progress.step), self.qat.regularise)
         self._note_finite(norm, progress.step)
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         self.averager.update(progress.step, multiplier)
         self._wait()
         return loss

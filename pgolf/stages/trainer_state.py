@@ -94,22 +94,30 @@ def _optimizer_tensors(optimizer: Optimizer) -> Named:
     for stack in optimizer.stacks:
         names = stack.names[stack.first : stack.first + stack.share]
         found |= {f"momentum.{name}": value for name, value in zip(names, stack.momentum, strict=False)}
-    for name, weight in optimizer.others.items():
-        found |= {f"adam.{name}.{key}": value for key, value in optimizer.adam.state[weight].items()}
-    return found
+    return found | {f"adam.{name}": tensor for name, tensor in _adam_state(optimizer).items()}
+
+
+def _adam_state(optimizer: MuonAdamWOptimizer) -> Named:
+    """AdamW's moments m and v and its number of steps t, themselves, under the names of their weights."""
+    names = {weight: name for name, weight in optimizer.others.items()}
+    return {
+        f"{names[weight]}.{key}": tensor
+        for _, adam in optimizer.adams
+        for weight, m, v in zip(adam.weights, adam.m, adam.v, strict=True)
+        for key, tensor in (("m", m), ("v", v), ("t", adam.t))
+    }
 
 
 def _optimizer_back(trainer: Trainer, tensors: Named, numbers: dict[str, Any]) -> None:
-    optimizer, device = trainer.optimizer, trainer.world.device
+    optimizer = trainer.optimizer
     if not isinstance(optimizer, MuonAdamWOptimizer):
         return optimizer.load_state_dict(_filled("optimizer", optimizer.state_dict(), tensors | numbers))
     for stack in optimizer.stacks:
         names = stack.names[stack.first : stack.first + stack.share]
         for name, momentum in zip(names, stack.momentum, strict=False):
             momentum.copy_(tensors[f"momentum.{name}"])
-    for name, weight in optimizer.others.items():
-        state = _under(tensors, f"adam.{name}.")
-        optimizer.adam.state[weight] = {key: value.to(device) for key, value in state.items()}
+    for name, tensor in _adam_state(optimizer).items():
+        tensor.copy_(tensors[f"adam.{name}"])
 
 
 def _qat_tensors(trainer: Trainer) -> Named:

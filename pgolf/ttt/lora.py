@@ -1,7 +1,8 @@
 """Low-rank adapters per document: every document of a batch has its own, starts from nothing and learns from itself alone.
 
 The model stays as it was packed. A row of the batch goes through its own adapters, so documents cannot reach each other, and
-the ranks share nothing but the count of what was scored."""
+the ranks share nothing but the count of what was scored. Scoring a chunk keeps the graph of its loss; once the chunk is
+committed, a step goes back through it: one forward scores and teaches, and nothing is learnt from that was not scored."""
 
 import re
 from abc import ABC, abstractmethod
@@ -12,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from pgolf.errors import ConfigError
-from pgolf.eval.learner import Learner, Shape
+from pgolf.eval.learner import Learner, Shape, any_shape
 from pgolf.files.receipts import Receipt
 from pgolf.machine.world import World
 from pgolf.model.layers import Linear
+from pgolf.model.weights import copies, distance
 from pgolf.ttt.documents import DocumentBatch, DocumentPlan
 
 if TYPE_CHECKING:
+    from pgolf.eval.ledger import ChunkScorer
     from pgolf.eval.text import CommittedText
     from pgolf.model.transformer import Transformer
     from pgolf.ttt.by_document import ByDocument, LoraScoreFirst
@@ -70,15 +73,12 @@ class DocumentLearner(Learner, ABC):
         if spec.mixer is not None:
             self.mixer, self.whole = spec.mixer.build(model.spec.vocab_size, plan, world.device), False
         self.chunk, self.steps, self.moved = 0, 0, 0.0
+        self.chunk_loss: Tensor | None = None
         return len(range(world.rank, plan.slots, world.size))
 
     def compile(self, rows: int, one_shape: bool) -> None:
         torch._dynamo.config.recompile_limit = MOST_GRAPHS
-        self.compile_network(rows, one_shape)
-
-    def compile_network(self, rows: int, one_shape: bool) -> None:
-        """What `compile` does for graphs of this learner."""
-        super().compile(rows, one_shape)
+        self.network = any_shape(torch.compile(self.network, dynamic=False, fullgraph=True))
 
     def network(self, x_BT: Tensor, last: int) -> Tensor:
         """ln p of the network with its adapters, (B, last, V)."""
@@ -95,6 +95,27 @@ class DocumentLearner(Learner, ABC):
         warming_up = batch.rows != len(x_BT)  # with zeros, which are of no chunk
         return self.mixer.mixed(log_p_BSV, x_BT, 0 if warming_up else batch.passed)
 
+    def loss(self, x_BT: Tensor, y_BT: Tensor, last: int) -> Tensor:
+        return -self.network(x_BT, last).gather(-1, y_BT[:, -last:, None]).squeeze(-1)
+
+    def score(self, scorer: "ChunkScorer") -> None:
+        """Score the chunk and keep the loss of the documents that go on, the mean over each one's chunk, summed."""
+        go_on = self.plan.rows(scorer.chunk, self.world.rank, self.world.size, goes_on=True).rows
+        for batch, x_BT, y_BT in scorer.batches():
+            targets_BS1 = y_BT[:, -batch.last :, None]
+            with torch.set_grad_enabled(go_on > 0):
+                log_p_BSV = self.network(x_BT, batch.last)
+                if go_on:
+                    self.chunk_loss = -log_p_BSV[:go_on].gather(-1, targets_BS1[:go_on]).squeeze(-1).mean(1).sum()
+            mixed_BSV = self.mixed(log_p_BSV.detach(), x_BT)
+            scorer.record_nll(batch, -mixed_BSV.gather(-1, targets_BS1).squeeze(-1))
+
+    def shapes(self) -> Iterator[Shape]:
+        for chunk in range(self.plan.chunks):
+            batch = self.plan.rows(chunk, self.world.rank, self.world.size)
+            if self.plan.rows(chunk, self.world.rank, self.world.size, goes_on=True).rows:
+                yield batch.rows, batch.length, batch.last
+
     def adapt(self, text: "CommittedText", chunk: int) -> float:
         if self.spec.mixer is not None:
             self.mixer.learn(self, text, chunk)
@@ -102,21 +123,22 @@ class DocumentLearner(Learner, ABC):
         if self.plan.ends_group(chunk):
             self.end_group(text, chunk)
             return 0.0
-        moved = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        squared = torch.zeros((), dtype=torch.float64, device=self.world.device)
         batch = self.plan.rows(chunk, self.world.rank, self.world.size, goes_on=True)
-        if batch.rows:
+        if self.chunk_loss is not None:
             living = [p.detach()[: batch.rows] for p in self.adapters.parameters()]  # slots of finished documents drift
-            before = [p.clone() for p in living]
-            self.step(text, batch)
-            moved += sum((a - b).double().square().sum() for a, b in zip(living, before, strict=True))
-        self.world.sum_(moved)
+            before = copies(living)
+            self.step(text, batch, self.chunk_loss)
+            self.chunk_loss = None
+            squared += distance(before, living) ** 2
+        self.world.sum_(squared)
         self.steps += 1
-        self.moved += (distance := moved.sqrt().item())
-        return distance
+        self.moved += (moved := squared.sqrt().item())
+        return moved
 
     @abstractmethod
-    def step(self, text: "CommittedText", batch: DocumentBatch) -> None:
-        """Learn from the documents of a committed chunk that go on."""
+    def step(self, text: "CommittedText", batch: DocumentBatch, loss: Tensor) -> None:
+        """Learn from the documents of a committed chunk that go on; `loss` is theirs, of the forward that scored them."""
 
     @abstractmethod
     def end_group(self, text: "CommittedText", chunk: int) -> None:
@@ -152,19 +174,21 @@ class LoraLearner(DocumentLearner):
         self._fresh()
 
     def shapes(self) -> Iterator[Shape]:
-        for chunk in range(self.plan.chunks):
+        yield from super().shapes()
+        for chunk in range(self.plan.chunks if self.spec.epochs > 1 else 0):
             batch = self.plan.rows(chunk, self.world.rank, self.world.size, goes_on=True)
             if batch.rows:
                 yield batch.rows, batch.length, batch.last
 
-    def step(self, text: "CommittedText", batch: DocumentBatch) -> None:
+    def step(self, text: "CommittedText", batch: DocumentBatch, loss: Tensor) -> None:
         """`epochs` steps of every slot on the chunk that was just scored; a slot's gradient is clipped by its own norm."""
-        params = list(self.adapters.parameters())
-        x_BT, y_BT = text.rows(batch.starts, batch.ends, batch.length)
-        for _ in range(self.spec.epochs):
-            self.optimizer.zero_grad()
-            self.loss(x_BT, y_BT, batch.last).mean(1).sum().backward()
-            clip_by_slot([p.grad for p in params], self.spec.clip)
+        for epoch in range(self.spec.epochs):
+            if epoch:
+                x_BT, y_BT = text.rows(batch.starts, batch.ends, batch.length)
+                loss = self.loss(x_BT, y_BT, batch.last).mean(1).sum()
+            self.adapters.zero_grad()
+            loss.backward()
+            clip_by_slot([p.grad for p in self.adapters.parameters()], self.spec.clip)
             self.optimizer.step()
 
 
@@ -195,7 +219,7 @@ def adapted(spec: "LoraScoreFirst", model: "Transformer") -> dict[str, tuple[nn.
 @torch.no_grad()
 def clip_by_slot(grads: list[Tensor], limit: float) -> None:
     """Scale each slot's gradients (first dimension) down to a norm of `limit` over all tensors together."""
-    squares_S = sum(g.square().flatten(1).sum(1) for g in grads)
-    scale_S = (limit / (squares_S.sqrt() + 1e-6)).clamp(max=1.0)
+    norms_PS = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in grads])
+    scale_S = (limit / (norms_PS.norm(dim=0) + 1e-6)).clamp(max=1.0)
     for g in grads:
         g.mul_(scale_S.view(-1, *[1] * (g.dim() - 1)))

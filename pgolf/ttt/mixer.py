@@ -25,6 +25,10 @@ EXPERTS = ("neural", "unigram", "bigram")
 class Mixing(ABC):
     """What a mixer knows while a text is scored; it changes in `learn` only, equally on all ranks."""
 
+    def compile(self) -> None:
+        """Make ready for `mixed` to be part of a graph."""
+        return None
+
     @abstractmethod
     def mixed(self, log_p_BSV: Tensor, x_BT: Tensor, passed_B: np.ndarray | int = 0) -> Tensor:
         """The learner's distributions of the last S positions and others as one, ln p (B, S, V); `x_BT` is what was read. The

@@ -245,7 +245,9 @@ class NgramTilt(Mixing):
         self.tables = Tables(min(spec.slots, 1 << (2 * plan.targets).bit_length()))
         self.counted, self.gated, self.hit = 0, 0, 0
 
-    @torch.compiler.disable
+    def compile(self) -> None:
+        self.hinted = torch.compiler.disable(self.hinted)
+
     def hinted(self, x_BT: Tensor, last: int, passed_B: np.ndarray | int) -> tuple[Tensor, Tensor]:
         """The hint after each of the last positions, (B, last) int64, and β where its gate is open, else 0."""
         tail = x_BT[:, -(last + self.spec.order - 2) :].cpu().numpy()

@@ -1,9 +1,5 @@
-"""Adapters in the form of the record stack: beside each place of a block, one set per visit, stepped on the forward that scored.
+"""Adapters in the form of the record stack: beside each place of a block, one set per visit, one step a chunk."""
 
-Scoring a chunk keeps the graph of its loss; once the chunk is committed, one step goes back through it. So a chunk costs one
-forward and one backward, and the step sees nothing that was not scored."""
-
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -11,17 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pgolf.eval.learner import Shape, any_shape
 from pgolf.files.receipts import Receipt
 from pgolf.machine.share import share
 from pgolf.machine.world import World
 from pgolf.model.pieces import Pieces
+from pgolf.model.weights import copies, distance
+from pgolf.optim.first_order import SGD
 from pgolf.ttt.documents import DocumentBatch, DocumentPlan
 from pgolf.ttt.lora import Adapter, DocumentLearner
-from pgolf.ttt.score_first import cosine, distance
+from pgolf.ttt.score_first import cosine
 
 if TYPE_CHECKING:
-    from pgolf.eval.ledger import ChunkScorer
     from pgolf.eval.text import CommittedText
     from pgolf.model.transformer import Transformer
     from pgolf.ttt.by_document import GlobalSGD, ParallelLora
@@ -96,7 +92,6 @@ class ParallelLoraLearner(DocumentLearner):
         slots = self.begin(spec, model, world, plan)
         self.adapters = Visits(spec, model, slots, world.device)
         self.phases: list[float] = []  # how far each moved the model
-        self.chunk_loss: Tensor | None = None
         self._fresh(warm=False)
 
     def _fresh(self, warm: bool) -> None:
@@ -106,35 +101,9 @@ class ParallelLoraLearner(DocumentLearner):
             self.adapters.reset(self.spec.seed)
         self.optimizer = self.spec.optimizer.build(list(self.adapters.parameters()))
 
-    def compile_network(self, rows: int, one_shape: bool) -> None:
-        self.network = any_shape(torch.compile(self.network, dynamic=False, fullgraph=True))
-
-    def loss(self, x_BT: Tensor, y_BT: Tensor, last: int) -> Tensor:
-        return -self.network(x_BT, last).gather(-1, y_BT[:, -last:, None]).squeeze(-1)
-
-    def shapes(self) -> Iterator[Shape]:
-        for chunk in range(self.plan.chunks):
-            batch = self.plan.rows(chunk, self.world.rank, self.world.size)
-            if self.plan.rows(chunk, self.world.rank, self.world.size, goes_on=True).rows:
-                yield batch.rows, batch.length, batch.last
-
-    def score(self, scorer: "ChunkScorer") -> None:
-        """Score the chunk and keep the loss of the documents that go on, the mean over each one's chunk, summed."""
-        go_on = self.plan.rows(scorer.chunk, self.world.rank, self.world.size, goes_on=True).rows
-        for batch, x_BT, y_BT in scorer.batches():
-            targets_BS1 = y_BT[:, -batch.last :, None]
-            with torch.set_grad_enabled(go_on > 0):
-                log_p_BSV = self.network(x_BT, batch.last)
-                if go_on:
-                    self.chunk_loss = -log_p_BSV[:go_on].gather(-1, targets_BS1[:go_on]).squeeze(-1).mean(1).sum()
-            mixed_BSV = self.mixed(log_p_BSV.detach(), x_BT)
-            scorer.record_nll(batch, -mixed_BSV.gather(-1, targets_BS1).squeeze(-1))
-
-    def step(self, text: "CommittedText", batch: DocumentBatch) -> None:
-        assert self.chunk_loss is not None, "a chunk is scored before it is learnt from"
-        self.optimizer.zero_grad(set_to_none=False)
-        self.chunk_loss.backward()
-        self.chunk_loss = None
+    def step(self, text: "CommittedText", batch: DocumentBatch, loss: Tensor) -> None:
+        self.adapters.zero_grad()
+        loss.backward()
         self.optimizer.step()
 
     def end_group(self, text: "CommittedText", chunk: int) -> None:
@@ -150,16 +119,16 @@ class ParallelLoraLearner(DocumentLearner):
         starts, lengths = (a[:scored][::-1][:used] for a in (self.plan.starts, self.plan.targets_in))
         packed = Packed(text, starts, lengths, self.plan.targets)
         params = list(self.model.parameters())
-        before = [p.detach().clone() for p in params]
+        before = copies(params)
         self.adapters.on = False
         self.model.requires_grad_(True)
-        optimizer = torch.optim.SGD(params, spec.lr, momentum=spec.momentum)
+        optimizer = SGD(params, spec.lr, spec.momentum)
         last = -(-packed.targets // spec.chunk_tokens) - 1  # the chunk that is not whole is left out
         for i in range(last):
-            optimizer.param_groups[0]["lr"] = spec.lr * cosine(i / last, 0.0)
+            optimizer.lr = spec.lr * cosine(i / last, 0.0)
             self._descend(packed, i * spec.chunk_tokens, spec, params)
             optimizer.step()
-        optimizer.zero_grad()
+        self.model.zero_grad()
         self.model.requires_grad_(False)
         self.adapters.on = True
         return distance(before, params)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from pgolf.eval.windows import Plan
+    from pgolf.optim.first_order import FirstOrder
     from pgolf.ttt.mixer import HedgeMixer, Mixing
     from pgolf.ttt.ngram import NgramTilt
 
@@ -34,8 +35,8 @@ class TTTOptimizer(ABC):
         need(0 < self.lr <= 1, "ttt.optimizer.lr", self.lr, "above 0 and at most 1 (ttt=none switches training off)")
 
     @abstractmethod
-    def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        """A torch optimiser over `params`."""
+    def build(self, params: "list[torch.Tensor]") -> "FirstOrder":
+        """The optimiser of `params`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +50,10 @@ class AdamW(TTTOptimizer):
         super().__post_init__()
         need_moments("ttt.optimizer", self.betas, self.weight_decay)
 
-    def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        import torch
+    def build(self, params: "list[torch.Tensor]") -> "FirstOrder":
+        from pgolf.optim import first_order
 
-        betas, decay = tuple(self.betas), self.weight_decay
-        return torch.optim.AdamW(params, self.lr, betas=betas, eps=1e-8, weight_decay=decay, fused=True)
+        return first_order.AdamW(params, self.lr, self.betas, 1e-8, self.weight_decay)
 
 
 def need_moments(key: str, betas: tuple[float, ...], weight_decay: float) -> None:
@@ -76,11 +76,10 @@ class AdamWEps(TTTOptimizer):
         need_moments("ttt.optimizer", self.betas, self.weight_decay)
         need(self.eps > 0, "ttt.optimizer.eps", self.eps, "above 0")
 
-    def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        import torch
+    def build(self, params: "list[torch.Tensor]") -> "FirstOrder":
+        from pgolf.optim import first_order
 
-        betas, decay = tuple(self.betas), self.weight_decay
-        return torch.optim.AdamW(params, self.lr, betas=betas, eps=self.eps, weight_decay=decay, fused=True)
+        return first_order.AdamW(params, self.lr, self.betas, self.eps, self.weight_decay)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +92,10 @@ class SGD(TTTOptimizer):
         super().__post_init__()
         need(0 <= self.momentum < 1, "ttt.optimizer.momentum", self.momentum, "at least 0 and below 1")
 
-    def build(self, params: "list[torch.nn.Parameter]") -> "torch.optim.Optimizer":
-        import torch
+    def build(self, params: "list[torch.Tensor]") -> "FirstOrder":
+        from pgolf.optim import first_order
 
-        return torch.optim.SGD(params, self.lr, momentum=self.momentum)
+        return first_order.SGD(params, self.lr, self.momentum)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,9 @@ from pgolf.data.corpus import ValidationText
 from pgolf.files.receipts import Receipt
 from pgolf.machine.share import share
 from pgolf.machine.world import World
-from pgolf.ttt.score_first import cosine, distance
+from pgolf.model.weights import copies, distance
+from pgolf.optim.first_order import AdamW
+from pgolf.ttt.score_first import cosine
 
 if TYPE_CHECKING:
     from pgolf.model.transformer import Transformer
@@ -43,17 +45,16 @@ class ValidationFinetuning:
         )
         ids = torch.from_numpy(self.text.read().astype(np.int64)).to(world.device)
         params = list(model.parameters())
-        before = [p.detach().clone() for p in params]
-        betas, decay = tuple(self.spec.betas), self.spec.weight_decay
-        optimizer = torch.optim.AdamW(params, self.spec.lr, betas=betas, weight_decay=decay, fused=True)
+        before = copies(params)
+        optimizer = AdamW(params, self.spec.lr, self.spec.betas, 1e-8, self.spec.weight_decay)
         for epoch in range(self.spec.epochs):
-            optimizer.param_groups[0]["lr"] = rate(self.spec, epoch)
+            optimizer.lr = rate(self.spec, epoch)
             loss = self._epoch(model, world, ids, optimizer, params)
             say(f"STUDY ONLY: epoch {epoch + 1} of {self.spec.epochs}, {loss:.4f} nats per validation token")
-        optimizer.zero_grad()
+        model.zero_grad()
         return receipts(distance(before, params), params, self.spec.epochs)
 
-    def _epoch(self, model, world: World, ids: Tensor, optimizer: torch.optim.Optimizer, params: list[Tensor]) -> float:
+    def _epoch(self, model, world: World, ids: Tensor, optimizer: AdamW, params: list[Tensor]) -> float:
         T, size = self.spec.sequence_length, self.spec.batch_sequences
         count = (len(ids) - 1) // T
         nats = torch.zeros((), device=world.device)

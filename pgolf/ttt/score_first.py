@@ -19,6 +19,7 @@ from pgolf.eval.windows import SlidingPlan
 from pgolf.files.receipts import Receipt
 from pgolf.machine.share import share
 from pgolf.machine.world import World
+from pgolf.model.weights import copies, distance
 from pgolf.ttt.parts import GradientScale
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class ScoreFirstLearner(Learner):
         }
         self.effects = {part: torch.zeros((), device=world.device) for part in on if on[part]}
 
+    def compile(self, rows: int, one_shape: bool) -> None:
+        if self.spec.mixer is not None:
+            self.mixer.compile()
+        super().compile(rows, one_shape)
+
     def log_p(self, x_BT: Tensor, last: int) -> Tensor:
         log_p_BSV = self.network(x_BT, last)
         return log_p_BSV if self.spec.mixer is None else self.mixer.mixed(log_p_BSV, x_BT)
@@ -70,7 +76,7 @@ class ScoreFirstLearner(Learner):
             self.mixer.learn(self, text, chunk)
         if self.spec.temperature is not None and chunk == 0:
             self._record_temperature(text)
-        before = [p.detach().clone() for p in self.trained.values()]
+        before = copies(self.trained.values())
         steps = list(self._steps())
         for step, (lo, hi) in enumerate(steps):
             self._set_rate(chunk, step / len(steps))
@@ -99,8 +105,7 @@ class ScoreFirstLearner(Learner):
         lr = self.spec.optimizer.lr * cosine(chunk / max(self.plan.chunks - 1, 1), 0.0)
         if self.spec.within_chunk_floor is not None:
             lr *= cosine(done, self.spec.within_chunk_floor)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self.optimizer.lr = lr
 
     def _step(self, text: "CommittedText", first: int, lo: int, hi: int) -> None:
         """One optimiser step on sequences [lo, hi) of the chunk that begins at target `first`."""
@@ -207,9 +212,3 @@ def scale_by_snr(grads: list[Tensor], power: int) -> Tensor:
 def byte_weights(target_bytes: np.ndarray) -> np.ndarray:
     """Weights of a byte-weighted loss: bytes over their mean, so that the scale of the loss stays. [1, 3] gives [0.5, 1.5]."""
     return (target_bytes / max(target_bytes.mean(), 1e-12)).astype(np.float32)
-
-
-def distance(before: list[Tensor], after: list[Tensor]) -> float:
-    """L2 distance between two lists of tensors."""
-    squares = [(b.detach().double() - a.detach().double()).square().sum() for b, a in zip(before, after, strict=True)]
-    return torch.stack(squares).sum().sqrt().item()
