@@ -297,8 +297,8 @@ MIXED = dict(polyak=0.5, mixer=Hedge(neural_weight=0.9, rate=0.5, unigram_prior=
 TILTED = dict(mixer=Ngram(order=3, threshold=0.5, beta=2.0, slots=1024))
 
 
-# Two graphs of scoring, two of learning: whole batches and a chunk's rest. The tables are on the host: scoring has a graph before
-# them, one after, and the look itself in between, none of which is made anew for another chunk.
+# Two graphs of scoring, two of learning: whole batches and a chunk's rest. Tables on the host break those of scoring into parts,
+# none of which is made anew for another chunk.
 @pytest.mark.parametrize(
     ("ttt", "most"),
     [(NONE, 4), (adamw(epochs=1, **MIXED), 4), (adamw(epochs=1, **TILTED), 7)],
