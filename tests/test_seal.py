@@ -1,5 +1,6 @@
 """Sealing: what is weighed is what is loaded, the budget reaches the fit, the rehearsal counts every encoding allowed."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,7 +40,8 @@ def trainer(quant: Quant, **limits) -> SimpleNamespace:
         micro_sequences=2,
         seed=SimpleNamespace(loader=1),
     )
-    return SimpleNamespace(model=model, recipe=recipe, world=World.alone(), windows=text(), dev_bpb=lambda: 2.0)
+    parts = dict(world=World.alone(), windows=text(), dev_bpb=lambda: 2.0, step_seconds=0.0)
+    return SimpleNamespace(model=model, recipe=recipe, **parts)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,10 @@ def test_a_reserve_is_measured_stated_or_not_needed():
     quant = option("quant/int6_gptq", keep_below=512)
     measured = seal.Reserve.measured(trainer(quant), 10**6)
     assert 0 < measured.finish < measured.seconds
+    assert measured.step == math.inf, "no step was taken before"
+    stepped = trainer(quant)
+    stepped.step_seconds = 0.5
+    assert seal.Reserve.measured(stepped, 10**6).step == 0.5
     assert seal.Reserve.measured(trainer(quant, reserve_seconds=8.0), 10**6) == seal.Reserve(8.0, 4.0)
     assert seal.Reserve.measured(trainer(quant, train_steps=5), 10**6) == seal.Reserve(0.0, 0.0)
 

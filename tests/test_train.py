@@ -15,10 +15,11 @@ from pgolf.config.compose import rehearse
 from pgolf.errors import ConfigError, RefusedError, UserError
 from pgolf.files.events import Events, line_of
 from pgolf.limits.clock import Clock
-from pgolf.limits.stopping import BySteps
+from pgolf.limits.stopping import ByClock, BySteps
 from pgolf.machine.world import World
 from pgolf.schedule import Progress
 from pgolf.stages.checkpoint import require_time
+from pgolf.stages.seal import Reserve
 from pgolf.stages.train import Trainer, Training, fit, rows_of, train
 from tests.command import TINY, environment
 from tests.ranks import run_ranks
@@ -128,7 +129,7 @@ def test_a_text_that_comes_to_its_end_is_read_again_with_a_notice(text, tmp_path
     trainer, clock = Trainer(World.alone(), recipe("data.dev_checks=0"), short), Clock(60)
     clock.start()
     with trainer.loader:
-        steps = fit(trainer, BySteps(10), clock, Events(None, told.append), tmp_path)
+        steps = fit(trainer, BySteps(10, Reserve(0.0, 0.0)), clock, Events(None, told.append), tmp_path)
     assert [(e["step"], e["epoch"]) for e in told if e["event"] == "epoch"] == [(4, 2), (8, 3)]
     assert all("come to its end" in line_of(e) for e in told if e["event"] == "epoch")
     assert [e["step"] for e in told if e["event"] == "step"] == [1, 10]
@@ -180,3 +181,44 @@ def test_a_clock_without_room_for_ten_steps_is_refused_with_one_that_has(seconds
     assert reserve + 10 * step <= limits.train_seconds <= 1.2 * (reserve + 10 * step) + 1
     require_time(limits, reserve, step)
     require_time(SimpleNamespace(train_steps=1, train_seconds=seconds), reserve, step)
+
+
+def steps_until_the_end(*spent: float, budget: float = 20.0) -> tuple[int, float]:
+    """How many steps are taken, and when they end, by a clock of which each takes its time, the last time for all others; the
+    reserve of 4 s was measured where a step took .1 s."""
+    clock = SimpleNamespace(elapsed=0.0, budget=budget)
+    rule, step = ByClock(clock, Reserve(4.0, 2.0, 0.1), World.alone()), 0
+    while (progress := rule.progress(step)).elapsed < progress.total:
+        assert progress.total == 16.0
+        clock.elapsed += spent[min(step, len(spent) - 1)]
+        step += 1
+    assert progress == Progress(step, 16.0, 16.0)
+    return step, clock.elapsed
+
+
+def test_steps_end_where_the_reserve_begins():
+    for each in (0.05, 0.1, 0.12):
+        steps, ended = steps_until_the_end(each)
+        assert 16.0 - each < ended + each / 2 <= 16.0 + each / 2
+        assert ended == pytest.approx(steps * each)
+
+
+def test_where_steps_have_become_slower_more_is_kept():
+    """Twice as slow, 1.67 times as much; a single long step, as one with a look at held-out text, changes nothing."""
+    _, slow = steps_until_the_end(0.2)
+    assert slow == pytest.approx(20 - 4 * 2 / 1.2, abs=0.21)
+    _, late = steps_until_the_end(*[0.1] * 100, 0.2)
+    assert late == pytest.approx(slow, abs=0.21)
+    _, once = steps_until_the_end(*[0.1] * 140, 0.6, 0.1)
+    assert once == pytest.approx(16.0, abs=0.11)
+
+
+def test_the_reserve_that_calibration_heeds_is_the_one_that_was_kept():
+    clock = SimpleNamespace(elapsed=0.0, budget=20.0)
+    rule = ByClock(clock, Reserve(4.0, 2.0, 0.1), World.alone())
+    assert rule.reserve == Reserve(4.0, 2.0, 0.1)
+    for step in range(20):
+        rule.progress(step)
+        clock.elapsed += 0.36
+    assert rule.reserve == Reserve(pytest.approx(12.0), pytest.approx(6.0), 0.1)
+    assert Reserve(4.0, 2.0).where_steps_take(100.0) == Reserve(4.0, 2.0), "one that the limits state stays"

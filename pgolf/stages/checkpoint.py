@@ -22,6 +22,7 @@ from pgolf.limits.stopping import StoppingRule, stopping_rule
 from pgolf.machine.rank import request_path, steps_path
 from pgolf.machine.world import World
 from pgolf.schedule import Progress
+from pgolf.stages.seal import Reserve
 from pgolf.stages.train import Trainer, Training, train
 from pgolf.stages.trainer_state import numbers_of, put_back, read_tensors, tensors_of
 from pgolf.stages.writer import Writer
@@ -57,7 +58,7 @@ def train_on(world: World, training: Training, keeping: Keeping, events: Events)
     if keeping.every_seconds is not None or keeping.start:
         import_module("torch.distributed.checkpoint")  # takes a second, which the clock should not see
 
-    def rule_of(trainer: Trainer, clock: Clock, reserve: float) -> StoppingRule:
+    def rule_of(trainer: Trainer, clock: Clock, reserve: Reserve) -> StoppingRule:
         rules.append(KeepingRule(training, keeping, events, trainer, clock, reserve))
         return rules[0]
 
@@ -88,12 +89,12 @@ class KeepingRule(StoppingRule):
     """
 
     def __init__(
-        self, training: Training, keeping: Keeping, events: Events, trainer: Trainer, clock: Clock, reserve: float
+        self, training: Training, keeping: Keeping, events: Events, trainer: Trainer, clock: Clock, reserve: Reserve
     ):
         self.folder, self.keeping, self.trainer, self.clock = training.folder, keeping, trainer, clock
         self.world = trainer.world
         if not keeping.start:
-            require_time(training.recipe.limits, reserve, self.world.agree(trainer.step_seconds))
+            require_time(training.recipe.limits, reserve.seconds, self.world.agree(trainer.step_seconds))
         self.first = self._taken_up() if keeping.start else 0
         self.rule = stopping_rule(trainer, clock, reserve)
         self.stopped_by = self.rule.stopped_by
@@ -102,6 +103,10 @@ class KeepingRule(StoppingRule):
         if self.world.main:
             steps_path(self.folder).parent.mkdir(exist_ok=True)
             steps_path(self.folder).touch()
+
+    @property
+    def reserve(self) -> Reserve:
+        return self.rule.reserve
 
     def progress(self, step: int) -> Progress:
         """As the rule of the limits says. Raises StopRequestedError on all ranks alike."""

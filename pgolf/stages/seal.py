@@ -5,6 +5,7 @@ It is stopped when the file is written. How good the weights were on the way is 
 
 import hashlib
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,15 +29,18 @@ if TYPE_CHECKING:
     from pgolf.stages.train import Trainer, Training
 
 SAFETY = 1.2  # the reserve is this many times what the rehearsal took, and
-SLACK = 0.75  # seconds more: phases of tenths of a second take twice as long once another process wakes up
+SLACK = 0.4  # seconds more, and all of that as many times as steps have become slower since, beyond
+SLOWER = 1.2
 
 
 @dataclass(frozen=True)
 class Reserve:
-    """Seconds to keep for sealing: `seconds` in all, of which `finish` come after calibration text has been read."""
+    """Seconds to keep for sealing: `seconds` in all, of which `finish` come after calibration text has been read. A step took
+    `step` when they were measured (infinity: they were not, and stay)."""
 
     seconds: float
     finish: float
+    step: float = math.inf
 
     @classmethod
     def measured(cls, trainer: "Trainer", budget: int) -> "Reserve":
@@ -54,7 +58,13 @@ class Reserve:
         look = time.monotonic() - began - read
         finish = _packing_seconds(trainer, hessians, budget) if trainer.world.main else 0.0
         agreed = trainer.world.agree
-        return cls(agreed(SLACK + SAFETY * (looks * look + read + finish)), agreed(SLACK + SAFETY * finish))
+        whole, step = SAFETY * (looks * look + read + finish), trainer.step_seconds or math.inf
+        return cls(agreed(SLACK + whole), agreed(SLACK + SAFETY * finish), agreed(step))
+
+    def where_steps_take(self, step: float) -> "Reserve":
+        """What it has to be on a machine that has become slower: sealing takes longer, too."""
+        times = max(1.0, step / (SLOWER * self.step))
+        return Reserve(self.seconds * times, self.finish * times, self.step)
 
 
 def _packing_seconds(trainer: "Trainer", hessians: Hessians, budget: int) -> float:

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
     from pgolf.ttt.prequant import ValidationFinetuning
 
-    RuleOf = Callable[["Trainer", Clock, float], StoppingRule]  # of the trainer, its clock, and the seconds for sealing
+    RuleOf = Callable[
+        ["Trainer", Clock, Reserve], StoppingRule
+    ]  # of the trainer, its clock, and what is kept for sealing
 
 # Steps between two log lines; reading the loss and looking for non-finite values make the host wait for the device.
 LOG_INTERVAL = 10
@@ -71,10 +73,10 @@ def train(
         events.write("ready", reserve=reserve.seconds)
         clock = Clock(recipe.limits.train_seconds)
         clock.start()
-        rule = rule_of(trainer, clock, reserve.seconds)
+        rule = rule_of(trainer, clock, reserve)
         with clock.phase("steps"):
             steps = fit(trainer, rule, clock, events, training.folder)
-    sealed = seal(trainer, training, clock, reserve, events)
+    sealed = seal(trainer, training, clock, rule.reserve, events)
     return {
         "train": {
             "steps": steps,
