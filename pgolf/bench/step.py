@@ -112,7 +112,7 @@ def whole_step(*words: str, compiled: bool = False) -> Iterator[Contest | Shares
     lacking = f"; not compiled: torch.compile lacks {missing}" if missing else ""
 
     def check(made: dict[str, Tensor]) -> str:
-        found = [same_state(ALLOWED_FIRST, list(ways.values()), "of all ways after the first step")]
+        found = [same_state(ALLOWED_FIRST, list(ways.values()), "after the first step")]
         for _ in range(STEPS - 1):
             for step in ways.values():
                 step()
@@ -152,7 +152,7 @@ def same_state(allowed: float, ways: list[Stepping], where: str) -> str:
     for what, whole in first.items():
         apart = max(((whole - other[what]).norm() / whole.norm()).item() for other in others)
         if not apart <= allowed:
-            raise DisagreementError(f"{what} {where} are {apart:.2e} apart, relative to their size")
+            raise DisagreementError(f"{what} are {apart:.2e} apart {where}, relative to their size")
         found.append(f"{what} {apart:.1e}")
     return f"{' and '.join(found)} apart {where}"
 

@@ -59,6 +59,7 @@ class ByClock(StoppingRule):
 
     @property
     def reserve(self) -> "Reserve":
+        """As it was measured, or more."""
         spent = sorted(after - before for before, after in pairwise(self.seen))
         return self.measured.where_steps_take(spent[len(spent) // 2] if spent else 0.0)
 

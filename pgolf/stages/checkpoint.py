@@ -106,6 +106,7 @@ class KeepingRule(StoppingRule):
 
     @property
     def reserve(self) -> Reserve:
+        """That of the rule of the limits."""
         return self.rule.reserve
 
     def progress(self, step: int) -> Progress:
