@@ -24,6 +24,7 @@ from pgolf.ttt import (
     LastBlocks,
     Ngram,
     Queries,
+    TTTOptimizer,
 )
 from pgolf.ttt.score_first import byte_weights, cosine, scale_by_snr, trained_parameters
 from pgolf.ttt.temperature import entropy_temperature
@@ -214,6 +215,24 @@ BAD = [
 def test_impossible_training_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         sgd(**changes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Torchs(TTTOptimizer):
+    """What builds a class of torch's, on which `lr` would be set to no effect."""
+
+    def build(self, params):
+        return torch.optim.Adagrad(params, self.lr)
+
+
+@pytest.mark.parametrize("option", ["adamw_score_first", "lora_score_first", "pr1855"])
+def test_an_optimiser_that_is_none_of_ours_is_refused(option):
+    (job,) = rehearse([f"ttt={option}"], sweep=False)
+    ttt, spec = job.recipe.ttt, job.recipe.model
+    ttt.check_model(spec)
+    told = r"ttt.optimizer='Torchs': must be one that builds a FirstOrder of .*, not a Adagrad"
+    with pytest.raises(ConfigError, match=told):
+        dataclasses.replace(ttt, optimizer=Torchs(lr=0.1)).check_model(spec)
 
 
 def test_impossible_parts_are_refused():

@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
     from pgolf.ttt.prequant import ValidationFinetuning
 
-    RuleOf = Callable[
-        ["Trainer", Clock, Reserve], StoppingRule
-    ]  # of the trainer, its clock, and what is kept for sealing
+    RuleOf = Callable[["Trainer", Clock, Reserve], StoppingRule]  # of what the clock must leave for sealing, too
 
 # Steps between two log lines; reading the loss and looking for non-finite values make the host wait for the device.
 LOG_INTERVAL = 10

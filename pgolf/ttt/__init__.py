@@ -120,6 +120,7 @@ class ScoreFirst(Legal):
     def check_model(self, model: "Model") -> None:
         from pgolf.ttt.score_first import trained_names
 
+        self.optimizer.check_build()
         trained_names(self, model.outline())
 
     def check_text(self, targets: int) -> None:

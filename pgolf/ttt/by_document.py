@@ -52,6 +52,9 @@ class ByDocument(Legal, ABC):
             f"at most eval.context ({evaluation.context}): a chunk of a document is scored by one window",
         )
 
+    def check_model(self, model: "Model") -> None:
+        self.optimizer.check_build()
+
     def check_text(self, targets: int) -> None:
         if self.mixer is not None:
             self.mixer.check_text(targets)
@@ -83,6 +86,7 @@ class LoraScoreFirst(ByDocument):
     def check_model(self, model: "Model") -> None:
         from pgolf.ttt.lora import adapted
 
+        super().check_model(model)
         adapted(self, model.outline())
 
     def plan(self, evaluation: "Eval", text: "Outline") -> "Plan":

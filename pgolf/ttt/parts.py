@@ -38,6 +38,16 @@ class TTTOptimizer(ABC):
     def build(self, params: "list[torch.Tensor]") -> "FirstOrder":
         """The optimiser of `params`."""
 
+    def check_build(self) -> None:
+        """Refuse one that builds something else, such as an optimiser of torch's, whose rate is not set by `lr`."""
+        import torch
+
+        from pgolf.optim.first_order import FirstOrder
+
+        made = self.build([torch.zeros(1)])
+        allowed = f"one that builds a FirstOrder of pgolf.optim.first_order, not a {type(made).__name__}"
+        need(isinstance(made, FirstOrder), "ttt.optimizer", type(self).__name__, allowed)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(TTTOptimizer):
