@@ -64,6 +64,15 @@ def die_on_one(world: World, events: Events) -> dict:
     time.sleep(1200)
 
 
+def die_amid_collectives(world: World, events: Events) -> dict:
+    """Rank 0 hears of it at once, by its next sum."""
+    world.sum_(torch.ones(1))
+    if world.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    while True:
+        world.sum_(torch.ones(1))
+
+
 def crash(world: World, events: Events) -> dict:
     raise ZeroDivisionError("an honest bug")
 
@@ -167,10 +176,11 @@ def test_a_rank_that_cannot_write_down_why_it_failed_is_one_message(tmp_path, ca
     assert capfd.readouterr().err == ""
 
 
-def test_a_killed_rank_ends_the_others(tmp_path):
+@pytest.mark.parametrize("die", [die_on_one, die_amid_collectives])
+def test_a_killed_rank_ends_the_others(tmp_path, die):
     began = time.monotonic()
     with pytest.raises(RankError, match=r"rank 1 .* exit code -9"):
-        launch(die_on_one, machine=machine(2), folder=tmp_path)
+        launch(die, machine=machine(2), folder=tmp_path)
     assert time.monotonic() - began < 1200, "rank 0 slept on"
 
 

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -51,7 +52,8 @@ def joined(machine: Machine) -> Iterator[World]:
 def errors_recorded() -> Iterator[None]:
     """An exception is in torch's error file before this rank leaves the group, for the others then fail too, of its leaving.
 
-    A UserError of any kind becomes a plain one, the word that the parent looks for.
+    A UserError of any kind becomes a plain one, the word that the parent looks for. A RuntimeError may be of another's leaving:
+    torch's agent, which tells of the lowest rank that it finds ended, is given time to find that one alone.
     """
     try:
         yield
@@ -60,6 +62,8 @@ def errors_recorded() -> Iterator[None]:
         file = os.environ.get("TORCHELASTIC_ERROR_FILE")
         if file and not os.path.exists(file):
             get_error_handler().record_exception(plain)
+            if isinstance(wrong, RuntimeError):
+                time.sleep(2)
         raise plain from wrong.__cause__
 
 
