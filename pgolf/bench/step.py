@@ -49,10 +49,9 @@ DEEP = (
     *("model.mlp_hidden=768", "model.xsa_layers=4", "model.value_embedding.layers=[9,10]"),
 )
 SCRIPT, OURS, COMPILED = "as published scripts do it", "pgolf", ", compiled"
-STEPS, ALLOWED = 20, 1e-4  # after so many steps, weights are apart by no more than that of their size,
-ALLOWED_FIRST = (
-    1e-5  # and after the first by this; what a compiler rounds otherwise grows a hundredfold in 20 steps of 11 layers
-)
+# How far weights may be apart, relative to their size: of all ways after the first step, of eager and of compiled ones after so
+# many. What a compiler rounds otherwise grows a hundredfold in 20 steps of 11 layers.
+ALLOWED_FIRST, STEPS, ALLOWED = 1e-5, 20, 1e-4
 RUN = 1000.0  # steps of the run whose beginning is timed
 
 
@@ -116,10 +115,9 @@ def whole_step(*words: str, compiled: bool = False) -> Iterator[Contest | Shares
         for _ in range(STEPS - 1):
             for step in ways.values():
                 step()
-        eager = [way for name, way in ways.items() if not name.endswith(COMPILED)]
-        compiled = [way for name, way in ways.items() if name.endswith(COMPILED)]
-        for kind, same in (("", eager), (COMPILED, compiled)):
-            found += [same_state(ALLOWED, same, f"after {STEPS} steps{kind}")] if same else []
+        for kind in ("", COMPILED):
+            if same := [way for name, way in ways.items() if name.endswith(COMPILED) == bool(kind)]:
+                found.append(same_state(ALLOWED, same, f"after {STEPS} steps{kind}"))
         return "; ".join(found) + lacking
 
     def told(way: str, made: Tensor) -> str:
